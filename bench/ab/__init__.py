@@ -1,0 +1,1 @@
+"""Shared by hz4-ab and compare: lanes, runs, tables, verdict, picture."""

@@ -1,0 +1,96 @@
+"""The four standard lanes and their variants by number of threads."""
+
+import os
+from typing import NamedTuple
+
+
+class Lane(NamedTuple):
+    """The seven arguments of the lane program, under a name."""
+
+    name: str
+    threads: int
+    iters: int
+    slots: int
+    low: int
+    high: int
+    remote: int
+    ring: int
+
+    @property
+    def id(self):
+        """The name in tables: `main_r0`, or `main_r0/2` with 2 threads."""
+        if self.threads == STANDARD[self.name].threads:
+            return self.name
+        return f"{self.name}/{self.threads}"
+
+    def args(self):
+        return [str(value) for value in self[1:]]
+
+    def memory_guess(self):
+        """Bytes the lane might touch, for the first warm-up of a lane.
+
+        The working sets are half full of objects of mean size.  What lies
+        in the rings depends on the scheduler; a sixteenth of their size is
+        about what 16 threads on 2 cores come to.
+        """
+        mean = (self.low + self.high) // 2
+        held = self.threads * self.slots * mean // 2
+        if self.remote and self.threads > 1:
+            sent = self.iters // 2 * self.remote // 100
+            held += self.threads * min(self.ring // 16, sent) * mean
+        return held
+
+
+STANDARD = {
+    lane.name: lane for lane in (
+        Lane("guard_r0", 16, 2000000, 400, 16, 2048, 0, 65536),
+        Lane("main_r0", 16, 2000000, 400, 16, 32768, 0, 65536),
+        Lane("main_r50", 16, 2000000, 400, 16, 32768, 50, 65536),
+        Lane("cross128_r90", 16, 600000, 400, 16, 131072, 90, 65536),
+    )
+}
+
+QUICK_DIVISOR = 20
+
+
+def cores():
+    """The CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _threads(text):
+    if text == "cores":
+        return cores()
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 4096:
+        raise ValueError(f"number of threads \"{text}\": give a number in "
+                         "1..4096 or the word cores")
+    return value
+
+
+def select(names=None, threads=None, quick=False):
+    """Lanes for `--lanes NAMES --threads LIST`, each once, in order.
+
+    A name may carry its own number of threads (`main_r0/cores`); the others
+    are taken once for every entry of the list.
+    """
+    chosen = []
+    counts = [_threads(part) for part in threads.split(",")] \
+        if threads else [None]
+    for entry in (names.split(",") if names else STANDARD):
+        name, _, own = entry.strip().partition("/")
+        if name not in STANDARD:
+            raise ValueError(f"unknown lane \"{name}\": the lanes are "
+                             + ", ".join(STANDARD))
+        for count in ([_threads(own)] if own else counts):
+            lane = STANDARD[name]
+            if count is not None:
+                lane = lane._replace(threads=count)
+            if quick:
+                lane = lane._replace(iters=lane.iters // QUICK_DIVISOR)
+            if lane not in chosen:
+                chosen.append(lane)
+    return chosen

@@ -1,0 +1,66 @@
+/*
+ * hz4/hz4.h - the public interface of the hz4 memory allocator.
+ *
+ * A program needs none of it to use hz4: malloc and free are libc's names.
+ * These calls ask about the allocator and tune it.  See hz4(3).
+ *
+ * Sizes are in bytes.  All functions may be called from any thread.
+ */
+#ifndef HZ4_HZ4_H
+#define HZ4_HZ4_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The release, as "0.1.0".  Never NULL; valid for ever. */
+const char *hz4_version(void);
+
+/*
+ * The build that is loaded: "base", "dual-tier", "stats" or
+ * "dual-tier+stats".
+ */
+const char *hz4_flavour(void);
+
+/*
+ * The value of an option of HZ4_OPTIONS, as text.  Returns 0, EINVAL for an
+ * unknown name, or ERANGE when it does not fit `size` bytes.
+ */
+int hz4_option_get(const char *name, char *value, size_t size);
+
+/*
+ * Set an option while the program runs.  Returns 0, or EINVAL for an
+ * unknown name or a value out of range; then nothing has changed.  Options
+ * that are read at start only (verbose, strict, os_page) have no effect.
+ */
+int hz4_option_set(const char *name, const char *value);
+
+/*
+ * All figures, as "name value" lines or as one JSON object whose member
+ * "schema" numbers the meaning of the others.  As snprintf: writes at most
+ * `size` bytes with the closing NUL and returns the length of the whole.
+ * `text` may be NULL when `size` is 0.
+ */
+size_t hz4_stats_text(char *text, size_t size);
+size_t hz4_stats_json(char *text, size_t size);
+
+/*
+ * Give free memory back to the system, that of the calling thread's caches
+ * included; other threads empty theirs with their next allocation.
+ * Returns the bytes that went back.
+ */
+size_t hz4_release_free_memory(void);
+
+/*
+ * The bytes that malloc(size) really gets, as malloc_usable_size would tell;
+ * 0 when no such allocation can succeed.
+ */
+size_t hz4_good_size(size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,39 @@
+# Options of hz4's configure: strict about what they accept, because a
+# build with a mistyped option looks the same as one without it.
+
+# HZ4_ARG_SWITCH(NAME, VARIABLE, DEFAULT, HELP)
+# ---------------------------------------------
+# --enable-NAME and --disable-NAME.  Sets the shell variable VARIABLE to yes
+# or no; any other word stops configure.
+AC_DEFUN([HZ4_ARG_SWITCH],
+[AC_ARG_ENABLE([$1], [$4], [$2=$enableval], [$2=$3])
+AS_CASE([$$2],
+	[yes|no], [],
+	[AC_MSG_ERROR([--enable-$1=$$2: the value must be yes or no])])
+])# HZ4_ARG_SWITCH
+
+# HZ4_ARG_NUMBER(NAME, VARIABLE, DEFAULT, MIN, MAX, HELP)
+# -------------------------------------------------------
+# --with-NAME=N.  Sets VARIABLE to a decimal number from MIN to MAX without
+# leading zeros; DEFAULT and MAX may be shell expansions.  Anything else,
+# --with-NAME and --without-NAME included, stops configure with a message
+# that names option, value and range.
+AC_DEFUN([HZ4_ARG_NUMBER],
+[AC_ARG_WITH([$1], [$6], [$2=$withval], [$2=$3])
+AS_CASE([$$2],
+	[''|0*|*[[!0-9]]*|?????*], [hz4_in_range=no],
+	[AS_IF([test "$$2" -ge $4 && test "$$2" -le $5],
+		[hz4_in_range=yes], [hz4_in_range=no])])
+AS_IF([test $hz4_in_range = no],
+	[AC_MSG_ERROR([--with-$1=$$2: the value must be a number from $4 to $5])])
+])# HZ4_ARG_NUMBER
+
+# HZ4_DEFINE_SWITCH(MACRO, VARIABLE, DESCRIPTION)
+# -----------------------------------------------
+# Define MACRO in config.h as 1 or 0, so that plain `if' and `#if' work with
+# -Wundef, after what is yes or no in VARIABLE.
+AC_DEFUN([HZ4_DEFINE_SWITCH],
+[AS_IF([test "$$2" = yes],
+	[AC_DEFINE([$1], [1], [$3])],
+	[AC_DEFINE([$1], [0], [$3])])
+])# HZ4_DEFINE_SWITCH

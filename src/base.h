@@ -1,0 +1,83 @@
+/*
+ * base.h - attributes, assertions and small helpers that every file uses.
+ *
+ * Layer 0: includes nothing of hz4 but the configured macros.
+ */
+#ifndef HZ4_BASE_H
+#define HZ4_BASE_H
+
+#include "config.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* On the way of every malloc or free: inlined, no calls, no atomics. */
+#define HZ4_FAST static inline __attribute__((always_inline))
+
+/* Cold: out of line, kept away from the hot text. */
+#define HZ4_SLOW __attribute__((noinline, cold))
+
+#define HZ4_TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#define HZ4_EXPORT __attribute__((visibility("default")))
+#define HZ4_LINE_ALIGNED __attribute__((aligned(128)))
+
+#define hz4_likely(x) __builtin_expect(!!(x), 1)
+#define hz4_unlikely(x) __builtin_expect(!!(x), 0)
+
+/*
+ * An invariant of the allocator itself.  Costs nothing without
+ * --enable-debug; a user's mistake is never an assertion but a fatal line
+ * (log.h).
+ */
+#define HZ4_ASSERT(x) \
+	do { \
+		if (HZ4_DEBUG_BOX && hz4_unlikely(!(x))) \
+			__builtin_trap(); \
+	} while (0)
+
+/*
+ * A load or store that needs no order: the value is a hint, is read again
+ * under a lock, or is published by something else.  Where it is used, the
+ * field's comment says which.
+ */
+#define hz4_peek(a) atomic_load_explicit((a), memory_order_relaxed)
+#define hz4_poke(a, v) atomic_store_explicit((a), (v), memory_order_relaxed)
+
+#define hz4_container(ptr, type, member) \
+	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+HZ4_FAST size_t
+hz4_round_up(size_t n, size_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+HZ4_FAST bool
+hz4_is_pow2(size_t n)
+{
+	return n != 0 && (n & (n - 1)) == 0;
+}
+
+HZ4_FAST size_t
+hz4_min(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+HZ4_FAST size_t
+hz4_max(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Index of the highest set bit; n must not be 0. */
+HZ4_FAST unsigned
+hz4_log2(size_t n)
+{
+	return (unsigned)(sizeof(unsigned long) * 8 - 1) -
+	       (unsigned)__builtin_clzl((unsigned long)n);
+}
+
+#endif

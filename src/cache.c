@@ -1,0 +1,339 @@
+/*
+ * cache.c - refilling, overflowing, growing and shrinking of L0 and L1.
+ *
+ * Growth: below the base limit with every miss; above it only when a miss
+ * follows an overflow or the other way round, since only then would a
+ * larger stack have saved the trip.  A thread that only allocates, or only
+ * frees, keeps small caches.  What all classes of a thread may hold
+ * together is its budget, which its misses earn (tune.h).
+ */
+#include "cache.h"
+
+#include "meta.h"
+#include "option.h"
+#include "transfer.h"
+
+#include <string.h>
+
+struct hz4_cache hz4_empty_cache;
+
+enum { FIRST_ROOM = 8 };
+
+static size_t
+budget_start(const struct hz4_cache *c)
+{
+	size_t most = hz4_option(HZ4_OPT_thread_cache) << 10;
+
+	return hz4_min(most, c->first ? HZ4_BUDGET_FIRST_THREAD :
+					HZ4_BUDGET_START);
+}
+
+void
+hz4_cache_init(struct hz4_cache *c, bool first)
+{
+	c->first = first;
+	c->granted = c->budget = budget_start(c);
+}
+
+static uint32_t
+base_limit(unsigned cls)
+{
+	uint32_t size = hz4_classes[cls].size;
+
+	if (cls < HZ4_CLS_FIRST_MID)
+		return (uint32_t)hz4_min(HZ4_CACHE_BASE_BYTES / size,
+					 HZ4_BATCH_MAX);
+	if (cls < HZ4_CLS_FIRST_LARGE)
+		return HZ4_MID_ALLOC_RUN_LIMIT;
+	return 1;
+}
+
+/* The budget grows with the square of the missed bytes. */
+static void
+earn(struct hz4_cache *c, unsigned cls)
+{
+	size_t most = hz4_min(hz4_option(HZ4_OPT_thread_cache) << 10,
+			      HZ4_BUDGET_MAX);
+	uint64_t earned;
+
+	if (c->granted >= most)
+		return;
+	c->missed += hz4_classes[cls].size;
+	earned = budget_start(c) + c->missed * c->missed / HZ4_BUDGET_UNIT;
+	if (earned > most)
+		earned = most;
+	if (earned > c->granted) {
+		c->budget += (size_t)earned - c->granted;
+		c->granted = (size_t)earned;
+	}
+}
+
+/* Move a stack to a larger array.  False without memory for one. */
+static bool
+make_room(struct hz4_stack *s, struct hz4_tier *t, uint32_t limit)
+{
+	uint32_t room = t->room ? t->room : FIRST_ROOM;
+	size_t held = (size_t)(hz4_peek(&s->top) - s->base);
+	void **base;
+
+	while (room < limit)
+		room *= 2;
+	base = hz4_meta_alloc(room * sizeof *base);
+	if (base == NULL)
+		return false;
+	if (s->base != NULL) {
+		memcpy(base, s->base, held * sizeof *base);
+		hz4_meta_free(s->base, t->room * sizeof *base);
+	}
+	s->base = base;
+	hz4_poke(&s->low, base);
+	hz4_poke(&s->top, base + held);
+	t->room = (uint16_t)room;
+	return true;
+}
+
+static void
+grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	struct hz4_tier *t = &c->tier[cls];
+	size_t size = hz4_classes[cls].size;
+	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
+	uint32_t step = t->limit / 2;
+
+	t->turn = (uint8_t)turn;
+	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX && hz4_sizeclass_is_mid(cls))
+		return;
+	if (t->limit >= base_limit(cls) && !turned)
+		return;
+	step = (uint32_t)hz4_max(step, 1);
+	step = (uint32_t)hz4_min(step, HZ4_CACHE_MAX_OBJECTS - t->limit);
+	step = (uint32_t)hz4_min(step, c->budget / size);
+	if (step == 0)
+		return;
+	if (t->limit + step > t->room && !make_room(s, t, t->limit + step))
+		return;
+	c->budget -= step * size;
+	t->limit = (uint16_t)(t->limit + step);
+	s->high = s->base + t->limit;
+}
+
+static void
+add_net(struct hz4_tier *t, int64_t n)
+{
+	hz4_poke(&t->net, hz4_peek(&t->net) + n);
+}
+
+/* Give the `n` oldest objects of a class back to the spans. */
+static void
+give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	size_t held = (size_t)(hz4_peek(&s->top) - s->base);
+	unsigned path;
+
+	hz4_transfer_give(cls, s->base, (unsigned)n, &path);
+	memmove(s->base, s->base + n, (held - n) * sizeof *s->base);
+	hz4_poke(&s->top, s->base + held - n);
+	add_net(&c->tier[cls], -(int64_t)n);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
+	hz4_count(c->counts, cls, path & HZ4_TRANSFER_LOCKED ?
+					  HZ4_COUNT_free_lock_path :
+					  HZ4_COUNT_free_transfer_hit, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_span_release,
+		  (path & HZ4_TRANSFER_RELEASED) != 0);
+}
+
+/* Classes without an event since the last time hold half of what they did. */
+static void
+decay(struct hz4_cache *c)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		struct hz4_stack *s = &c->stack[cls];
+		struct hz4_tier *t = &c->tier[cls];
+		size_t held = (size_t)(hz4_peek(&s->top) - s->base);
+		uint32_t limit = t->limit / 2;
+
+		if (t->events == 0 && t->limit > 0) {
+			if (held > limit)
+				give_oldest(c, cls, held - limit);
+			c->budget += (t->limit - limit) *
+				     (size_t)hz4_classes[cls].size;
+			t->limit = (uint16_t)limit;
+			s->high = s->base + limit;
+		}
+		t->events = 0;
+	}
+}
+
+static void
+note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
+{
+	struct hz4_tier *t = &c->tier[cls];
+
+	if (t->events < UINT16_MAX)
+		t->events++;
+	if (++c->misses >= HZ4_CACHE_DECAY_MISSES) {
+		c->misses = 0;
+		decay(c);
+	}
+	earn(c, cls);
+	grow(c, cls, turn);
+}
+
+/* Half of the limit, so that what comes next finds room both ways. */
+static unsigned
+batch_of(const struct hz4_cache *c, unsigned cls)
+{
+	uint32_t half = (c->tier[cls].limit + 1) / 2;
+
+	return (unsigned)hz4_max(1, hz4_min(half, hz4_classes[cls].batch));
+}
+
+void *
+hz4_cache_refill(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void *run[HZ4_BATCH_MAX], **top;
+	unsigned path, n, i;
+
+	note_event(c, cls, HZ4_TURN_MISS);
+	n = hz4_transfer_take(cls, run, batch_of(c, cls), &path);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_lock_path, 1);
+	if (n == 0)
+		return NULL;
+	hz4_count(c->counts, cls, path & HZ4_TRANSFER_CREATED ?
+					  HZ4_COUNT_malloc_span_create :
+					  HZ4_COUNT_malloc_transfer_hit, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_calls, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
+	add_net(&c->tier[cls], n);
+	/* The lowest address is popped first. */
+	top = s->base;
+	for (i = n - 1; i > 0; i--)
+		*top++ = run[i];
+	hz4_poke(&s->top, top);
+	return run[0];
+}
+
+void
+hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	unsigned path;
+
+	note_event(c, cls, HZ4_TURN_OVERFLOW);
+	if (c->tier[cls].limit == 0) {
+		hz4_transfer_give(cls, &object, 1, &path);
+		add_net(&c->tier[cls], -1);
+		return;
+	}
+	if (hz4_peek(&s->top) == s->high)
+		give_oldest(c, cls, batch_of(c, cls));
+	hz4_cache_push(c, cls, object);
+}
+
+void *
+hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
+	uint32_t n = 0;
+	void **top = hz4_peek(&s->top);
+
+	while (n < HZ4_MID_DUAL_TIER_L0_REFILL_BATCH && n < HZ4_L0_SLOTS &&
+	       top > hz4_peek(&s->low))
+		l->slot[n++] = *--top;
+	if (n == 0)
+		return NULL;
+	hz4_poke(&s->top, top);
+	hz4_poke(&l->count, n - 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_hit, 1);
+	return l->slot[n - 1];
+}
+
+static void
+flush_l0(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_l0 *l;
+	unsigned path, n;
+
+	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX || !hz4_sizeclass_is_mid(cls))
+		return;
+	l = hz4_l0_of(c->l0, cls);
+	n = hz4_peek(&l->count);
+	if (n == 0)
+		return;
+	hz4_transfer_give(cls, l->slot, n, &path);
+	hz4_poke(&l->count, 0);
+	add_net(&c->tier[cls], -(int64_t)n);
+}
+
+void
+hz4_cache_flush(struct hz4_cache *c)
+{
+	unsigned cls;
+	size_t held;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		flush_l0(c, cls);
+		held = (size_t)(hz4_peek(&c->stack[cls].top) -
+				c->stack[cls].base);
+		if (held > 0)
+			give_oldest(c, cls, held);
+	}
+}
+
+void
+hz4_cache_reset(struct hz4_cache *c)
+{
+	unsigned cls;
+
+	hz4_cache_flush(c);
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		c->stack[cls].high = c->stack[cls].base;
+		c->tier[cls].limit = 0;
+		c->tier[cls].events = 0;
+		c->tier[cls].turn = HZ4_TURN_NONE;
+	}
+	c->misses = 0;
+	c->polls = 0;
+	c->missed = 0;
+	c->granted = c->budget = budget_start(c);
+}
+
+void
+hz4_cache_nudge(struct hz4_cache *c)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		hz4_poke(&c->stack[cls].low, HZ4_NUDGED);
+}
+
+void
+hz4_cache_settle(struct hz4_cache *c)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		hz4_poke(&c->stack[cls].low, c->stack[cls].base);
+}
+
+size_t
+hz4_cache_count(struct hz4_cache *c, unsigned cls)
+{
+	void **top = hz4_peek(&c->stack[cls].top);
+	size_t n = (size_t)(top - c->stack[cls].base);
+
+	/* The owner may just be moving the stack to another array. */
+	n = hz4_min(n, HZ4_CACHE_MAX_OBJECTS);
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
+		n += hz4_peek(&hz4_l0_of(c->l0, cls)->count);
+	return n;
+}

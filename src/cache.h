@@ -1,0 +1,146 @@
+/*
+ * cache.h - a thread's caches: L1, the alloc-run cache, one stack of free
+ * objects per size class, and L0 in front of it when built.
+ *
+ *     base        top            high         base + room
+ *      |  objects  |    limit     |   not used yet  |
+ *
+ *     base <= top <= high,  high - base == limit <= room
+ *
+ * malloc pops at top, free pushes there; neither touches the object.  A
+ * cache whose thread has not come by yet is the static empty one: all its
+ * pointers are NULL, so it is empty and full at once and both calls take
+ * the slow path without a test for it.
+ *
+ * `low` is what malloc compares top with.  It equals base, unless somebody
+ * has nudged the thread: then it lies above every address, and the next
+ * malloc of the class takes the slow path, where the thread looks at the
+ * clock and gives back what lies idle.  So memory returns without a
+ * background thread and without a test on the fast path.
+ *
+ * Layer 3.
+ */
+#ifndef HZ4_CACHE_H
+#define HZ4_CACHE_H
+
+#include "l0.h"
+#include "stats.h"
+
+struct hz4_stack {
+	/* [owner] writes; [atomic] relaxed: others read it for figures */
+	void **_Atomic top;
+	/* base, or HZ4_NUDGED. [atomic] relaxed: a hint */
+	void **_Atomic low;
+	void **high; /* [owner] */
+	void **base; /* [owner] */
+};
+
+#define HZ4_NUDGED ((void **)UINTPTR_MAX)
+
+/* What happened last at the ends of a class's stack. */
+enum hz4_turn { HZ4_TURN_NONE, HZ4_TURN_MISS, HZ4_TURN_OVERFLOW };
+
+/* The colder half of a class's cache. */
+struct hz4_tier {
+	uint16_t limit;	 /* objects the stack may hold [owner] */
+	uint16_t room;	 /* objects its array has room for [owner] */
+	uint16_t events; /* misses and overflows since the decay [owner] */
+	uint8_t turn;	 /* enum hz4_turn [owner] */
+	/*
+	 * Objects taken from spans less those given back: what the user
+	 * and the cache have.  [owner] writes; [atomic] relaxed
+	 */
+	_Atomic int64_t net;
+};
+
+struct hz4_cache {
+	struct hz4_stack stack[HZ4_CLS_VALUES];
+	struct hz4_l0 l0[HZ4_L0_CLASSES];
+	struct hz4_tier tier[HZ4_CLS_END];
+	/*
+	 * The thread is in a slow path: what the child of a fork finds here
+	 * may be half changed.  [owner] writes; [atomic] relaxed
+	 */
+	_Atomic bool busy;
+	bool first;	  /* of the first thread: starts with more [const] */
+	uint32_t misses;  /* since the last decay [owner] */
+	uint32_t polls;	  /* looks at the clock since the nudge [owner] */
+	uint32_t flushed; /* hz4_purge_generation() of the last flush */
+	uint64_t missed;  /* bytes of all misses: earns budget [owner] */
+	size_t granted;	  /* bytes of budget earned so far [owner] */
+	size_t budget;	  /* of these, bytes not given to a class [owner] */
+	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
+};
+
+/* What every thread's pointer is preset to.  Never written to. */
+extern struct hz4_cache hz4_empty_cache;
+
+/*
+ * Take one object of class `cls` from L1.  Owner only.  NULL: the slow
+ * path has to look (stack empty, cache not made yet, or nudged).
+ */
+HZ4_FAST void *
+hz4_cache_pop(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **top = hz4_peek(&s->top);
+
+	if (hz4_unlikely(top <= hz4_peek(&s->low)))
+		return NULL;
+	top--;
+	hz4_poke(&s->top, top);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_hit, 1);
+	return *top;
+}
+
+/* Give one object to L1.  Owner only.  False: the stack is full. */
+HZ4_FAST bool
+hz4_cache_push(struct hz4_cache *c, unsigned cls, void *object)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **top = hz4_peek(&s->top);
+
+	if (hz4_unlikely(top == s->high))
+		return false;
+	*top = object;
+	hz4_poke(&s->top, top + 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_hit, 1);
+	return true;
+}
+
+/* Bytes for a new cache's structure are zeroed by the caller. */
+void hz4_cache_init(struct hz4_cache *c, bool first);
+
+/* Serve a malloc that missed: refill from spans.  NULL: out of memory. */
+void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);
+
+/* Serve a free that found the stack full: give the oldest objects back. */
+void hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object);
+
+/*
+ * The dual tier: fill L0 from L1 and pop once.  NULL when L1 has nothing.
+ */
+void *hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls);
+
+/* Give everything back to the spans; limits stay. */
+void hz4_cache_flush(struct hz4_cache *c);
+
+/* Flush and forget what was learned, for the cache's next thread. */
+void hz4_cache_reset(struct hz4_cache *c);
+
+/* Nudge: see above.  May be called by any thread. */
+void hz4_cache_nudge(struct hz4_cache *c);
+
+/* Undo the nudge, for one class or all.  Owner only. */
+void hz4_cache_settle(struct hz4_cache *c);
+
+HZ4_FAST bool
+hz4_cache_nudged(struct hz4_cache *c, unsigned cls)
+{
+	return hz4_peek(&c->stack[cls].low) != c->stack[cls].base;
+}
+
+/* Objects in L0 and L1; a hint when another thread asks. */
+size_t hz4_cache_count(struct hz4_cache *c, unsigned cls);
+
+#endif

@@ -1,0 +1,189 @@
+/*
+ * cxx.c - C++'s operators new and delete, in C: their mangled names.
+ *
+ * The library must not need libstdc++.  Only when memory has run out is the
+ * program's own libstdc++ asked: its operator runs the new_handler loop
+ * (through our malloc) and throws.  Compiled with -fexceptions, so that the
+ * exception passes.
+ */
+#include "heap.h"
+#include "log.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+
+/* How C++ mangles size_t. */
+#if __SIZEOF_SIZE_T__ == 8
+#define SIZE m
+#else
+#define SIZE j
+#endif
+#define JOIN3(a, b, c) a##b##c
+#define JOIN(a, b, c) JOIN3(a, b, c)
+#define TEXT2(x) #x
+#define TEXT(x) TEXT2(x)
+
+/* In a static program libstdc++'s operators are not linked, these may be. */
+void (*_ZSt15get_new_handlerv(void))(void) __attribute__((weak));
+void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
+
+static void *
+find_operator(const char *name)
+{
+	void *library;
+	void *f = dlsym(RTLD_NEXT, name);
+
+	if (f != NULL)
+		return f;
+	/* A plugin's libstdc++ is not in the global scope. */
+	library = dlopen("libstdc++.so.6", RTLD_LAZY | RTLD_NOLOAD);
+	return library == NULL ? NULL : dlsym(library, name);
+}
+
+/* The new_handler loop of C++11, for want of libstdc++'s operator. */
+static void *
+loop(size_t align, size_t size, bool throws)
+{
+	void (*handler)(void);
+	void *p;
+
+	for (;;) {
+		p = hz4_heap_aligned(align, size);
+		if (p != NULL)
+			return p;
+		handler = NULL;
+		if (_ZSt15get_new_handlerv != NULL)
+			handler = _ZSt15get_new_handlerv();
+		if (handler != NULL)
+			handler();
+		else if (!throws)
+			return NULL;
+		else if (_ZSt17__throw_bad_allocv != NULL)
+			_ZSt17__throw_bad_allocv();
+		else
+			hz4_fatal("operator new: no memory for %zu bytes, and "
+				  "no C++ library to throw bad_alloc",
+				  size);
+	}
+}
+
+/* The address of a function comes out of dlsym as an object pointer. */
+union code {
+	void *address;
+	void *(*plain)(size_t);
+	void *(*nothrow)(size_t, const void *);
+	void *(*aligned)(size_t, size_t);
+	void *(*aligned_nothrow)(size_t, size_t, const void *);
+};
+
+static HZ4_SLOW void *
+new_failed(const char *name, size_t size)
+{
+	union code f = { .address = find_operator(name) };
+
+	return f.address ? f.plain(size) : loop(HZ4_ALIGN, size, true);
+}
+
+static HZ4_SLOW void *
+new_nothrow_failed(const char *name, size_t size, const void *tag)
+{
+	union code f = { .address = find_operator(name) };
+
+	return f.address ? f.nothrow(size, tag) : loop(HZ4_ALIGN, size, false);
+}
+
+static HZ4_SLOW void *
+new_aligned_failed(const char *name, size_t size, size_t align)
+{
+	union code f = { .address = find_operator(name) };
+
+	return f.address ? f.aligned(size, align) : loop(align, size, true);
+}
+
+static HZ4_SLOW void *
+new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
+			   const void *tag)
+{
+	union code f = { .address = find_operator(name) };
+
+	return f.address ? f.aligned_nothrow(size, align, tag) :
+			   loop(align, size, false);
+}
+
+/* `op` is nw (new) or na (new[]). */
+#define NEW(op) \
+	HZ4_EXPORT void *JOIN(_Z, op, SIZE)(size_t size); \
+	void *JOIN(_Z, op, SIZE)(size_t size) \
+	{ \
+		void *p = hz4_heap_malloc(size); \
+\
+		return hz4_likely(p != NULL) ? \
+			       p : \
+			       new_failed("_Z" #op TEXT(SIZE), size); \
+	}
+
+#define NEW_NOTHROW(op, name) \
+	HZ4_EXPORT void *name(size_t size, const void *tag); \
+	void *name(size_t size, const void *tag) \
+	{ \
+		void *p = hz4_heap_malloc(size); \
+\
+		return hz4_likely(p != NULL) ? \
+			       p : \
+			       new_nothrow_failed(TEXT(name), size, tag); \
+	}
+
+#define NEW_ALIGNED(op, name) \
+	HZ4_EXPORT void *name(size_t size, size_t align); \
+	void *name(size_t size, size_t align) \
+	{ \
+		void *p = hz4_heap_aligned(align, size); \
+\
+		return hz4_likely(p != NULL) ? \
+			       p : \
+			       new_aligned_failed(TEXT(name), size, align); \
+	}
+
+#define NEW_ALIGNED_NOTHROW(op, name) \
+	HZ4_EXPORT void *name(size_t size, size_t align, const void *tag); \
+	void *name(size_t size, size_t align, const void *tag) \
+	{ \
+		void *p = hz4_heap_aligned(align, size); \
+\
+		return hz4_likely(p != NULL) ? \
+			       p : \
+			       new_aligned_nothrow_failed(TEXT(name), size, \
+							  align, tag); \
+	}
+
+NEW(nw)
+NEW(na)
+NEW_NOTHROW(nw, JOIN(_Znw, SIZE, RKSt9nothrow_t))
+NEW_NOTHROW(na, JOIN(_Zna, SIZE, RKSt9nothrow_t))
+NEW_ALIGNED(nw, JOIN(_Znw, SIZE, St11align_val_t))
+NEW_ALIGNED(na, JOIN(_Zna, SIZE, St11align_val_t))
+NEW_ALIGNED_NOTHROW(nw, JOIN(_Znw, SIZE, St11align_val_tRKSt9nothrow_t))
+NEW_ALIGNED_NOTHROW(na, JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t))
+
+/* Sizes and alignments are not needed to find the object. */
+#define DELETE(name, ...) \
+	HZ4_EXPORT void name(void *p, ##__VA_ARGS__); \
+	void name(void *p, ##__VA_ARGS__) \
+	{ \
+		hz4_heap_free(p); \
+	}
+
+#define U __attribute__((unused))
+
+DELETE(_ZdlPv)
+DELETE(_ZdaPv)
+DELETE(_ZdlPvRKSt9nothrow_t, const void *tag U)
+DELETE(_ZdaPvRKSt9nothrow_t, const void *tag U)
+DELETE(JOIN(_ZdlPv, SIZE, ), size_t size U)
+DELETE(JOIN(_ZdaPv, SIZE, ), size_t size U)
+DELETE(_ZdlPvSt11align_val_t, size_t align U)
+DELETE(_ZdaPvSt11align_val_t, size_t align U)
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, size_t align U, const void *tag U)
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, size_t align U, const void *tag U)
+DELETE(JOIN(_ZdlPv, SIZE, St11align_val_t), size_t size U, size_t align U)
+DELETE(JOIN(_ZdaPv, SIZE, St11align_val_t), size_t size U, size_t align U)

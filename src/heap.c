@@ -1,0 +1,334 @@
+/*
+ * heap.c - what malloc and free do when the thread's cache cannot serve
+ * them, and the calls built on them.
+ */
+#include "heap.h"
+
+#include "large.h"
+#include "log.h"
+#include "os.h"
+#include "purge.h"
+#include "transfer.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Purge what is due and see that the other threads come by. */
+static void
+upkeep(struct hz4_cache *c)
+{
+	uint64_t now;
+
+	if (!hz4_purge_pending())
+		return;
+	now = hz4_os_now();
+	if (hz4_purge_due(now)) {
+		hz4_cache_flush(c);
+		hz4_purge_run(now);
+	}
+	if (hz4_purge_pending() && hz4_purge_arm(now))
+		hz4_thread_nudge_all();
+}
+
+/*
+ * A nudged thread's malloc: what lies idle in its caches goes back when
+ * the pages that wait are due.  Until then every malloc comes by here.
+ */
+static void *
+answer_nudge(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	uint64_t now = hz4_os_now();
+	void *p;
+
+	if (hz4_purge_due(now) || (++c->polls >= HZ4_PURGE_POLLS &&
+				   hz4_purge_due_polled(now))) {
+		hz4_cache_flush(c);
+		hz4_purge_run(now);
+		c->polls = 0;
+	}
+	if (!hz4_purge_pending()) {
+		hz4_cache_settle(c);
+		c->polls = 0;
+		return hz4_cache_pop(c, cls);
+	}
+	hz4_poke(&s->low, s->base);
+	p = hz4_cache_pop(c, cls);
+	hz4_poke(&s->low, HZ4_NUDGED);
+	return p;
+}
+
+static void *
+take_cached(struct hz4_cache *c, unsigned cls)
+{
+	void *p = NULL;
+
+	if (hz4_unlikely(hz4_cache_nudged(c, cls)))
+		p = answer_nudge(c, cls);
+	else
+		upkeep(c);
+	if (p == NULL)
+		p = hz4_cache_refill(c, cls);
+	return p;
+}
+
+static void *
+take(size_t size, struct hz4_cache *c)
+{
+	unsigned cls, path;
+	void *p;
+
+	if (size > HZ4_CLASS_MAX) {
+		if (c != NULL) {
+			hz4_count(c->counts, HZ4_CLS_RUN,
+				  HZ4_COUNT_malloc_large, 1);
+			upkeep(c);
+		}
+		return hz4_large_alloc(size, HZ4_ALIGN, false);
+	}
+	cls = hz4_sizeclass(size);
+	if (c != NULL)
+		return take_cached(c, cls);
+	if (hz4_transfer_take(cls, &p, 1, &path) == 0)
+		return NULL;
+	hz4_thread_add_bare(cls, 1);
+	return p;
+}
+
+/*
+ * The system has refused memory: give back what this thread and the heap
+ * hold, and try once more; at last with a run that fits the size exactly.
+ */
+static HZ4_SLOW void *
+take_exhausted(size_t size, struct hz4_cache *c)
+{
+	void *p;
+
+	if (c != NULL)
+		hz4_cache_flush(c);
+	hz4_purge_all();
+	p = take(size, c);
+	if (p == NULL && size <= HZ4_CLASS_MAX)
+		p = hz4_large_alloc(size, HZ4_ALIGN, false);
+	if (p == NULL)
+		errno = ENOMEM;
+	return p;
+}
+
+static void
+set_busy(struct hz4_cache *c, bool busy)
+{
+	if (c != NULL)
+		hz4_poke(&c->busy, busy);
+}
+
+HZ4_SLOW void *
+hz4_heap_malloc_slow(size_t size)
+{
+	struct hz4_cache *c;
+	void *p;
+
+	if (size > PTRDIFF_MAX) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	hz4_thread_start();
+	c = hz4_thread_cache();
+	set_busy(c, true);
+	p = take(size, c);
+	if (hz4_unlikely(p == NULL))
+		p = take_exhausted(size, c);
+	set_busy(c, false);
+	return p;
+}
+
+static void
+give(void *p, unsigned cls, struct hz4_cache *c)
+{
+	unsigned path;
+
+	if (cls == HZ4_CLS_RUN) {
+		hz4_large_free(p, "free()");
+	} else if (c == NULL) {
+		hz4_transfer_give(cls, &p, 1, &path);
+		hz4_thread_add_bare(cls, -1);
+	} else {
+		/* The count of the call itself is the push's. */
+		hz4_cache_overflow(c, cls, p);
+	}
+}
+
+HZ4_SLOW void
+hz4_heap_free_slow(void *p)
+{
+	unsigned cls = hz4_pagemap_class(p);
+	struct hz4_cache *c;
+	int saved;
+
+	if (p == NULL)
+		return;
+	if (cls == HZ4_CLS_NONE)
+		hz4_fatal("free(): invalid pointer or double free: ptr %p", p);
+	saved = errno;
+	c = hz4_thread_cache();
+	set_busy(c, true);
+	if (c != NULL && cls == HZ4_CLS_RUN)
+		hz4_count(c->counts, cls, HZ4_COUNT_free_large, 1);
+	give(p, cls, c);
+	if (c != NULL)
+		upkeep(c);
+	set_busy(c, false);
+	errno = saved;
+}
+
+void *
+hz4_heap_calloc(size_t n, size_t size)
+{
+	size_t bytes;
+	void *p;
+
+	if (hz4_unlikely(__builtin_mul_overflow(n, size, &bytes) ||
+			 bytes > PTRDIFF_MAX)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (bytes <= HZ4_CLASS_MAX) {
+		p = hz4_heap_malloc(bytes);
+		return p == NULL ? NULL : memset(p, 0, bytes);
+	}
+	hz4_thread_start();
+	p = hz4_large_alloc(bytes, HZ4_ALIGN, true);
+	if (p == NULL) {
+		p = take_exhausted(bytes, hz4_thread_cache());
+		if (p != NULL)
+			memset(p, 0, bytes);
+	}
+	return p;
+}
+
+/* The class of a live object; aborts when p is none. */
+static unsigned
+class_of(const void *p, const char *call)
+{
+	unsigned cls = hz4_pagemap_class(p);
+
+	if (hz4_unlikely(cls == HZ4_CLS_NONE ||
+			 (cls != HZ4_CLS_RUN && !hz4_transfer_is_out(p))))
+		hz4_fatal("%s: invalid pointer: ptr %p", call, p);
+	return cls;
+}
+
+static size_t
+usable(const void *p, unsigned cls, const char *call)
+{
+	if (cls == HZ4_CLS_RUN)
+		return hz4_large_usable(p, call);
+	return hz4_classes[cls].size;
+}
+
+static void *
+copy_to(void *p, size_t old, size_t size)
+{
+	void *to = hz4_heap_malloc(size);
+
+	if (to == NULL)
+		return NULL;
+	memcpy(to, p, hz4_min(old, size));
+	hz4_heap_free(p);
+	return to;
+}
+
+void *
+hz4_heap_realloc(void *p, size_t size)
+{
+	size_t old;
+	unsigned cls;
+	void *to;
+
+	if (p == NULL)
+		return hz4_heap_malloc(size);
+	cls = class_of(p, "realloc()");
+	if (size == 0) {
+		hz4_heap_free(p);
+		return NULL;
+	}
+	if (hz4_unlikely(size > PTRDIFF_MAX)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	old = usable(p, cls, "realloc()");
+	/* Shrinking by less than half is not worth a copy. */
+	if (size <= old && size >= old / 2)
+		return p;
+	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX) {
+		to = hz4_large_resize(p, size);
+		if (to != NULL)
+			return to;
+	}
+	return copy_to(p, old, size);
+}
+
+void *
+hz4_heap_aligned(size_t align, size_t size)
+{
+	unsigned cls;
+	void *p;
+
+	if (align <= HZ4_ALIGN)
+		return hz4_heap_malloc(size);
+	if (hz4_unlikely(size > PTRDIFF_MAX || align > PTRDIFF_MAX)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	hz4_thread_start();
+	size = hz4_max(size, 1);
+	if (size <= HZ4_CLASS_MAX && align <= HZ4_PAGE) {
+		cls = hz4_sizeclass_aligned(size, align);
+		if (cls != HZ4_CLS_NONE)
+			return hz4_heap_malloc(hz4_classes[cls].size);
+	}
+	p = hz4_large_alloc(size, align, false);
+	if (p == NULL) {
+		hz4_heap_trim();
+		p = hz4_large_alloc(size, align, false);
+	}
+	if (p == NULL)
+		errno = ENOMEM;
+	return p;
+}
+
+size_t
+hz4_heap_usable(const void *p)
+{
+	if (p == NULL)
+		return 0;
+	return usable(p, class_of(p, "malloc_usable_size()"),
+		      "malloc_usable_size()");
+}
+
+size_t
+hz4_heap_trim(void)
+{
+	struct hz4_cache *c = hz4_thread_cache();
+	size_t bytes;
+
+	set_busy(c, true);
+	if (c != NULL)
+		hz4_cache_flush(c);
+	bytes = hz4_purge_all();
+	hz4_thread_nudge_all();
+	set_busy(c, false);
+	return bytes;
+}
+
+size_t
+hz4_heap_good_size(size_t size)
+{
+	hz4_thread_start();
+	if (size <= HZ4_CLASS_MAX)
+		return hz4_classes[hz4_sizeclass(size)].size;
+	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN)
+		return 0;
+	return hz4_round_up(size, size < HZ4_HUGE_MIN ? HZ4_PAGE :
+							hz4_os_page);
+}

@@ -1,0 +1,94 @@
+/*
+ * hz4.c - the public hz4_* calls, and what the library does when it is
+ * loaded.
+ */
+#include "hz4/hz4.h"
+
+#include "heap.h"
+#include "info.h"
+#include "log.h"
+#include "option.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+HZ4_EXPORT const char *
+hz4_version(void)
+{
+	return PACKAGE_VERSION;
+}
+
+HZ4_EXPORT const char *
+hz4_flavour(void)
+{
+	return hz4_info_flavour();
+}
+
+HZ4_EXPORT int
+hz4_option_get(const char *name, char *value, size_t size)
+{
+	char text[HZ4_OPTION_PATH_MAX];
+
+	hz4_thread_start();
+	if (!hz4_option_text(name, text, sizeof text))
+		return EINVAL;
+	if (strlen(text) >= size)
+		return ERANGE;
+	memcpy(value, text, strlen(text) + 1);
+	return 0;
+}
+
+HZ4_EXPORT int
+hz4_option_set(const char *name, const char *value)
+{
+	char text[HZ4_OPTION_PATH_MAX + 64];
+	int n;
+
+	hz4_thread_start();
+	n = snprintf(text, sizeof text, "%s=%s", name, value);
+	if (n < 0 || (size_t)n >= sizeof text ||
+	    !hz4_option_assign(text, (size_t)n))
+		return EINVAL;
+	return 0;
+}
+
+HZ4_EXPORT size_t
+hz4_stats_text(char *text, size_t size)
+{
+	return hz4_info_text(text, size);
+}
+
+HZ4_EXPORT size_t
+hz4_stats_json(char *text, size_t size)
+{
+	return hz4_info_json(text, size);
+}
+
+HZ4_EXPORT size_t
+hz4_release_free_memory(void)
+{
+	return hz4_heap_trim();
+}
+
+HZ4_EXPORT size_t
+hz4_good_size(size_t size)
+{
+	return hz4_heap_good_size(size);
+}
+
+/* Before main; the first malloc may have come long before. */
+__attribute__((constructor)) static void
+announce(void)
+{
+	char options[400];
+
+	hz4_thread_start();
+	hz4_option_init();
+	if (!hz4_option(HZ4_OPT_verbose))
+		return;
+	hz4_option_list(options, sizeof options);
+	hz4_log("%s %s %s", PACKAGE_VERSION, hz4_info_flavour(), options);
+}

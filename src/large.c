@@ -1,0 +1,196 @@
+/*
+ * large.c - large objects.  The page map knows only their first page, so a
+ * pointer into the middle is not taken for an object.
+ */
+#include "large.h"
+
+#include "log.h"
+#include "meta.h"
+#include "os.h"
+#include "pageheap.h"
+#include "pagemap.h"
+
+/* [atomic] relaxed: figures only. */
+static _Atomic size_t objects, bytes, mappings, mapped;
+
+static void
+account(const struct hz4_large *l, size_t sign)
+{
+	atomic_fetch_add_explicit(&objects, sign, memory_order_relaxed);
+	atomic_fetch_add_explicit(&bytes, sign * l->bytes,
+				  memory_order_relaxed);
+	if (!l->mapping)
+		return;
+	atomic_fetch_add_explicit(&mappings, sign, memory_order_relaxed);
+	atomic_fetch_add_explicit(&mapped, sign * l->bytes,
+				  memory_order_relaxed);
+}
+
+void
+hz4_large_figures(struct hz4_large_figures *out)
+{
+	out->objects = hz4_peek(&objects);
+	out->bytes = hz4_peek(&bytes);
+	out->mappings = hz4_peek(&mappings);
+	out->mapped = hz4_peek(&mapped);
+}
+
+static bool
+take_mapping(struct hz4_large *l, size_t size, size_t align)
+{
+	void *p;
+
+	l->mapping = true;
+	l->bytes = hz4_round_up(size, hz4_os_page);
+	p = hz4_os_map(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
+	if (p == NULL)
+		return false;
+	l->start = (uintptr_t)p;
+	if (hz4_pageheap_admit(l->start, l->bytes))
+		return true;
+	hz4_os_unmap(p, l->bytes);
+	return false;
+}
+
+static bool
+take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
+{
+	size_t pages = (size + HZ4_PAGE - 1) / HZ4_PAGE;
+
+	l->mapping = false;
+	l->bytes = pages * HZ4_PAGE;
+	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE));
+	if (l->start == 0)
+		return false;
+	if (zero)
+		hz4_pageheap_zero(l->start, pages);
+	return true;
+}
+
+void *
+hz4_large_alloc(size_t size, size_t align, bool zero)
+{
+	struct hz4_large *l;
+	bool ok;
+
+	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN ||
+	    align > PTRDIFF_MAX / 2)
+		return NULL;
+	l = hz4_meta_alloc(sizeof *l);
+	if (l == NULL)
+		return NULL;
+	if (size >= HZ4_HUGE_MIN || align > HZ4_REGION_ALIGN)
+		ok = take_mapping(l, size, align);
+	else
+		ok = take_run(l, size, align, zero);
+	if (!ok) {
+		hz4_meta_free(l, sizeof *l);
+		return NULL;
+	}
+	account(l, 1);
+	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	return (void *)l->start;
+}
+
+static struct hz4_large *
+find(const void *p, const char *call)
+{
+	struct hz4_large *l = hz4_pagemap_owner((uintptr_t)p);
+
+	if (hz4_unlikely(l->start != (uintptr_t)p))
+		hz4_fatal("%s: invalid pointer: ptr %p, inside an object of "
+			  "size %zu",
+			  call, p, l->bytes);
+	return l;
+}
+
+/*
+ * The kernel may refuse to split a mapping when there are too many; the
+ * pages then stay ours and serve others.
+ */
+static void
+release(uintptr_t start, size_t n, bool mapping)
+{
+	if (mapping && hz4_os_unmap((void *)start, n))
+		return;
+	hz4_pageheap_free(start, n / HZ4_PAGE);
+}
+
+void
+hz4_large_free(void *p, const char *call)
+{
+	struct hz4_large *l = find(p, call);
+
+	/* Of two threads that free the same object one is told. */
+	if (!hz4_pagemap_claim(l->start, HZ4_CLS_RUN))
+		hz4_fatal("%s: double free: ptr %p", call, p);
+	account(l, (size_t)-1);
+	release(l->start, l->bytes, l->mapping);
+	hz4_meta_free(l, sizeof *l);
+}
+
+size_t
+hz4_large_usable(const void *p, const char *call)
+{
+	return find(p, call)->bytes;
+}
+
+static bool
+resize_run(struct hz4_large *l, size_t size)
+{
+	size_t n = hz4_round_up(size, HZ4_PAGE);
+
+	if (n > l->bytes)
+		return n < HZ4_HUGE_MIN &&
+		       hz4_pageheap_extend(l->start + l->bytes,
+					   (n - l->bytes) / HZ4_PAGE);
+	if (n < l->bytes)
+		hz4_pageheap_free(l->start + n, (l->bytes - n) / HZ4_PAGE);
+	return true;
+}
+
+static void *
+resize_mapping(struct hz4_large *l, size_t size)
+{
+	size_t n = hz4_round_up(size, hz4_os_page);
+	uintptr_t old = l->start;
+	void *p;
+
+	if (hz4_os_resize((void *)old, l->bytes, n))
+		return hz4_pageheap_admit(old, n) ? (void *)old : NULL;
+	if (n < l->bytes)
+		return NULL;
+	p = hz4_os_move((void *)old, l->bytes, n, HZ4_REGION_ALIGN);
+	if (p == NULL)
+		return NULL;
+	hz4_pagemap_set(old, 1, HZ4_CLS_NONE, NULL);
+	if (!hz4_pageheap_admit((uintptr_t)p, n))
+		hz4_fatal("realloc(): no memory for the page map");
+	l->start = (uintptr_t)p;
+	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	return p;
+}
+
+void *
+hz4_large_resize(void *p, size_t size)
+{
+	struct hz4_large *l = find(p, "realloc()");
+	struct hz4_large was = *l;
+	void *to;
+
+	if (l->mapping) {
+		if (size < HZ4_HUGE_MIN)
+			return NULL;
+		to = resize_mapping(l, size);
+		size = hz4_round_up(size, hz4_os_page);
+	} else {
+		to = resize_run(l, size) ? p : NULL;
+		size = hz4_round_up(size, HZ4_PAGE);
+	}
+	if (to == NULL)
+		return NULL;
+	l->bytes = size;
+	account(&was, (size_t)-1);
+	account(l, 1);
+	return to;
+}

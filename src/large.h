@@ -1,0 +1,37 @@
+/*
+ * large.h - objects above the size classes: runs of whole pages, or, from
+ * HZ4_HUGE_MIN on, mappings of their own.
+ *
+ * Layer 3.
+ */
+#ifndef HZ4_LARGE_H
+#define HZ4_LARGE_H
+
+#include "base.h"
+
+/*
+ * An object of `size` bytes (at least 1) aligned to `align`, a power of
+ * two.  With `zero` its bytes are 0.  NULL: no memory.
+ */
+void *hz4_large_alloc(size_t size, size_t align, bool zero);
+
+/* Aborts unless p is the start of a large object (`call` names who asks). */
+void hz4_large_free(void *p, const char *call);
+size_t hz4_large_usable(const void *p, const char *call);
+
+/*
+ * Make an object fit `size` bytes: in place, or by moving its page tables.
+ * Returns where it is now; NULL when it must be copied.
+ */
+void *hz4_large_resize(void *p, size_t size);
+
+struct hz4_large_figures {
+	size_t objects;	 /* live large objects */
+	size_t bytes;	 /* that they hold */
+	size_t mappings; /* of these, with a mapping of their own */
+	size_t mapped;	 /* bytes of those mappings */
+};
+
+void hz4_large_figures(struct hz4_large_figures *out);
+
+#endif

@@ -1,0 +1,93 @@
+/*
+ * lock.c - the slow half of the mutex: spinning, sleeping, waking, fork.
+ */
+#include "lock.h"
+
+#include "tune.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Tell the processor that this is a spin loop. */
+#if defined(__x86_64__) || defined(__i386__)
+#define relax() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define relax() __asm__ volatile("yield" ::: "memory")
+#else
+#define relax() atomic_signal_fence(memory_order_seq_cst)
+#endif
+
+HZ4_TLS uint32_t hz4_tls_held;
+
+static void
+futex(_Atomic uint32_t *word, int op, uint32_t value)
+{
+	int saved = errno;
+
+	syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+	errno = saved;
+}
+
+static bool
+take(struct hz4_lock *l, uint32_t mark)
+{
+	uint32_t unowned = 0;
+
+	/* Acquire: pairs with the release in hz4_lock_release. */
+	return hz4_peek(&l->word) == 0 &&
+	       atomic_compare_exchange_strong_explicit(
+		       &l->word, &unowned, mark, memory_order_acquire,
+		       memory_order_relaxed);
+}
+
+HZ4_SLOW void
+hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
+{
+	uint32_t seen;
+	int i;
+
+	for (i = 0; i < HZ4_LOCK_SPINS; i++) {
+		if (take(l, self))
+			return;
+		relax();
+	}
+	/*
+	 * Whoever has slept takes the lock with the sleeper's bit set, since
+	 * others may still sleep; one needless wake-up is the price.
+	 */
+	while (!take(l, self | 1)) {
+		seen = hz4_peek(&l->word);
+		if (seen == 0)
+			continue;
+		if (!(seen & 1) &&
+		    !atomic_compare_exchange_strong_explicit(
+			    &l->word, &seen, seen | 1, memory_order_relaxed,
+			    memory_order_relaxed))
+			continue;
+		futex(&l->word, FUTEX_WAIT, seen | 1);
+	}
+}
+
+HZ4_SLOW void
+hz4_lock_wake_slow(struct hz4_lock *l)
+{
+	futex(&l->word, FUTEX_WAKE, 1);
+}
+
+bool
+hz4_lock_fork_child(struct hz4_lock *l)
+{
+	uint32_t was = hz4_peek(&l->word);
+
+	if (was == 0)
+		return false;
+	if ((was & ~1u) == hz4_lock_self()) {
+		/* No sleeper came along. */
+		hz4_poke(&l->word, hz4_lock_self());
+		return false;
+	}
+	hz4_poke(&l->word, 0);
+	return true;
+}

@@ -1,0 +1,88 @@
+/*
+ * lock.h - a ranked mutex that fork can look into.
+ *
+ * The word holds who owns the lock, so that the child of a fork can tell a
+ * lock held by the forking thread (which goes on there) from one whose
+ * holder is gone.  It calls the futex directly: a preloaded
+ * pthread_mutex_lock would come back into malloc.
+ *
+ * Rank: a thread takes locks only in ascending rank (checked in debug
+ * builds); the order is listed in HACKING.md.
+ *
+ * Layer 0.
+ */
+#ifndef HZ4_LOCK_H
+#define HZ4_LOCK_H
+
+#include "base.h"
+
+enum hz4_rank {
+	HZ4_RANK_INIT,
+	HZ4_RANK_THREADS,
+	HZ4_RANK_CLASS,
+	HZ4_RANK_PAGES,
+	HZ4_RANK_META,
+};
+
+struct hz4_lock {
+	/*
+	 * 0 free, else the owner's mark with bit 0 set when somebody may
+	 * sleep.  [atomic] acquire when taken, release when dropped.
+	 */
+	_Atomic uint32_t word;
+	uint32_t rank; /* enum hz4_rank [const] */
+};
+
+#define HZ4_LOCK_INIT(r) { 0, (r) }
+
+/*
+ * The ranks this thread holds, one bit each (kept in debug builds only);
+ * its address is the thread's mark in every build.
+ */
+extern HZ4_TLS uint32_t hz4_tls_held;
+
+HZ4_FAST uint32_t
+hz4_lock_self(void)
+{
+	return (uint32_t)((uintptr_t)&hz4_tls_held >> 2 << 1) | 2;
+}
+
+void hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self);
+void hz4_lock_wake_slow(struct hz4_lock *l);
+
+static inline void
+hz4_lock_acquire(struct hz4_lock *l)
+{
+	uint32_t self = hz4_lock_self();
+	uint32_t unowned = 0;
+
+	if (HZ4_DEBUG_BOX) {
+		HZ4_ASSERT((hz4_tls_held >> l->rank) == 0);
+		hz4_tls_held |= 1u << l->rank;
+	}
+	if (hz4_unlikely(!atomic_compare_exchange_strong_explicit(
+		    &l->word, &unowned, self, memory_order_acquire,
+		    memory_order_relaxed)))
+		hz4_lock_wait_slow(l, self);
+}
+
+static inline void
+hz4_lock_release(struct hz4_lock *l)
+{
+	uint32_t was;
+
+	if (HZ4_DEBUG_BOX)
+		hz4_tls_held &= ~(1u << l->rank);
+	was = atomic_exchange_explicit(&l->word, 0, memory_order_release);
+	if (hz4_unlikely(was & 1))
+		hz4_lock_wake_slow(l);
+}
+
+/*
+ * In the child of a fork: true when a thread that no longer exists held
+ * the lock.  The lock is free then, and what it protected must be started
+ * afresh.  A lock that the forking thread itself holds stays held.
+ */
+bool hz4_lock_fork_child(struct hz4_lock *l);
+
+#endif

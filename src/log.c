@@ -1,0 +1,56 @@
+/*
+ * log.c - one line, one write.
+ */
+#include "log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 512 };
+
+static void __attribute__((format(printf, 1, 0)))
+put_line(const char *format, va_list args)
+{
+	char line[LINE_MAX_BYTES] = "hz4: ";
+	const int prefix = 5, room = LINE_MAX_BYTES - prefix - 1;
+	int saved = errno;
+	int n;
+	long r;
+
+	n = vsnprintf(line + prefix, (size_t)room, format, args);
+	if (n < 0)
+		n = 0;
+	if (n >= room)
+		n = room - 1;
+	line[prefix + n] = '\n';
+	do
+		r = syscall(SYS_write, STDERR_FILENO, line,
+			    (size_t)(prefix + n + 1));
+	while (r == -1 && errno == EINTR);
+	errno = saved;
+}
+
+void
+hz4_log(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	put_line(format, args);
+	va_end(args);
+}
+
+void
+hz4_fatal(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	put_line(format, args);
+	va_end(args);
+	abort();
+}

@@ -1,0 +1,114 @@
+/*
+ * meta.c - a bump allocator with one list of free blocks per power of two
+ * of its unit.
+ */
+#include "meta.h"
+
+#include "lock.h"
+#include "os.h"
+#include "tune.h"
+
+enum { UNIT = 64, BINS = 32 };
+
+/* A free block; the only link that lies in freed memory is metadata's. */
+struct block {
+	struct block *next;
+};
+
+static struct {
+	struct hz4_lock lock;
+	struct block *bin[BINS]; /* blocks of UNIT << i bytes [lock] */
+	char *next;		 /* unused rest of the chunk [lock] */
+	char *end;		 /* [lock] */
+	size_t mapped;		 /* [lock] */
+} meta = { .lock = HZ4_LOCK_INIT(HZ4_RANK_META) };
+
+/*
+ * The first chunk, part of the library's own image: a small program never
+ * maps another.
+ */
+static char first_chunk[64 * 1024] __attribute__((aligned(4096)));
+
+static unsigned
+bin_of(size_t size)
+{
+	return size <= UNIT ? 0 : hz4_log2((size - 1) / UNIT) + 1;
+}
+
+static bool
+more_locked(size_t size)
+{
+	size_t chunk = hz4_round_up(hz4_max(size, HZ4_META_CHUNK), HZ4_PAGE);
+	char *p;
+
+	if (meta.next == NULL && size <= sizeof first_chunk) {
+		meta.next = first_chunk;
+		meta.end = first_chunk + sizeof first_chunk;
+		return true;
+	}
+	p = hz4_os_map(chunk, hz4_os_page);
+	if (p == NULL)
+		return false;
+	meta.mapped += chunk;
+	meta.next = p;
+	meta.end = p + chunk;
+	return true;
+}
+
+void *
+hz4_meta_alloc(size_t size)
+{
+	unsigned bin = bin_of(size);
+	struct block *b;
+
+	size = (size_t)UNIT << bin;
+	hz4_lock_acquire(&meta.lock);
+	b = meta.bin[bin];
+	if (b != NULL) {
+		meta.bin[bin] = b->next;
+	} else if ((size_t)(meta.end - meta.next) >= size ||
+		   more_locked(size)) {
+		b = (struct block *)(void *)meta.next;
+		meta.next += size;
+	}
+	hz4_lock_release(&meta.lock);
+	return b;
+}
+
+void
+hz4_meta_free(void *p, size_t size)
+{
+	unsigned bin = bin_of(size);
+	struct block *b = p;
+
+	hz4_lock_acquire(&meta.lock);
+	b->next = meta.bin[bin];
+	meta.bin[bin] = b;
+	hz4_lock_release(&meta.lock);
+}
+
+size_t
+hz4_meta_mapped(void)
+{
+	size_t mapped;
+
+	hz4_lock_acquire(&meta.lock);
+	mapped = meta.mapped;
+	hz4_lock_release(&meta.lock);
+	return mapped;
+}
+
+void
+hz4_meta_fork_child(void)
+{
+	unsigned i;
+
+	if (!hz4_lock_fork_child(&meta.lock))
+		return;
+	for (i = 0; i < BINS; i++)
+		meta.bin[i] = NULL;
+	/* Not NULL: the first chunk is not to be used twice. */
+	meta.next = meta.end;
+	if (meta.next == NULL)
+		meta.next = meta.end = first_chunk + sizeof first_chunk;
+}

@@ -1,0 +1,29 @@
+/*
+ * meta.h - memory for the allocator's own structures.
+ *
+ * It lies in mappings of its own, away from user memory, and is recycled
+ * by size but never unmapped: a pointer to a structure stays readable for
+ * ever, which the lock-free part of transfer.c relies on.
+ *
+ * Layer 2.  Takes HZ4_RANK_META.
+ */
+#ifndef HZ4_META_H
+#define HZ4_META_H
+
+#include "base.h"
+
+/*
+ * Memory for `size` bytes, aligned to 64; its contents are undefined.
+ * NULL when the system refuses.
+ */
+void *hz4_meta_alloc(size_t size);
+
+/* `size` is what was asked for. */
+void hz4_meta_free(void *p, size_t size);
+
+/* Bytes mapped for metadata so far. */
+size_t hz4_meta_mapped(void);
+
+void hz4_meta_fork_child(void);
+
+#endif

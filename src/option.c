@@ -1,0 +1,220 @@
+/*
+ * option.c - parsing and printing of the rows in option.def.
+ */
+#include "option.h"
+
+#include "log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum kind { NUMBER, PATH };
+
+struct row {
+	const char *name;
+	enum kind kind;
+	size_t least, most;
+};
+
+static const struct row rows[] = {
+#define HZ4_OPTION(name, kind, value, least, most, text) \
+	{ #name, kind, least, most },
+#include "option.def"
+#undef HZ4_OPTION
+};
+
+/* [atomic] relaxed: each value stands for itself. */
+static _Atomic size_t values[] = {
+#define HZ4_OPTION(name, kind, value, least, most, text) value,
+#include "option.def"
+#undef HZ4_OPTION
+};
+
+/* Written before other threads exist, by hz4_option_init. [const] */
+static char paths[HZ4_OPT_COUNT][HZ4_OPTION_PATH_MAX];
+
+static bool environment_seen;
+
+/* A program that links hz4 may define its own defaults. */
+extern const char *hz4_default_options __attribute__((weak));
+
+size_t
+hz4_option(enum hz4_option which)
+{
+	return hz4_peek(&values[which]);
+}
+
+const char *
+hz4_option_path(enum hz4_option which)
+{
+	return paths[which];
+}
+
+static int
+find_row(const char *name, size_t length)
+{
+	int i;
+
+	for (i = 0; i < HZ4_OPT_COUNT; i++)
+		if (strlen(rows[i].name) == length &&
+		    memcmp(rows[i].name, name, length) == 0)
+			return i;
+	return -1;
+}
+
+static bool
+assign_number(int i, const char *text, size_t length)
+{
+	size_t value = 0, k;
+
+	if (length == 0)
+		return false;
+	for (k = 0; k < length; k++) {
+		if (text[k] < '0' || text[k] > '9')
+			return false;
+		if (value > (SIZE_MAX - 9) / 10)
+			return false;
+		value = value * 10 + (size_t)(text[k] - '0');
+	}
+	if (value < rows[i].least || value > rows[i].most)
+		return false;
+	hz4_poke(&values[i], value);
+	return true;
+}
+
+static bool
+assign_path(int i, const char *text, size_t length)
+{
+	if (length == 0 || length >= HZ4_OPTION_PATH_MAX)
+		return false;
+	memcpy(paths[i], text, length);
+	paths[i][length] = '\0';
+	return true;
+}
+
+static void
+complain(const char *text, size_t length, int i)
+{
+	char names[400];
+	size_t used = 0;
+	int k;
+
+	if (i >= 0 && rows[i].kind == NUMBER) {
+		hz4_log("HZ4_OPTIONS: %.*s: %s takes a number from %zu to %zu",
+			(int)length, text, rows[i].name, rows[i].least,
+			rows[i].most);
+		return;
+	}
+	if (i >= 0) {
+		hz4_log("HZ4_OPTIONS: %.*s: %s takes a path below %d bytes",
+			(int)length, text, rows[i].name, HZ4_OPTION_PATH_MAX);
+		return;
+	}
+	names[0] = '\0';
+	for (k = 0; k < HZ4_OPT_COUNT && used < sizeof names; k++)
+		used += (size_t)snprintf(names + used, sizeof names - used,
+					 " %s", rows[k].name);
+	hz4_log("HZ4_OPTIONS: unknown option %.*s, known are:%s",
+		(int)(length > 60 ? 60 : length), text, names);
+}
+
+static bool
+assign(const char *text, size_t length, bool loud)
+{
+	const char *equals = memchr(text, '=', length);
+	size_t key = equals ? (size_t)(equals - text) : length;
+	size_t rest = equals ? length - key - 1 : 0;
+	int i = find_row(text, key);
+	bool ok = false;
+
+	if (i >= 0 && equals)
+		ok = rows[i].kind == NUMBER ?
+			     assign_number(i, equals + 1, rest) :
+			     assign_path(i, equals + 1, rest);
+	if (!ok && loud)
+		complain(text, length, i);
+	return ok;
+}
+
+bool
+hz4_option_assign(const char *text, size_t length)
+{
+	return assign(text, length, false);
+}
+
+static bool
+parse(const char *text)
+{
+	bool ok = true;
+
+	while (*text != '\0') {
+		size_t length = strcspn(text, ",");
+
+		if (length > 0 && !assign(text, length, true))
+			ok = false;
+		text += length;
+		text += *text == ',';
+	}
+	return ok;
+}
+
+void
+hz4_option_init(void)
+{
+	const char *text;
+	bool ok = true;
+
+	if (environment_seen || environ == NULL)
+		return;
+	environment_seen = true;
+	if (&hz4_default_options != NULL && hz4_default_options != NULL)
+		ok = parse(hz4_default_options);
+	text = secure_getenv("HZ4_OPTIONS");
+	if (text != NULL)
+		ok = parse(text) && ok;
+	if (!ok && hz4_option(HZ4_OPT_strict))
+		hz4_fatal("HZ4_OPTIONS: stopped by strict=1");
+}
+
+static int
+print_value(enum hz4_option i, char *buffer, size_t size)
+{
+	if (rows[i].kind == PATH)
+		return snprintf(buffer, size, "%s", paths[i]);
+	return snprintf(buffer, size, "%zu", hz4_option(i));
+}
+
+bool
+hz4_option_text(const char *name, char *buffer, size_t size)
+{
+	int i = find_row(name, strlen(name));
+	int n;
+
+	if (i < 0)
+		return false;
+	n = print_value((enum hz4_option)i, buffer, size);
+	return n >= 0 && (size_t)n < size;
+}
+
+void
+hz4_option_list(char *buffer, size_t size)
+{
+	size_t used = 0;
+	int i;
+
+	buffer[0] = '\0';
+	for (i = 0; i < HZ4_OPT_COUNT; i++) {
+		if (rows[i].kind == PATH && paths[i][0] == '\0')
+			continue;
+		used += (size_t)snprintf(buffer + used, size - used, "%s%s=",
+					 used ? "," : "", rows[i].name);
+		if (used >= size)
+			return;
+		used += (size_t)print_value((enum hz4_option)i, buffer + used,
+					    size - used);
+		if (used >= size)
+			return;
+	}
+}

@@ -1,0 +1,220 @@
+/*
+ * os.c - memory from and to the kernel.
+ */
+#include "os.h"
+
+#include "tune.h"
+
+#include <errno.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* 32-bit kernels count mmap's offset in pages; it is always 0 here. */
+#ifdef SYS_mmap2
+#define SYS_MAP SYS_mmap2
+#else
+#define SYS_MAP SYS_mmap
+#endif
+
+size_t hz4_os_page = 4096;
+
+/* Debug builds: calls left until they fail, 0 = never. [atomic] relaxed */
+static _Atomic unsigned long fail_from;
+
+void
+hz4_os_fail_from(unsigned long n)
+{
+	hz4_poke(&fail_from, n);
+}
+
+static bool
+injected_failure(void)
+{
+	unsigned long n;
+
+	if (!HZ4_DEBUG_BOX)
+		return false;
+	n = hz4_peek(&fail_from);
+	if (n > 1)
+		hz4_poke(&fail_from, n - 1);
+	return n == 1;
+}
+
+void
+hz4_os_init(void)
+{
+	unsigned long page = getauxval(AT_PAGESZ);
+
+	if (hz4_is_pow2(page))
+		hz4_os_page = page;
+}
+
+void
+hz4_os_pretend_page(size_t page)
+{
+	if (hz4_is_pow2(page) && page >= hz4_os_page && page <= HZ4_PAGE)
+		hz4_os_page = page;
+}
+
+static void *
+map(void *at, size_t size, int prot, int flags)
+{
+	int saved = errno;
+	long r;
+
+	if (injected_failure())
+		return NULL;
+	r = syscall(SYS_MAP, at, size, prot,
+		    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+	errno = saved;
+	return r == -1 ? NULL : (void *)r;
+}
+
+static bool
+unmap(void *p, size_t size)
+{
+	int saved = errno;
+	long r;
+
+	if (injected_failure())
+		return false;
+	r = syscall(SYS_munmap, p, size);
+	errno = saved;
+	return r == 0;
+}
+
+/*
+ * Map more than needed and cut what lies outside.  A cut that fails leaves
+ * address space behind that nothing has touched.
+ */
+static void *
+map_and_cut(size_t size, size_t align, int prot)
+{
+	size_t room = size + align - hz4_os_page;
+	char *p, *start, *end;
+
+	if (room < size)
+		return NULL;
+	p = map(NULL, room, prot, MAP_NORESERVE);
+	if (p == NULL)
+		return NULL;
+	start = (char *)hz4_round_up((uintptr_t)p, align);
+	end = start + size;
+	if (start != p)
+		unmap(p, (size_t)(start - p));
+	if (end != p + room)
+		unmap(end, (size_t)(p + room - end));
+	return start;
+}
+
+static void *
+map_aligned(size_t size, size_t align, int prot)
+{
+	char *p = map(NULL, size, prot, MAP_NORESERVE);
+
+	if (p == NULL || ((uintptr_t)p & (align - 1)) == 0)
+		return p;
+	unmap(p, size);
+	return map_and_cut(size, align, prot);
+}
+
+void *
+hz4_os_map(size_t size, size_t align)
+{
+	return map_aligned(size, align, PROT_READ | PROT_WRITE);
+}
+
+bool
+hz4_os_unmap(void *p, size_t size)
+{
+	return unmap(p, size);
+}
+
+static void *
+remap(void *p, size_t size, size_t new_size, int flags, void *to)
+{
+	int saved = errno;
+	long r;
+
+	if (injected_failure())
+		return NULL;
+	r = syscall(SYS_mremap, p, size, new_size, flags, to);
+	errno = saved;
+	return r == -1 ? NULL : (void *)r;
+}
+
+bool
+hz4_os_resize(void *p, size_t size, size_t new_size)
+{
+	return remap(p, size, new_size, 0, NULL) != NULL;
+}
+
+void *
+hz4_os_move(void *p, size_t size, size_t new_size, size_t align)
+{
+	void *to = map_aligned(new_size, align, PROT_NONE);
+
+	if (to == NULL)
+		return NULL;
+	if (remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == NULL) {
+		unmap(to, new_size);
+		return NULL;
+	}
+	return to;
+}
+
+static bool
+advise(void *p, size_t size, int advice)
+{
+	int saved = errno;
+	long r;
+
+	if (injected_failure())
+		return false;
+	r = syscall(SYS_madvise, p, size, advice);
+	errno = saved;
+	return r == 0;
+}
+
+bool
+hz4_os_purge(void *p, size_t size, bool lazy)
+{
+	if (lazy)
+		return advise(p, size, MADV_FREE) && false;
+	return advise(p, size, MADV_DONTNEED);
+}
+
+void
+hz4_os_advise_huge(void *p, size_t size)
+{
+	advise(p, size, MADV_HUGEPAGE);
+}
+
+uint64_t
+hz4_os_now(void)
+{
+	struct timespec t;
+
+	if (clock_gettime(CLOCK_MONOTONIC_COARSE, &t) != 0)
+		return 0;
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+size_t
+hz4_os_memory(void)
+{
+	struct sysinfo info;
+	int saved = errno;
+	long r = syscall(SYS_sysinfo, &info);
+
+	errno = saved;
+	return r == 0 ? (size_t)info.totalram * info.mem_unit : 0;
+}

@@ -1,0 +1,71 @@
+/*
+ * os.h - the only system calls that get, give back and describe memory.
+ *
+ * Every function keeps errno: what a failure means to the user is decided
+ * by its caller, and free() must not change errno at all.  mmap and its
+ * like are called without libc's wrappers, so that a preloaded wrapper of
+ * them cannot re-enter the allocator.
+ *
+ * Layer 1.
+ */
+#ifndef HZ4_OS_H
+#define HZ4_OS_H
+
+#include "base.h"
+
+/* The kernel's page size in bytes; valid after hz4_os_init. [const] */
+extern size_t hz4_os_page;
+
+void hz4_os_init(void);
+
+/*
+ * A test's larger page size; ignored unless a power of two between the
+ * kernel's own and hz4's page.
+ */
+void hz4_os_pretend_page(size_t page);
+
+/*
+ * Map `size` bytes of zeroed memory, aligned to `align` (a power of two, at
+ * least the OS page).  NULL when the system refuses.
+ */
+void *hz4_os_map(size_t size, size_t align);
+
+/* Give a mapping back; false when the system refuses (it stays usable). */
+bool hz4_os_unmap(void *p, size_t size);
+
+/*
+ * Resize a mapping in place: true when it now has new_size bytes, the
+ * added ones zeroed.
+ */
+bool hz4_os_resize(void *p, size_t size, size_t new_size);
+
+/*
+ * Move a mapping, its contents and its page tables, to a new place of
+ * new_size bytes with the same alignment.  NULL: nothing has changed.
+ */
+void *hz4_os_move(void *p, size_t size, size_t new_size, size_t align);
+
+/*
+ * Drop the contents: the range reads as zero afterwards and costs no
+ * memory until it is touched.  False when the system refuses: then the
+ * contents may still be there.  With `lazy` the kernel takes the memory
+ * only when it needs it, and the contents are undefined until then.
+ */
+bool hz4_os_purge(void *p, size_t size, bool lazy);
+
+/* Advise huge pages for a range; a refusal does not matter. */
+void hz4_os_advise_huge(void *p, size_t size);
+
+/* Milliseconds of a clock that never goes back; cheap and coarse. */
+uint64_t hz4_os_now(void);
+
+/* Bytes of memory of this machine, 0 when unknown. */
+size_t hz4_os_memory(void);
+
+/*
+ * Debug builds: let the n-th and every later call from now on that may
+ * fail, fail (0 turns it off).  Folds to nothing otherwise.
+ */
+void hz4_os_fail_from(unsigned long n);
+
+#endif

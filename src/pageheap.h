@@ -1,0 +1,57 @@
+/*
+ * pageheap.h - runs of 64 KiB pages: got from the kernel in regions, split,
+ * coalesced, kept for reuse, and purged when they lie idle.
+ *
+ * Layer 2.  Takes HZ4_RANK_PAGES (and HZ4_RANK_META inside).
+ */
+#ifndef HZ4_PAGEHEAP_H
+#define HZ4_PAGEHEAP_H
+
+#include "span.h"
+
+struct hz4_pageheap_figures {
+	size_t mapped; /* bytes of all regions */
+	size_t free;   /* bytes in free runs */
+	size_t dirty;  /* of these, resident for all we know */
+};
+
+/*
+ * Take a run of `pages` pages whose start is aligned to `align` bytes (a
+ * power of two).  0 when the system refuses.  The caller enters it in the
+ * page map; its flags tell which pages are dirty.
+ */
+uintptr_t hz4_pageheap_alloc(size_t pages, size_t align);
+
+/* Give pages back; all of them count as dirty. */
+void hz4_pageheap_free(uintptr_t start, size_t pages);
+
+/*
+ * Take the `more` pages right behind `end` if they are free.  For growing
+ * a large object in place.
+ */
+bool hz4_pageheap_extend(uintptr_t end, size_t more);
+
+/* Fill a taken run with zeros where it is not known to be zero. */
+void hz4_pageheap_zero(uintptr_t start, size_t pages);
+
+/*
+ * Purge free runs older than `age` ms, oldest first, at most `limit`
+ * bytes, down to `keep` dirty bytes.  Returns the bytes given back.
+ */
+size_t hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep,
+			  size_t limit);
+
+/* Make the page map ready for a mapping that is none of the heap's. */
+bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
+
+/* Dirty bytes in free runs; a hint without a lock. */
+size_t hz4_pageheap_dirty(void);
+
+/* The stamp of the oldest dirty run, UINT64_MAX when there is none. */
+uint64_t hz4_pageheap_oldest(void);
+
+void hz4_pageheap_figures(struct hz4_pageheap_figures *out);
+
+void hz4_pageheap_fork_child(void);
+
+#endif

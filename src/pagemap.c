@@ -1,0 +1,85 @@
+/*
+ * pagemap.c - making leaves and writing entries.
+ */
+#include "pagemap.h"
+
+#include "os.h"
+
+struct hz4_pagemap hz4_pagemap;
+
+bool
+hz4_pagemap_has_leaf(uintptr_t address)
+{
+	uintptr_t i = hz4_pagemap_root_index(address);
+
+	return i < HZ4_ROOT_ENTRIES && hz4_peek(&hz4_pagemap.root[i]) != 0;
+}
+
+bool
+hz4_pagemap_reserve(uintptr_t start, size_t bytes)
+{
+	uintptr_t first = hz4_pagemap_root_index(start);
+	uintptr_t last = hz4_pagemap_root_index(start + bytes - 1);
+	uintptr_t i;
+	struct hz4_leaf *leaf;
+
+	if (start + bytes < start || last >= HZ4_ROOT_ENTRIES)
+		return false;
+	for (i = first; i <= last; i++) {
+		if (hz4_peek(&hz4_pagemap.root[i]) != 0)
+			continue;
+		leaf = hz4_os_map(sizeof *leaf, hz4_os_page);
+		if (leaf == NULL)
+			return false;
+		hz4_poke(&hz4_pagemap.root[i],
+			 (uintptr_t)leaf - (uintptr_t)hz4_pagemap.zeros);
+	}
+	return true;
+}
+
+void
+hz4_pagemap_set(uintptr_t start, size_t pages, unsigned cls, void *owner)
+{
+	struct hz4_leaf *leaf = NULL;
+	uintptr_t i = 0, a = start;
+
+	for (; pages > 0; pages--, a += HZ4_PAGE, i++) {
+		if (leaf == NULL || i == HZ4_LEAF_PAGES) {
+			leaf = hz4_pagemap_leaf(a);
+			i = hz4_pagemap_leaf_index(a);
+		}
+		hz4_poke(&leaf->owner[i], owner);
+		hz4_poke(&leaf->cls[i], (uint8_t)cls);
+	}
+}
+
+void
+hz4_pagemap_mark(uintptr_t start, size_t pages, uint8_t set, uint8_t clear)
+{
+	struct hz4_leaf *leaf = NULL;
+	uintptr_t i = 0, a = start;
+
+	for (; pages > 0; pages--, a += HZ4_PAGE, i++) {
+		if (leaf == NULL || i == HZ4_LEAF_PAGES) {
+			leaf = hz4_pagemap_leaf(a);
+			i = hz4_pagemap_leaf_index(a);
+		}
+		leaf->flags[i] = (uint8_t)((leaf->flags[i] | set) & ~clear);
+	}
+}
+
+bool
+hz4_pagemap_claim(uintptr_t address, unsigned cls)
+{
+	struct hz4_leaf *leaf = hz4_pagemap_leaf(address);
+	uintptr_t i = hz4_pagemap_leaf_index(address);
+	uint8_t expected = (uint8_t)cls;
+
+	/*
+	 * Acquire: whoever loses (a double free in another thread) must not
+	 * see the object's memory as still its own.
+	 */
+	return atomic_compare_exchange_strong_explicit(
+		&leaf->cls[i], &expected, HZ4_CLS_NONE, memory_order_acq_rel,
+		memory_order_relaxed);
+}

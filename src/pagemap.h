@@ -1,0 +1,132 @@
+/*
+ * pagemap.h - from an address to the page's class and owner.
+ *
+ *     root[address >> 32] --> leaf.cls[address >> 16 & 0xffff]
+ *
+ * The root holds distances from the leaf of zeros, so that an absent leaf
+ * (distance 0) needs no test: every address can be asked about and answers
+ * 0, "not ours", unless it was registered.  Leaves are 4 GiB of address
+ * space each and are never removed.
+ *
+ * Layer 2.  Readers take no lock: a page's entries are written before the
+ * first pointer into it is handed out and after the last one is gone, so
+ * the user's own passing of the pointer orders them.
+ */
+#ifndef HZ4_PAGEMAP_H
+#define HZ4_PAGEMAP_H
+
+#include "sizeclass.h"
+
+enum {
+	HZ4_LEAF_SHIFT = 32,
+	HZ4_LEAF_PAGES = 1 << (HZ4_LEAF_SHIFT - HZ4_PAGE_SHIFT),
+	/* 47 bits of user addresses on x86-64; 48 elsewhere. */
+#if defined(__x86_64__) && defined(__LP64__)
+	HZ4_ROOT_ENTRIES = 1 << 15,
+#elif defined(__LP64__)
+	HZ4_ROOT_ENTRIES = 1 << 16,
+#else
+	HZ4_ROOT_ENTRIES = 1,
+#endif
+};
+
+enum hz4_page_flag {
+	/* The page may hold bytes other than 0. */
+	HZ4_PAGE_DIRTY = 1,
+	/* First or last page of a free run: the owner is its hz4_run. */
+	HZ4_PAGE_FREE = 2,
+};
+
+struct hz4_leaf {
+	/* [atomic] relaxed, see above */
+	_Atomic uint8_t cls[HZ4_LEAF_PAGES];
+	/* enum hz4_page_flag [lock: pages, or the owner of a used page] */
+	uint8_t flags[HZ4_LEAF_PAGES];
+	/* struct hz4_span, hz4_large or hz4_run. [atomic] relaxed */
+	void *_Atomic owner[HZ4_LEAF_PAGES];
+};
+
+struct hz4_pagemap {
+	_Atomic uint8_t zeros[HZ4_LEAF_PAGES]; /* never written */
+	/* Address of a leaf less that of zeros. [atomic] relaxed */
+	_Atomic uintptr_t root[HZ4_ROOT_ENTRIES];
+};
+
+extern struct hz4_pagemap hz4_pagemap;
+
+/* The part of an address above all user addresses. */
+HZ4_FAST uintptr_t
+hz4_pagemap_root_index(uintptr_t address)
+{
+	return (uintptr_t)((uint64_t)address >> HZ4_LEAF_SHIFT);
+}
+
+HZ4_FAST uintptr_t
+hz4_pagemap_leaf_index(uintptr_t address)
+{
+	return address >> HZ4_PAGE_SHIFT & (HZ4_LEAF_PAGES - 1);
+}
+
+/*
+ * The class of the page at an address, HZ4_CLS_NONE for any address that
+ * no object of ours can have (so also for one that is not aligned to 16).
+ */
+HZ4_FAST unsigned
+hz4_pagemap_class(const void *p)
+{
+	uintptr_t a = (uintptr_t)p;
+	const uintptr_t user = (uintptr_t)(
+		((uint64_t)HZ4_ROOT_ENTRIES << HZ4_LEAF_SHIFT) - 1);
+	const _Atomic uint8_t *leaf;
+
+	if (hz4_unlikely((a & ~(user - (HZ4_ALIGN - 1))) != 0))
+		return HZ4_CLS_NONE;
+	leaf = (const _Atomic uint8_t *)((uintptr_t)hz4_pagemap.zeros +
+					 hz4_peek(&hz4_pagemap.root
+						  [hz4_pagemap_root_index(a)]));
+	return hz4_peek(&leaf[hz4_pagemap_leaf_index(a)]);
+}
+
+/* The leaf of a registered address. */
+HZ4_FAST struct hz4_leaf *
+hz4_pagemap_leaf(uintptr_t address)
+{
+	return (struct hz4_leaf *)(void *)((uintptr_t)hz4_pagemap.zeros +
+		hz4_peek(&hz4_pagemap.root[hz4_pagemap_root_index(address)]));
+}
+
+/* Owner and flags of the page at a registered address. */
+HZ4_FAST void *
+hz4_pagemap_owner(uintptr_t address)
+{
+	return hz4_peek(&hz4_pagemap_leaf(address)
+			->owner[hz4_pagemap_leaf_index(address)]);
+}
+
+HZ4_FAST uint8_t *
+hz4_pagemap_flags(uintptr_t address)
+{
+	return &hz4_pagemap_leaf(address)
+			->flags[hz4_pagemap_leaf_index(address)];
+}
+
+/* True when the leaf of an address exists (its pages may still be foreign). */
+bool hz4_pagemap_has_leaf(uintptr_t address);
+
+/*
+ * Make the leaves for a range.  False when there is no memory for them or
+ * the range is outside the map.  Caller holds the page heap's lock.
+ */
+bool hz4_pagemap_reserve(uintptr_t start, size_t bytes);
+
+/* Set class and owner of `pages` pages. */
+void hz4_pagemap_set(uintptr_t start, size_t pages, unsigned cls, void *owner);
+
+/* Set or clear flags of `pages` pages. */
+void hz4_pagemap_mark(uintptr_t start, size_t pages, uint8_t set,
+		      uint8_t clear);
+
+/* Take a page's class away; true for the one caller that had it. */
+bool hz4_pagemap_claim(uintptr_t address, unsigned cls);
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * purge.h - when free memory goes back to the kernel.
+ *
+ * Free pages beyond an allowance are purged once they have been free for
+ * `purge_delay` ms, on the time of ordinary calls.  So that such a call is
+ * made (the fast paths know no clock), all threads are nudged when pages
+ * begin to wait: cache.h.
+ *
+ * Layer 3.
+ */
+#ifndef HZ4_PURGE_H
+#define HZ4_PURGE_H
+
+#include "base.h"
+
+/* More free pages are resident than the allowance; no lock, no clock. */
+bool hz4_purge_pending(void);
+
+/* Pending, and the oldest pages are old enough at `now` (ms). */
+bool hz4_purge_due(uint64_t now);
+
+/* The same for threads that have looked HZ4_PURGE_POLLS times. */
+bool hz4_purge_due_polled(uint64_t now);
+
+/*
+ * True for the one caller that has to nudge all threads: pages are pending
+ * and nobody has nudged within the delay.
+ */
+bool hz4_purge_arm(uint64_t now);
+
+/* Purge what is due at `now`, a bounded piece of it. */
+void hz4_purge_run(uint64_t now);
+
+/* Purge everything free; returns the bytes given back. */
+size_t hz4_purge_all(void);
+
+#endif

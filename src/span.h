@@ -1,0 +1,59 @@
+/*
+ * span.h - the three things a page can belong to.  Structures only.
+ *
+ * None of them lies in or next to the pages it describes (meta.h).
+ *
+ * Layer 2.
+ */
+#ifndef HZ4_SPAN_H
+#define HZ4_SPAN_H
+
+#include "list.h"
+#include "sizeclass.h"
+
+/*
+ * A span: pages cut into objects of one class.
+ *
+ *     bit set    the object lies in the span: free, nobody's
+ *     bit clear  it is out: the user's, or in a thread's cache
+ *
+ * Frees set bits without a lock; only a holder of the class's lock clears
+ * them.  A span with all bits set and `active` is empty and may go back to
+ * the page heap; one with no bit set is in no list.
+ *
+ * The structure is type-stable: once made for a class, its memory is only
+ * ever used for spans of that class, so that a free which has just set the
+ * last bit may still look at it.
+ */
+struct hz4_span {
+	struct hz4_list link;	/* in the class's partial list [lock: class] */
+	uintptr_t start;	/* [const] while active */
+	uint32_t cls;		/* [const] */
+	bool active;		/* has pages [lock: class] */
+	/*
+	 * The class's epoch while in the partial list, else 0.
+	 * [lock: class] writes; [atomic] seq_cst against the bits.
+	 */
+	_Atomic uint32_t linked;
+	_Atomic uint64_t bits[]; /* words of the class */
+};
+
+/* A large object: whole pages of the page heap, or a mapping of its own. */
+struct hz4_large {
+	uintptr_t start; /* [owner] */
+	size_t bytes;	 /* usable [owner] */
+	bool mapping;	 /* of its own [const] */
+};
+
+/* A run of free pages in the page heap.  All fields [lock: pages]. */
+struct hz4_run {
+	struct hz4_list link; /* in a bin */
+	struct hz4_list age;  /* in the list of dirty runs, oldest first */
+	uintptr_t start;
+	size_t pages;
+	size_t dirty;	  /* pages that are resident for all we know */
+	uint64_t stamp;	  /* when most of the dirty pages came, ms */
+	uint32_t epoch;	  /* of the page heap: older runs are lost */
+};
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * stats.h - the counters of --enable-stats; folds to nothing without.
+ *
+ * Layer 1: the types and the counting.  Summing over threads is info.c's.
+ */
+#ifndef HZ4_STATS_H
+#define HZ4_STATS_H
+
+#include "base.h"
+
+enum hz4_counter {
+#define HZ4_COUNTER(name, text) HZ4_COUNT_##name,
+#include "stats.def"
+#undef HZ4_COUNTER
+	HZ4_COUNTERS
+};
+
+/* One thread's counts for one size class. */
+struct hz4_counts {
+	/* [owner] writes; [atomic] relaxed, so that others may read. */
+	_Atomic uint64_t value[HZ4_MID_STATS_B1 ? HZ4_COUNTERS : 1];
+};
+
+HZ4_FAST void
+hz4_count(struct hz4_counts *counts, unsigned cls, enum hz4_counter which,
+	  uint64_t n)
+{
+	_Atomic uint64_t *v;
+
+	if (HZ4_MID_STATS_B1) {
+		v = &counts[cls].value[which];
+		hz4_poke(v, hz4_peek(v) + n);
+	}
+}
+
+/* The counter's name as in stats.def; NULL past the last one. */
+const char *hz4_counter_name(unsigned which);
+const char *hz4_counter_text(unsigned which);
+
+#endif

@@ -1,0 +1,250 @@
+/*
+ * thread.c - making and ending threads' caches, and fork.
+ *
+ * The structures of ended threads wait in a pool for the next thread; they
+ * keep their counters, so sums need no hand-over.
+ *
+ * Fork: nothing is locked over it.  The child has one thread and finds
+ * each lock free, or held by that very thread (fork called from a signal
+ * handler), or held by a thread that is gone; what the last kind protects
+ * is started afresh.  The caches of the other threads are adopted by the
+ * pool, but for those that were inside a slow path.
+ */
+#include "thread.h"
+
+#include "list.h"
+#include "lock.h"
+#include "log.h"
+#include "meta.h"
+#include "option.h"
+#include "os.h"
+#include "pageheap.h"
+#include "transfer.h"
+
+#include <pthread.h>
+#include <string.h>
+
+struct hz4_thread {
+	struct hz4_cache cache;
+	struct hz4_list link; /* [lock: threads] */
+};
+
+enum thread_state { FRESH, STARTING, LIVE, ENDED };
+
+HZ4_TLS struct hz4_cache *hz4_tls_cache = &hz4_empty_cache;
+static HZ4_TLS unsigned char tls_state; /* enum thread_state */
+
+static struct {
+	struct hz4_lock lock;
+	struct hz4_list live;  /* [lock] */
+	struct hz4_list ended; /* the pool [lock] */
+	bool first_made;       /* [lock] */
+} threads = {
+	.lock = HZ4_LOCK_INIT(HZ4_RANK_THREADS),
+	.live = { &threads.live, &threads.live },
+	.ended = { &threads.ended, &threads.ended },
+};
+
+static struct {
+	struct hz4_lock lock;
+	/* Acquire and release: tables and options are ready. [atomic] */
+	_Atomic bool ready;
+	bool registered; /* [lock] */
+	bool have_key;	 /* [const] after registering */
+	pthread_key_t key;
+} process = { .lock = HZ4_LOCK_INIT(HZ4_RANK_INIT) };
+
+/* [atomic] relaxed: figures only. */
+static _Atomic int64_t bare_net[HZ4_CLS_END];
+
+int64_t
+hz4_thread_bare_net(unsigned cls)
+{
+	return hz4_peek(&bare_net[cls]);
+}
+
+void
+hz4_thread_add_bare(unsigned cls, int64_t n)
+{
+	atomic_fetch_add_explicit(&bare_net[cls], n, memory_order_relaxed);
+}
+
+void
+hz4_thread_start(void)
+{
+	if (hz4_likely(atomic_load_explicit(&process.ready,
+					    memory_order_acquire)))
+		return;
+	hz4_lock_acquire(&process.lock);
+	if (!hz4_peek(&process.ready)) {
+		hz4_os_init();
+		hz4_sizeclass_init();
+		hz4_option_init();
+		if (hz4_option(HZ4_OPT_os_page) != 0)
+			hz4_os_pretend_page(hz4_option(HZ4_OPT_os_page));
+		atomic_store_explicit(&process.ready, true,
+				      memory_order_release);
+	}
+	hz4_lock_release(&process.lock);
+}
+
+static struct hz4_thread *
+of_link(struct hz4_list *l)
+{
+	return hz4_container(l, struct hz4_thread, link);
+}
+
+static struct hz4_thread *
+make_thread(void)
+{
+	struct hz4_thread *t = NULL;
+	bool first;
+
+	hz4_lock_acquire(&threads.lock);
+	if (!hz4_list_empty(&threads.ended)) {
+		t = of_link(threads.ended.next);
+		hz4_list_remove(&t->link);
+		hz4_list_push(&threads.live, &t->link);
+	}
+	first = !threads.first_made;
+	threads.first_made = true;
+	hz4_lock_release(&threads.lock);
+	if (t != NULL)
+		return t;
+	t = hz4_meta_alloc(sizeof *t);
+	if (t == NULL)
+		return NULL;
+	memset(t, 0, sizeof *t);
+	hz4_cache_init(&t->cache, first);
+	hz4_lock_acquire(&threads.lock);
+	hz4_list_push(&threads.live, &t->link);
+	hz4_lock_release(&threads.lock);
+	return t;
+}
+
+/*
+ * The thread's end.  Other destructors may still run after this one, and
+ * allocate and free: they work on the spans directly.
+ */
+static void
+end_thread(void *arg)
+{
+	struct hz4_thread *t = arg;
+
+	hz4_tls_cache = &hz4_empty_cache;
+	tls_state = ENDED;
+	hz4_poke(&t->cache.busy, true);
+	hz4_cache_reset(&t->cache);
+	hz4_poke(&t->cache.busy, false);
+	hz4_lock_acquire(&threads.lock);
+	hz4_list_remove(&t->link);
+	hz4_list_push(&threads.ended, &t->link);
+	hz4_lock_release(&threads.lock);
+}
+
+static void
+adopt(struct hz4_list *l)
+{
+	struct hz4_thread *t = of_link(l);
+
+	hz4_list_remove(l);
+	/* A cache in the middle of a change is left alone for ever. */
+	if (!hz4_peek(&t->cache.busy))
+		hz4_list_push(&threads.ended, l);
+}
+
+static void
+fork_child(void)
+{
+	struct hz4_thread *self = NULL;
+	struct hz4_list *l, *next;
+
+	if (hz4_tls_cache != &hz4_empty_cache)
+		self = hz4_container(hz4_tls_cache, struct hz4_thread, cache);
+	hz4_lock_fork_child(&process.lock);
+	if (hz4_lock_fork_child(&threads.lock)) {
+		hz4_list_init(&threads.live);
+		hz4_list_init(&threads.ended);
+		if (self != NULL)
+			hz4_list_push(&threads.live, &self->link);
+	}
+	for (l = threads.live.next; l != &threads.live; l = next) {
+		next = l->next;
+		if (self == NULL || l != &self->link)
+			adopt(l);
+	}
+	hz4_transfer_fork_child();
+	hz4_pageheap_fork_child();
+	hz4_meta_fork_child();
+}
+
+/* Both calls may allocate; the caller's cache is in place by now. */
+static void
+register_handlers(void)
+{
+	bool mine;
+
+	hz4_lock_acquire(&process.lock);
+	mine = !process.registered;
+	process.registered = true;
+	hz4_lock_release(&process.lock);
+	if (!mine)
+		return;
+	process.have_key = pthread_key_create(&process.key, end_thread) == 0;
+	if (pthread_atfork(NULL, NULL, fork_child) != 0)
+		hz4_log("no memory to register the fork handler");
+}
+
+struct hz4_cache *
+hz4_thread_cache(void)
+{
+	struct hz4_thread *t;
+
+	if (hz4_tls_cache != &hz4_empty_cache)
+		return hz4_tls_cache;
+	if (tls_state != FRESH)
+		return NULL;
+	tls_state = STARTING;
+	hz4_thread_start();
+	t = make_thread();
+	if (t == NULL) {
+		tls_state = FRESH;
+		return NULL;
+	}
+	hz4_tls_cache = &t->cache;
+	tls_state = LIVE;
+	register_handlers();
+	if (process.have_key)
+		pthread_setspecific(process.key, t);
+	return &t->cache;
+}
+
+void
+hz4_thread_nudge_all(void)
+{
+	struct hz4_list *l;
+
+	hz4_lock_acquire(&threads.lock);
+	for (l = threads.live.next; l != &threads.live; l = l->next)
+		hz4_cache_nudge(&of_link(l)->cache);
+	hz4_lock_release(&threads.lock);
+}
+
+static void
+each(struct hz4_list *list, void (*visit)(struct hz4_cache *c, void *arg),
+     void *arg)
+{
+	struct hz4_list *l;
+
+	for (l = list->next; l != list; l = l->next)
+		visit(&of_link(l)->cache, arg);
+}
+
+void
+hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg), void *arg)
+{
+	hz4_lock_acquire(&threads.lock);
+	each(&threads.live, visit, arg);
+	each(&threads.ended, visit, arg);
+	hz4_lock_release(&threads.lock);
+}

@@ -1,0 +1,41 @@
+/*
+ * thread.h - what every thread has, from its first call to after its end.
+ *
+ * Layer 4.  Takes HZ4_RANK_INIT, HZ4_RANK_THREADS.
+ */
+#ifndef HZ4_THREAD_H
+#define HZ4_THREAD_H
+
+#include "cache.h"
+
+/*
+ * The calling thread's cache.  Preset to the static empty one, and that
+ * again after the thread's end.
+ */
+extern HZ4_TLS struct hz4_cache *hz4_tls_cache;
+
+/*
+ * The calling thread's cache, made now when there is none.  NULL while it
+ * is being made (libc may allocate then), after the thread's end, and
+ * without memory: the caller works on the spans directly.
+ */
+struct hz4_cache *hz4_thread_cache(void);
+
+/* Make sure that tables and options are ready. */
+void hz4_thread_start(void);
+
+/* Nudge all threads (cache.h). */
+void hz4_thread_nudge_all(void);
+
+/*
+ * Call `visit` for the cache of every thread, and of every one that ended,
+ * with the list locked: visit must not allocate or wait.
+ */
+void hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg),
+		     void *arg);
+
+/* Objects of a class taken without a cache less those given back so. */
+int64_t hz4_thread_bare_net(unsigned cls);
+void hz4_thread_add_bare(unsigned cls, int64_t n);
+
+#endif

@@ -1,0 +1,469 @@
+/*
+ * transfer.c - spans and their bitmaps.
+ *
+ * Taking holds the class's lock: it clears bits of the first span in the
+ * partial list.  Giving holds no lock: it sets bits, one atomic OR for all
+ * neighbours of a batch that share a word.  Only two changes need the lock
+ * on that way: a span that was full gets a free object and must enter the
+ * partial list, and a span that has become empty must leave it.
+ *
+ * The first of them is a handshake.  The taker that drains a span clears
+ * `linked` and then looks at the bits once more; the giver sets a bit and
+ * then looks at `linked`.  All four are seq_cst, so one of the two sees the
+ * other, and no span with a free object stays outside the list.
+ */
+#include "transfer.h"
+
+#include "lock.h"
+#include "log.h"
+#include "meta.h"
+#include "pageheap.h"
+#include "pagemap.h"
+
+struct class_spans {
+	struct hz4_lock lock;
+	struct hz4_list partial; /* spans with free objects [lock] */
+	struct hz4_list unused;	 /* structures without pages [lock] */
+	size_t spans;		 /* with pages [lock] */
+} HZ4_LINE_ALIGNED;
+
+static struct class_spans spans_of[HZ4_CLS_END];
+
+/*
+ * What `linked` holds for a span in its class's list.  A fork that must
+ * drop the lists takes the next value, so that spans of before count as
+ * not linked.  Apart from the locks, since every giver reads it.
+ * [lock: class] writes; [atomic] relaxed: changes only in a fork's child.
+ */
+static _Atomic uint32_t epoch_of[HZ4_CLS_END];
+
+static struct hz4_span *
+of_link(struct hz4_list *l)
+{
+	return hz4_container(l, struct hz4_span, link);
+}
+
+/* The lists of a class start as zeros; whoever locks it first makes them. */
+static struct class_spans *
+lock_class(unsigned cls)
+{
+	struct class_spans *c = &spans_of[cls];
+
+	hz4_lock_acquire(&c->lock);
+	if (hz4_unlikely(c->partial.next == NULL)) {
+		hz4_list_init(&c->partial);
+		hz4_list_init(&c->unused);
+		hz4_poke(&epoch_of[cls], 1);
+	}
+	return c;
+}
+
+static void
+unlock_class(struct class_spans *c)
+{
+	hz4_lock_release(&c->lock);
+}
+
+/* The bits that word `w` has when all its objects are free. */
+static uint64_t
+full_word(const struct hz4_class *k, uint32_t w)
+{
+	uint32_t rest = k->slots - w * 64;
+
+	return rest >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << rest) - 1;
+}
+
+static bool
+is_empty(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++)
+		if (atomic_load_explicit(&s->bits[w], memory_order_acquire) !=
+		    full_word(k, w))
+			return false;
+	return true;
+}
+
+static bool
+has_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++)
+		if (atomic_load(&s->bits[w]) != 0)
+			return true;
+	return false;
+}
+
+static bool
+is_linked(struct hz4_span *s)
+{
+	return atomic_load(&s->linked) == hz4_peek(&epoch_of[s->cls]);
+}
+
+static void
+link_locked(struct class_spans *c, struct hz4_span *s)
+{
+	hz4_list_append(&c->partial, &s->link);
+	atomic_store(&s->linked, hz4_peek(&epoch_of[s->cls]));
+}
+
+/* Take the lowest free objects of one span; a part of hz4_transfer_take. */
+static unsigned
+take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
+	       unsigned want)
+{
+	unsigned got = 0, bit;
+	uint64_t free, taken;
+	uint32_t w;
+	uintptr_t base;
+
+	for (w = 0; w < k->words && got < want; w++) {
+		free = hz4_peek(&s->bits[w]);
+		if (free == 0)
+			continue;
+		base = s->start + (uintptr_t)w * 64 * k->size;
+		taken = 0;
+		while (free != 0 && got < want) {
+			bit = (unsigned)__builtin_ctzll(free);
+			taken |= (uint64_t)1 << bit;
+			free &= free - 1;
+			objects[got++] = (void *)(base + (uintptr_t)bit *
+							 k->size);
+		}
+		/*
+		 * Others only set bits, so those in `taken` are still set.
+		 * Acquire: pairs with the giver's release; what the last
+		 * user wrote comes before what the next one does.
+		 */
+		atomic_fetch_and_explicit(&s->bits[w], ~taken,
+					  memory_order_acq_rel);
+	}
+	return got;
+}
+
+static unsigned
+take_locked(struct class_spans *c, const struct hz4_class *k, void **objects,
+	    unsigned want)
+{
+	unsigned got = 0;
+	struct hz4_span *s;
+
+	while (got < want && !hz4_list_empty(&c->partial)) {
+		s = of_link(c->partial.next);
+		got += take_from_span(k, s, objects + got, want - got);
+		if (got == want)
+			break;
+		/* Drained.  The order of the next two is the handshake. */
+		hz4_list_remove(&s->link);
+		atomic_store(&s->linked, 0);
+		if (has_free(k, s))
+			link_locked(c, s);
+	}
+	return got;
+}
+
+static struct hz4_span *
+take_structure(struct class_spans *c, const struct hz4_class *k, unsigned cls)
+{
+	struct hz4_span *s = NULL;
+
+	if (!hz4_list_empty(&c->unused)) {
+		s = of_link(c->unused.next);
+		hz4_list_remove(&s->link);
+	}
+	unlock_class(c);
+	if (s == NULL) {
+		s = hz4_meta_alloc(sizeof *s + k->words * sizeof s->bits[0]);
+		if (s == NULL)
+			return NULL;
+		hz4_list_init(&s->link);
+		s->cls = cls;
+		s->active = false;
+		atomic_init(&s->linked, 0);
+	}
+	return s;
+}
+
+static void
+keep_structure(unsigned cls, struct hz4_span *s)
+{
+	struct class_spans *c = lock_class(cls);
+
+	hz4_list_push(&c->unused, &s->link);
+	unlock_class(c);
+}
+
+/*
+ * A new span, with the first `want` of its objects taken for the caller.
+ * Called with the class locked, returns with it unlocked.
+ */
+static unsigned
+create_span(struct class_spans *c, unsigned cls, void **objects, unsigned want)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *s = take_structure(c, k, cls);
+	unsigned got;
+	uint32_t w;
+
+	if (s == NULL)
+		return 0;
+	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE);
+	if (s->start == 0) {
+		keep_structure(cls, s);
+		return 0;
+	}
+	for (w = 0; w < k->words; w++)
+		atomic_store_explicit(&s->bits[w], full_word(k, w),
+				      memory_order_relaxed);
+	got = take_from_span(k, s, objects, want);
+	hz4_pagemap_set(s->start, k->pages, cls, s);
+
+	lock_class(cls);
+	s->active = true;
+	c->spans++;
+	if (got < k->slots)
+		link_locked(c, s);
+	unlock_class(c);
+	return got;
+}
+
+unsigned
+hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
+{
+	struct class_spans *c = lock_class(cls);
+	unsigned got;
+
+	*path = HZ4_TRANSFER_LOCKED;
+	got = take_locked(c, &hz4_classes[cls], objects, want);
+	if (got > 0) {
+		unlock_class(c);
+		return got;
+	}
+	*path |= HZ4_TRANSFER_CREATED;
+	return create_span(c, cls, objects, want);
+}
+
+static void
+release_pages(const struct hz4_class *k, uintptr_t start)
+{
+	hz4_pagemap_set(start, k->pages, HZ4_CLS_NONE, NULL);
+	hz4_pageheap_free(start, k->pages);
+}
+
+/*
+ * A span whose structure is free again but whose pages still count as
+ * used.  0 when the span is not empty or is the class's last one with
+ * free objects, which is kept in reserve.
+ */
+static uintptr_t
+detach_locked(struct class_spans *c, const struct hz4_class *k,
+	      struct hz4_span *s, bool reserve)
+{
+	uintptr_t start;
+
+	if (!s->active || !is_empty(k, s))
+		return 0;
+	if (!is_linked(s))
+		link_locked(c, s);
+	if (reserve && c->partial.next == &s->link &&
+	    c->partial.prev == &s->link)
+		return 0;
+	start = s->start;
+	hz4_list_remove(&s->link);
+	c->spans--;
+	atomic_store(&s->linked, 0);
+	s->active = false;
+	hz4_list_push(&c->unused, &s->link);
+	return start;
+}
+
+/*
+ * The locked part of giving: these spans were not linked, or may be empty.
+ * Each of them may since have been released and made anew by others; what
+ * is done here is right for whatever they are now.
+ */
+static void
+relink_spans(unsigned cls, struct hz4_span **todo, unsigned n, unsigned *path)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct class_spans *c = lock_class(cls);
+	uintptr_t empty[HZ4_BATCH_MAX];
+	unsigned i, empties = 0;
+
+	*path |= HZ4_TRANSFER_LOCKED;
+	for (i = 0; i < n; i++) {
+		struct hz4_span *s = todo[i];
+
+		empty[empties] = detach_locked(c, k, s, true);
+		if (empty[empties] != 0)
+			empties++;
+		else if (s->active && !is_linked(s) && has_free(k, s))
+			link_locked(c, s);
+	}
+	unlock_class(c);
+	for (i = 0; i < empties; i++) {
+		*path |= HZ4_TRANSFER_RELEASED;
+		release_pages(k, empty[i]);
+	}
+}
+
+_Noreturn static HZ4_SLOW void
+fatal_free(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
+	   uint64_t bits, const char *what)
+{
+	uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(bits);
+
+	hz4_fatal("free(): %s: ptr %p, size %u", what,
+		  (void *)(s->start + (uintptr_t)slot * k->size),
+		  (unsigned)k->size);
+}
+
+/*
+ * Set bits of one word.  True when the span needs the locked part.
+ */
+static bool
+give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
+	  uint64_t bits)
+{
+	/* seq_cst: the handshake above; its release half publishes. */
+	uint64_t before = atomic_fetch_or(&s->bits[w], bits);
+
+	if (hz4_unlikely(before & bits))
+		fatal_free(k, s, w, before & bits, "double free");
+	if (!is_linked(s))
+		return true;
+	return (before | bits) == full_word(k, w) && is_empty(k, s);
+}
+
+/* Which bit of which span an object is; aborts when it is none. */
+static struct hz4_span *
+locate(const struct hz4_class *k, void *object, uint32_t *slot)
+{
+	struct hz4_span *s = hz4_pagemap_owner((uintptr_t)object);
+	size_t offset = (uintptr_t)object - s->start;
+
+	*slot = hz4_sizeclass_slot(k, offset);
+	if (hz4_unlikely(*slot * (size_t)k->size != offset ||
+			 *slot >= k->slots))
+		hz4_fatal("free(): invalid pointer: ptr %p, inside an object "
+			  "of size %u",
+			  object, (unsigned)k->size);
+	return s;
+}
+
+void
+hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
+		  unsigned *path)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *todo[HZ4_BATCH_MAX], *s, *last = NULL;
+	unsigned todos = 0, i;
+	uint32_t slot, w, last_w = 0;
+	uint64_t bits = 0, bit;
+
+	*path = 0;
+	for (i = 0; i < n; i++) {
+		s = locate(k, objects[i], &slot);
+		w = slot / 64;
+		bit = (uint64_t)1 << slot % 64;
+		if (s != last || w != last_w) {
+			if (bits != 0 && give_bits(k, last, last_w, bits))
+				todo[todos++] = last;
+			bits = 0;
+			last = s;
+			last_w = w;
+		}
+		if (hz4_unlikely(bits & bit))
+			fatal_free(k, s, w, bit, "double free");
+		bits |= bit;
+		if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
+			relink_spans(cls, todo, todos, path);
+			todos = 0;
+		}
+	}
+	if (bits != 0 && give_bits(k, last, last_w, bits))
+		todo[todos++] = last;
+	if (todos > 0)
+		relink_spans(cls, todo, todos, path);
+}
+
+static void
+trim_class(unsigned cls)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct class_spans *c = lock_class(cls);
+	uintptr_t empty[HZ4_BATCH_MAX];
+	struct hz4_list *l, *next;
+	unsigned n = 0, i;
+
+	for (l = c->partial.next; l != &c->partial && n < HZ4_BATCH_MAX;
+	     l = next) {
+		next = l->next;
+		empty[n] = detach_locked(c, k, of_link(l), false);
+		n += empty[n] != 0;
+	}
+	unlock_class(c);
+	for (i = 0; i < n; i++)
+		release_pages(k, empty[i]);
+}
+
+void
+hz4_transfer_trim(void)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		trim_class(cls);
+}
+
+void
+hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct class_spans *c = lock_class(cls);
+	struct hz4_list *l;
+	uint32_t w;
+
+	out->spans = c->spans;
+	out->objects = c->spans * k->slots;
+	out->free = 0;
+	for (l = c->partial.next; l != &c->partial; l = l->next)
+		for (w = 0; w < k->words; w++)
+			out->free += (size_t)__builtin_popcountll(
+				hz4_peek(&of_link(l)->bits[w]));
+	unlock_class(c);
+}
+
+bool
+hz4_transfer_is_out(const void *p)
+{
+	struct hz4_span *s = hz4_pagemap_owner((uintptr_t)p);
+	const struct hz4_class *k = &hz4_classes[s->cls];
+	size_t offset = (uintptr_t)p - s->start;
+	uint32_t slot = hz4_sizeclass_slot(k, offset);
+
+	return slot * (size_t)k->size == offset && slot < k->slots &&
+	       !(hz4_peek(&s->bits[slot / 64]) >> slot % 64 & 1);
+}
+
+void
+hz4_transfer_fork_child(void)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		struct class_spans *c = &spans_of[cls];
+
+		if (!hz4_lock_fork_child(&c->lock) || c->partial.next == NULL)
+			continue;
+		/*
+		 * The lists may be half changed: start them afresh.  Spans
+		 * of before come back with the next free into them.
+		 */
+		hz4_list_init(&c->partial);
+		hz4_list_init(&c->unused);
+		hz4_poke(&epoch_of[cls], hz4_peek(&epoch_of[cls]) + 1);
+	}
+}

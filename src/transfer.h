@@ -1,0 +1,54 @@
+/*
+ * transfer.h - batches of objects between the threads' caches and the
+ * spans of a size class.
+ *
+ * Layer 3.  Takes HZ4_RANK_CLASS; the page heap's lock only when that is
+ * dropped.
+ */
+#ifndef HZ4_TRANSFER_H
+#define HZ4_TRANSFER_H
+
+#include "span.h"
+
+/* What a call had to do; bits. */
+enum hz4_transfer_path {
+	HZ4_TRANSFER_LOCKED = 1,  /* took the class's lock */
+	HZ4_TRANSFER_CREATED = 2, /* made a span */
+	HZ4_TRANSFER_RELEASED = 4 /* gave a span back */
+};
+
+/*
+ * Take up to `want` objects of a class, lowest address first within a
+ * span.  Returns how many; 0 when the system refuses memory.
+ */
+unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
+			   unsigned *path);
+
+/*
+ * Give objects of a class back, whichever threads they came from.  Aborts
+ * when one of them is not the start of an object or lies in its span
+ * already (a double free).
+ */
+void hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
+		       unsigned *path);
+
+/* Give back the empty spans that classes keep in reserve. */
+void hz4_transfer_trim(void);
+
+struct hz4_transfer_figures {
+	size_t spans;	/* spans with pages */
+	size_t objects; /* that they have room for */
+	size_t free;	/* that lie in them */
+};
+
+void hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out);
+
+/*
+ * Where an object lies in its span: true when p is the start of an object
+ * and the object is out (the user's or in a cache).
+ */
+bool hz4_transfer_is_out(const void *p);
+
+void hz4_transfer_fork_child(void);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * tune.h - every constant that was chosen by measuring, with its unit and
+ * the reason.  The figures behind them stand in HACKING.md, "Figures".
+ *
+ * Layer 0.
+ */
+#ifndef HZ4_TUNE_H
+#define HZ4_TUNE_H
+
+#include "base.h"
+
+enum {
+	/* hz4's page: the unit of spans and of the page map (bytes, log2). */
+	HZ4_PAGE_SHIFT = 16,
+	HZ4_PAGE = 1 << HZ4_PAGE_SHIFT,
+
+	/* Every object is aligned to this (glibc's malloc alignment). */
+	HZ4_ALIGN = 16,
+
+	/* Upper ends of the boxes, and of the sizes that have a class. */
+	HZ4_SMALL_MAX = 2048,
+	HZ4_MID_MAX = 65536,
+	HZ4_CLASS_MAX = 262144,
+
+	/*
+	 * A span has at least so many objects, so that one lock path serves
+	 * a run of them; fewer for big objects, where a span of a MiB is
+	 * dear enough.  Pages a span may have at most.
+	 */
+	HZ4_SPAN_MIN_SLOTS = 16,
+	HZ4_SPAN_MIN_SLOTS_BIG = 4,
+	HZ4_SPAN_MAX_PAGES = 16,
+
+	/* Most objects that move between a cache and the spans at once. */
+	HZ4_BATCH_MAX = 64,
+
+	/*
+	 * A class's cache grows without proof up to a base limit: so many
+	 * bytes for small ones, so many objects for mid ones
+	 * (--with-alloc-run-limit).  Above it only when a miss follows an
+	 * overflow or the other way round, which a larger cache would have
+	 * saved.
+	 */
+	HZ4_CACHE_BASE_BYTES = 16384,
+	HZ4_CACHE_MAX_OBJECTS = 1024,
+
+	/*
+	 * What all caches of a thread may hold (bytes).  A thread starts
+	 * with little, the first one with more (most programs have one
+	 * thread); every missed byte then counts, squared over the unit
+	 * below: a thread of a thousand small operations stays below 32 KiB
+	 * of RSS, one that works for milliseconds reaches the maximum.
+	 */
+	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
+	HZ4_BUDGET_START = 4 * 1024,
+	HZ4_BUDGET_UNIT = 4 * 1024 * 1024,
+	HZ4_BUDGET_MAX = 8 * 1024 * 1024,
+
+	/* Misses of a thread between two looks at which classes lie idle. */
+	HZ4_CACHE_DECAY_MISSES = 4096,
+
+	/* Regions of the page heap: alignment, least and most (bytes). */
+	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
+	HZ4_REGION_MIN = 2 * 1024 * 1024,
+	HZ4_REGION_MAX = 64 * 1024 * 1024,
+	/* A new region is this part of what is mapped already. */
+	HZ4_REGION_SHARE = 8,
+
+	/* From this size on a large object is a mapping of its own. */
+	HZ4_HUGE_MIN = 32 * 1024 * 1024,
+
+	/*
+	 * Free pages that may stay resident whatever their age (bytes): the
+	 * working reserve of the page heap.
+	 */
+	HZ4_PURGE_ALLOWANCE = 8 * 1024 * 1024,
+	/* Bytes given back in one call at most: bounds its latency. */
+	HZ4_PURGE_STEP = 64 * 1024 * 1024,
+	/*
+	 * While pages wait for their age, threads look at the clock at
+	 * every malloc.  After so many looks they need to be only this old
+	 * (ms), so that the looking ends.
+	 */
+	HZ4_PURGE_POLLS = 4096,
+	HZ4_PURGE_POLLED_AGE = 50,
+
+	/* Tries before a thread sleeps for a lock. */
+	HZ4_LOCK_SPINS = 100,
+
+	/* Metadata is mapped in chunks of this size (bytes). */
+	HZ4_META_CHUNK = 256 * 1024,
+};
+
+#endif
