@@ -530,7 +530,7 @@ while [ $# -gt 0 ]; do
 done
 
 case $hz4p_flavour in
-'' | *[!a-z0-9-]*)
+'' | *[!a-z0-9+-]*)
 	hz4p_usage_error "--flavour=$hz4p_flavour: not a name of a flavour" ;;
 esac
 [ $# -gt 0 ] || [ -n "$hz4p_check" ] || hz4p_usage_error ''

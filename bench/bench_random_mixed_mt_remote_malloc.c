@@ -59,9 +59,9 @@ enum {
 	RING_POLL_STEPS = 16,
 	/*
 	 * Objects taken from a ring that is known to hold some, per step.
-	 * A sender sends at most one object in two steps, so four times two
-	 * is enough to catch up with any backlog while both run, and a step
-	 * stays a step: nobody frees 65,536 objects in a row.
+	 * A sender sends at most one object in two steps in the long run, so
+	 * this is eight times its rate: a backlog is soon gone while both
+	 * run, and a step stays a step, nobody frees 65,536 objects in a row.
 	 */
 	RING_TAKE_PER_STEP = 4,
 	/* Steps between two looks at the sum of live bytes; see look(). */

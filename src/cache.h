@@ -76,26 +76,26 @@ struct hz4_cache {
 extern struct hz4_cache hz4_empty_cache;
 
 /*
- * Take one object of class `cls` from L1.  Owner only.  NULL: the slow
+ * Take one object of class `cls` from L1.  Owner only.  False: the slow
  * path has to look (stack empty, cache not made yet, or nudged).
  */
-HZ4_FAST void *
-hz4_cache_pop(struct hz4_cache *c, unsigned cls)
+HZ4_FAST bool
+hz4_cache_pop(struct hz4_cache *c, size_t cls, void **object)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
 
 	if (hz4_unlikely(top <= hz4_peek(&s->low)))
-		return NULL;
-	top--;
-	hz4_poke(&s->top, top);
+		return false;
+	hz4_poke(&s->top, top - 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_hit, 1);
-	return *top;
+	*object = top[-1];
+	return true;
 }
 
 /* Give one object to L1.  Owner only.  False: the stack is full. */
 HZ4_FAST bool
-hz4_cache_push(struct hz4_cache *c, unsigned cls, void *object)
+hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);

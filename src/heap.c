@@ -39,7 +39,7 @@ answer_nudge(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	uint64_t now = hz4_os_now();
-	void *p;
+	void *p = NULL;
 
 	if (hz4_purge_due(now) || (++c->polls >= HZ4_PURGE_POLLS &&
 				   hz4_purge_due_polled(now))) {
@@ -50,10 +50,11 @@ answer_nudge(struct hz4_cache *c, unsigned cls)
 	if (!hz4_purge_pending()) {
 		hz4_cache_settle(c);
 		c->polls = 0;
-		return hz4_cache_pop(c, cls);
+		hz4_cache_pop(c, cls, &p);
+		return p;
 	}
 	hz4_poke(&s->low, s->base);
-	p = hz4_cache_pop(c, cls);
+	hz4_cache_pop(c, cls, &p);
 	hz4_poke(&s->low, HZ4_NUDGED);
 	return p;
 }

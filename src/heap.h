@@ -36,22 +36,20 @@ void *hz4_heap_malloc_slow(size_t size);
 void hz4_heap_free_slow(void *p);
 
 /* Mid and large classes: L0 first, when it is built. */
-HZ4_FAST void *
-hz4_heap_pop_mid(struct hz4_cache *c, unsigned cls)
+HZ4_FAST bool
+hz4_heap_pop_mid(struct hz4_cache *c, size_t cls, void **object)
 {
-	void *p;
-
 	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
-		p = hz4_l0_pop(c->l0, cls);
-		if (hz4_likely(p != NULL)) {
+		*object = hz4_l0_pop(c->l0, cls);
+		if (hz4_likely(*object != NULL)) {
 			hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_hit, 1);
-			return p;
+			return true;
 		}
-		p = hz4_cache_l0_refill(c, cls);
-		if (hz4_likely(p != NULL))
-			return p;
+		*object = hz4_cache_l0_refill(c, cls);
+		if (hz4_likely(*object != NULL))
+			return true;
 	}
-	return hz4_cache_pop(c, cls);
+	return hz4_cache_pop(c, cls, object);
 }
 
 /* C11 malloc; NULL with ENOMEM. */
@@ -61,18 +59,15 @@ hz4_heap_malloc(size_t size)
 	struct hz4_cache *c = hz4_tls_cache;
 	void *p;
 
-	if (hz4_likely(size <= HZ4_SMALL_MAX))
-		p = hz4_cache_pop(c, hz4_small_class[(size + HZ4_SMALL_STEP -
-						      1) /
-						     HZ4_SMALL_STEP]);
-	else if (hz4_likely(size <= HZ4_CLASS_MAX))
-		p = hz4_heap_pop_mid(c, hz4_mid_class[(size + HZ4_MID_STEP -
-						       1) /
-						      HZ4_MID_STEP]);
-	else
-		p = NULL;
-	if (hz4_likely(p != NULL))
-		return p;
+	if (hz4_likely(size <= HZ4_SMALL_MAX)) {
+		if (hz4_likely(hz4_cache_pop(c, hz4_sizeclass_small(size),
+					     &p)))
+			return p;
+	} else if (hz4_likely(size <= HZ4_CLASS_MAX)) {
+		if (hz4_likely(hz4_heap_pop_mid(c, hz4_sizeclass_mid(size),
+						&p)))
+			return p;
+	}
 	return hz4_heap_malloc_slow(size);
 }
 
@@ -80,9 +75,9 @@ hz4_heap_malloc(size_t size)
 HZ4_FAST void
 hz4_heap_free(void *p)
 {
-	struct hz4_cache *c = hz4_tls_cache;
-
-	if (hz4_unlikely(!hz4_cache_push(c, hz4_pagemap_class(p), p)))
+	if (hz4_unlikely(hz4_pagemap_foreign(p)) ||
+	    hz4_unlikely(!hz4_cache_push(hz4_tls_cache,
+					 hz4_pagemap_look_up(p), p)))
 		hz4_heap_free_slow(p);
 }
 

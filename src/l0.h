@@ -28,14 +28,14 @@ struct hz4_l0 {
 };
 
 HZ4_FAST struct hz4_l0 *
-hz4_l0_of(struct hz4_l0 *l0, unsigned cls)
+hz4_l0_of(struct hz4_l0 *l0, size_t cls)
 {
 	return &l0[cls - HZ4_CLS_FIRST_MID];
 }
 
 /* Take one object of a mid class; NULL when L0 is empty or not built. */
 HZ4_FAST void *
-hz4_l0_pop(struct hz4_l0 *l0, unsigned cls)
+hz4_l0_pop(struct hz4_l0 *l0, size_t cls)
 {
 	struct hz4_l0 *l;
 	uint32_t n;

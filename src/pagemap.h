@@ -47,9 +47,13 @@ struct hz4_leaf {
 };
 
 struct hz4_pagemap {
-	_Atomic uint8_t zeros[HZ4_LEAF_PAGES]; /* never written */
-	/* Address of a leaf less that of zeros. [atomic] relaxed */
+	/*
+	 * Distance of a leaf from `zeros`, less than nothing or more; 0
+	 * where there is none.  First, so that it is indexed without an
+	 * addition. [atomic] relaxed
+	 */
 	_Atomic uintptr_t root[HZ4_ROOT_ENTRIES];
+	_Atomic uint8_t zeros[HZ4_LEAF_PAGES]; /* never written */
 };
 
 extern struct hz4_pagemap hz4_pagemap;
@@ -68,23 +72,38 @@ hz4_pagemap_leaf_index(uintptr_t address)
 }
 
 /*
- * The class of the page at an address, HZ4_CLS_NONE for any address that
- * no object of ours can have (so also for one that is not aligned to 16).
+ * True for an address that no object of ours can have: above all user
+ * addresses or not aligned to 16.
  */
-HZ4_FAST unsigned
-hz4_pagemap_class(const void *p)
+HZ4_FAST bool
+hz4_pagemap_foreign(const void *p)
 {
-	uintptr_t a = (uintptr_t)p;
 	const uintptr_t user = (uintptr_t)(
 		((uint64_t)HZ4_ROOT_ENTRIES << HZ4_LEAF_SHIFT) - 1);
-	const _Atomic uint8_t *leaf;
 
-	if (hz4_unlikely((a & ~(user - (HZ4_ALIGN - 1))) != 0))
+	return ((uintptr_t)p & ~(user - (HZ4_ALIGN - 1))) != 0;
+}
+
+/* The class of the page at an address that is not foreign. */
+HZ4_FAST size_t
+hz4_pagemap_look_up(const void *p)
+{
+	uintptr_t a = (uintptr_t)p;
+	uintptr_t leaf = hz4_peek(
+		&hz4_pagemap.root[hz4_pagemap_root_index(a)]);
+	const _Atomic uint8_t *cls = hz4_pagemap.zeros +
+				     hz4_pagemap_leaf_index(a);
+
+	return hz4_peek((const _Atomic uint8_t *)((uintptr_t)cls + leaf));
+}
+
+/* The class of the page at any address, HZ4_CLS_NONE when not ours. */
+static inline unsigned
+hz4_pagemap_class(const void *p)
+{
+	if (hz4_pagemap_foreign(p))
 		return HZ4_CLS_NONE;
-	leaf = (const _Atomic uint8_t *)((uintptr_t)hz4_pagemap.zeros +
-					 hz4_peek(&hz4_pagemap.root
-						  [hz4_pagemap_root_index(a)]));
-	return hz4_peek(&leaf[hz4_pagemap_leaf_index(a)]);
+	return (unsigned)hz4_pagemap_look_up(p);
 }
 
 /* The leaf of a registered address. */

@@ -51,18 +51,30 @@ extern uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
 
 void hz4_sizeclass_init(void);
 
-/* The class of a size of at most HZ4_CLASS_MAX. */
-HZ4_FAST unsigned
-hz4_sizeclass(size_t size)
+/* The class of a size of at most HZ4_SMALL_MAX. */
+HZ4_FAST size_t
+hz4_sizeclass_small(size_t size)
 {
-	if (hz4_likely(size <= HZ4_SMALL_MAX))
-		return hz4_small_class[(size + HZ4_SMALL_STEP - 1) /
-				       HZ4_SMALL_STEP];
+	return hz4_small_class[(size + HZ4_SMALL_STEP - 1) / HZ4_SMALL_STEP];
+}
+
+/* The class of a size above that, of at most HZ4_CLASS_MAX. */
+HZ4_FAST size_t
+hz4_sizeclass_mid(size_t size)
+{
 	return hz4_mid_class[(size + HZ4_MID_STEP - 1) / HZ4_MID_STEP];
 }
 
+/* The class of a size of at most HZ4_CLASS_MAX. */
+static inline unsigned
+hz4_sizeclass(size_t size)
+{
+	return (unsigned)(size <= HZ4_SMALL_MAX ? hz4_sizeclass_small(size) :
+						  hz4_sizeclass_mid(size));
+}
+
 HZ4_FAST bool
-hz4_sizeclass_is_mid(unsigned cls)
+hz4_sizeclass_is_mid(size_t cls)
 {
 	return cls >= HZ4_CLS_FIRST_MID && cls < HZ4_CLS_FIRST_LARGE;
 }

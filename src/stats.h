@@ -22,7 +22,7 @@ struct hz4_counts {
 };
 
 HZ4_FAST void
-hz4_count(struct hz4_counts *counts, unsigned cls, enum hz4_counter which,
+hz4_count(struct hz4_counts *counts, size_t cls, enum hz4_counter which,
 	  uint64_t n)
 {
 	_Atomic uint64_t *v;

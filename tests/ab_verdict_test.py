@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import shutil
 import sys
 import tempfile
 import unittest
@@ -227,6 +228,12 @@ class NotJudged(unittest.TestCase):
         self.check(self.phase(self.noisy("screen", "main_r50", 0.0, 20.0)),
                    "main_r50", "hide")
 
+    def test_wide_noise_far_from_the_gate_is_no_matter(self):
+        rows = self.noisy("screen", "main_r50", 60.0, 20.0)
+        self.assertEqual(
+            verdict.judge_lane(rows, "screen", "main_r50", 7).state,
+            verdict.PASS)
+
     def test_narrow_noise_does_not_excuse_a_miss(self):
         rows = self.noisy("screen", "main_r0", 1.0, 1.9)
         state = verdict.judge_lane(rows, "screen", "main_r0", 7).state
@@ -359,15 +366,19 @@ class Parsing(unittest.TestCase):
             self.assertEqual(ids, ["main_r0", "main_r0/2"])
             ids = [x.id for x in lanes.select(None, "16,cores")]
             self.assertEqual(len(ids), 8)
+        few = lanes.select("main_r0", "2")[0]
+        self.assertEqual((few.threads, few.iters), (2, 16000000))
+        many = lanes.select("main_r0", "64")[0]
+        self.assertEqual((many.threads, many.iters), (64, 2000000))
         for wrong in ("main_r1", "main_r0/x", "main_r0/0"):
             with self.assertRaises(ValueError):
                 lanes.select(wrong)
 
 
-def load_script():
+def load_script(name):
     loader = importlib.machinery.SourceFileLoader(
-        "hz4_ab", os.path.join(BENCH, "hz4-ab"))
-    spec = importlib.util.spec_from_loader("hz4_ab", loader)
+        f"script_{name.replace('-', '_')}", os.path.join(BENCH, name))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
@@ -377,7 +388,7 @@ class WholeRuns(unittest.TestCase):
     """hz4-ab from the arguments to the report, with made-up runs."""
 
     def setUp(self):
-        self.script = load_script()
+        self.script = load_script("hz4-ab")
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
@@ -560,6 +571,16 @@ class Reports(unittest.TestCase):
             self.assertEqual(picture.bars("x.svg", []),
                              "gnuplot is not installed")
 
+    @unittest.skipUnless(shutil.which("gnuplot"), "needs gnuplot")
+    def test_gnuplot(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "a 'b'.svg")
+            self.assertIsNone(picture.bars(path, [
+                ("title", "label", ["lane_1", "lane_2"], ["a", "b%"],
+                 {("lane_1", "a"): 1.0, ("lane_2", "b%"): 2.5}, None)]))
+            with open(path, encoding="utf-8") as text:
+                self.assertIn("lane_2", text.read())
+
 
 class Comparisons(unittest.TestCase):
     ROWS = [
@@ -594,6 +615,89 @@ class Comparisons(unittest.TestCase):
         self.assertEqual(means["wall", "y"]["workloads"], 1)
         self.assertEqual(means["wall", "x"]["failed"], 1)
         self.assertEqual(means["wall", "y"]["failed"], 0)
+
+
+class WholeComparisons(unittest.TestCase):
+    """compare from the arguments to the report, with made-up runs."""
+
+    def setUp(self):
+        self.script = load_script("compare")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.out = os.path.join(self.folder, "out")
+        self.lib = os.path.join(self.folder, "libx.so")
+        self.programs = os.path.join(self.folder, "programs.tsv")
+        self.write(self.lib, "x")
+        self.write(self.programs, "# comment\n\nlist\tls -l\n"
+                   "gone\tno-such-program-at-all x\nbad\tls bad\n")
+        self.calls = 0
+        self.stop_after = None
+        patch = mock.patch.object(runner, "run_command", self.fake)
+        patch.start()
+        self.addCleanup(patch.stop)
+        patch = mock.patch("shutil.which", lambda name: None
+                           if name in ("gnuplot", "no-such-program-at-all")
+                           else name)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    @staticmethod
+    def write(path, text):
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(text)
+
+    def fake(self, measure, command, lib, timeout, cwd=None):
+        if self.calls == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        result = row("", 0, "", "", None, wall_s=1.0 if lib else 2.0)
+        if command == "ls bad" and lib:
+            result.update(status="crash", note="SIGSEGV")
+        return result
+
+    def run_script(self, *args):
+        said = io.StringIO()
+        with mock.patch.object(sys, "argv", [
+                "compare", "--no-installed", "--lib", f"x={self.lib}",
+                "--lib", "glibc", "--out", self.out, "--workloads",
+                self.programs, "--rounds", "3", *args]), \
+                contextlib.redirect_stdout(said), \
+                contextlib.redirect_stderr(io.StringIO()) as self.err:
+            status = self.script.main()
+        return status, said.getvalue()
+
+    def test_tables_missing_and_failed(self):
+        status, said = self.run_script()
+        self.assertEqual(status, 1)
+        self.assertEqual(self.calls, 3 * 2 * 2)
+        self.assertIn("no-such-program-at-all is not installed", said)
+        self.assertIn("bad, x, round 1: crash: SIGSEGV", said)
+        means = table.read(os.path.join(self.out, "means.tsv"))
+        wall = [m for m in means if m["metric"] == "wall"]
+        self.assertEqual([m["workloads"] for m in wall], [1, 1])
+        self.assertAlmostEqual(wall[0]["to_glibc"], 0.5)
+        with open(os.path.join(self.out, "REPORT.md"),
+                  encoding="utf-8") as text:
+            self.assertIn("gnuplot is not installed", text.read())
+
+    def test_interrupted_and_resumed(self):
+        self.stop_after = 5
+        self.assertEqual(self.run_script()[0], 2)
+        self.assertEqual(self.run_script()[0], 2)
+        self.assertIn("--resume", self.err.getvalue())
+        self.stop_after = None
+        self.assertEqual(self.run_script("--resume")[0], 1)
+        self.assertEqual(self.calls, 3 * 2 * 2)
+        self.write(self.lib, "rebuilt")
+        self.assertEqual(self.run_script("--resume")[0], 2)
+        self.assertIn("other libraries", self.err.getvalue())
+
+    def test_bad_workload_files(self):
+        for text in ("name only\n", "a\tls\na\tls\n", "\tls\n"):
+            self.write(self.programs, text)
+            self.assertEqual(self.run_script()[0], 2)
+            self.assertIn("line", self.err.getvalue())
 
 
 if __name__ == "__main__":

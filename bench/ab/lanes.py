@@ -53,6 +53,17 @@ STANDARD = {
 QUICK_DIVISOR = 20
 
 
+def with_threads(lane, count):
+    """A lane with another number of threads.
+
+    Fewer threads make as many steps together as the lane's own: what one
+    per core needs for two million steps each is over in some 20 ms, most
+    of it start-up.
+    """
+    scale = max(1, -(-lane.threads // count))
+    return lane._replace(threads=count, iters=lane.iters * scale)
+
+
 def cores():
     """The CPUs this process may use."""
     return len(os.sched_getaffinity(0))
@@ -88,7 +99,7 @@ def select(names=None, threads=None, quick=False):
         for count in ([_threads(own)] if own else counts):
             lane = STANDARD[name]
             if count is not None:
-                lane = lane._replace(threads=count)
+                lane = with_threads(lane, count)
             if quick:
                 lane = lane._replace(iters=lane.iters // QUICK_DIVISOR)
             if lane not in chosen:

@@ -211,8 +211,9 @@ def _gates(runs):
         "distribution-free interval of that median (coverage at least "
         f"{100 * verdict.COVERAGE:.0f} %). A delta whose interval holds zero "
         "is inside the noise: no GO by main_r0, and no NO-GO by another "
-        "lane. A lane that wavers by more than "
-        f"{verdict.NOISE_LIMIT:.0f} % is not judged.", ""]
+        "lane. Another lane whose interval reaches below its gate and is "
+        f"wider than {verdict.NOISE_LIMIT:.0f} % to each side is not "
+        "judged.", ""]
 
 
 def write(folder, run, rows, phases, mechanism, result):

@@ -3,7 +3,8 @@
 import os
 
 # Text columns; every other column holds a number or is empty.
-TEXT = ("phase", "lane", "allocator", "status", "note")
+TEXT = ("phase", "lane", "allocator", "status", "note", "workload", "metric",
+        "state", "reason")
 FIELDS = (
     "phase", "round", "lane", "threads", "allocator", "status",
     "ops_per_sec", "wall_s", "cpu_s", "user_s", "sys_s", "vcsw", "ivcsw",
@@ -59,9 +60,10 @@ def read(path):
         cells = line.split("\t")
         if len(cells) != len(fields):
             continue
-        rows.append({
-            f: cell if f in TEXT else number(cell)
-            for f, cell in zip(fields, cells)})
+        row = {}
+        for field, cell in zip(fields, cells):
+            row[field] = cell if field in TEXT else number(cell)
+        rows.append(row)
     return rows
 
 

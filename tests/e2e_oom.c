@@ -1,0 +1,576 @@
+/*
+ * Out of memory: NULL and ENOMEM from every entry point, nothing lost, and
+ * work goes on once there is memory again.  Limits are set in children, and
+ * those say what is wrong without stdio, for that wants memory too.
+ */
+#include "e2e_common.h"
+
+#include <check.h>
+#include <pthread.h>
+
+enum {
+	ROOM = 64 * E2E_MIB,		/* what a child may still map */
+	TINY = 16 * E2E_MIB,		/* ulimit -v 16384 */
+	LIMIT = 60,			/* seconds for a child */
+};
+
+extern char **environ;
+
+static const size_t sizes[] = { 16, 100, 1000, 2048, 5000, 20000, 65536,
+	100000, 1048576, 5242880 };
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Run a function in a child; it must return. */
+static void
+in_a_child(void (*what)(size_t), size_t arg)
+{
+	pid_t pid = fork();
+	int status;
+
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		alarm(LIMIT);
+		what(arg);
+		_exit(0);
+	}
+	status = e2e_reap(pid, (LIMIT + 10) * 1000);
+	ck_assert_msg(status == 0, "the child's wait status is %d", status);
+}
+
+static void
+limit(int which, size_t bytes)
+{
+	struct rlimit r;
+
+	e2e_need(getrlimit(which, &r) == 0, "getrlimit");
+	r.rlim_cur = bytes;
+	e2e_need(setrlimit(which, &r) == 0, "setrlimit");
+}
+
+static void
+no_limit(int which)
+{
+	struct rlimit r;
+
+	e2e_need(getrlimit(which, &r) == 0, "getrlimit");
+	r.rlim_cur = r.rlim_max;
+	e2e_need(setrlimit(which, &r) == 0, "setrlimit");
+}
+
+/* Leave this process ROOM bytes. */
+static void
+leave_room(int which)
+{
+	limit(which, ROOM + (which == RLIMIT_AS ? e2e_vsize() :
+	    e2e_proc_kib("/proc/self/status", "\nVmData:")));
+}
+
+/* --- one thread ------------------------------------------------------------ */
+
+/* A list through the blocks themselves: the test needs no memory. */
+struct link {
+	struct link *next;
+};
+
+/* Take blocks of `size` until there are no more; how many. */
+static size_t
+take_all(struct link **list, size_t size)
+{
+	size_t count = 0;
+	struct link *l;
+
+	*list = NULL;
+	for (;;) {
+		errno = 0;
+		l = count % 8 == 7 ? e2e_calloc(1, size) : e2e_malloc(size);
+		if (l == NULL)
+			break;
+		if (count % 8 == 7)
+			e2e_need(e2e_nonzero(l, size) == E2E_SAME,
+			    "calloc of %zu is not zero", size);
+		e2e_touch(l, size);
+		l->next = *list;
+		*list = l;
+		count++;
+		e2e_need(count * size <= 4 * (size_t)ROOM, "no limit?");
+	}
+	e2e_need(errno == ENOMEM, "errno is %d", errno);
+	return count;
+}
+
+static void
+give_all(struct link *list)
+{
+	errno = 4711;
+	while (list != NULL) {
+		struct link *next = list->next;
+
+		e2e_free(list);
+		list = next;
+	}
+	e2e_need(errno == 4711, "free set errno to %d", errno);
+}
+
+/* With all memory taken, every entry point says so. */
+static void
+all_say_no(void)
+{
+	size_t n = ROOM;
+	void *p = &n;
+
+	errno = 0;
+	e2e_need(e2e_malloc(n) == NULL && errno == ENOMEM, "malloc");
+	errno = 0;
+	e2e_need(e2e_calloc(n / 8, 8) == NULL && errno == ENOMEM, "calloc");
+	errno = 0;
+	e2e_need(e2e_realloc(NULL, n) == NULL && errno == ENOMEM, "realloc");
+	errno = 0;
+	e2e_need(e2e_memalign(4096, n) == NULL && errno == ENOMEM,
+	    "memalign");
+	errno = 0;
+	e2e_need(e2e_aligned_alloc(1 << 20, n) == NULL && errno == ENOMEM,
+	    "aligned_alloc");
+	errno = 0;
+	e2e_need(e2e_valloc(n) == NULL && errno == ENOMEM, "valloc");
+	errno = 0;
+	e2e_need(e2e_pvalloc(n) == NULL && errno == ENOMEM, "pvalloc");
+	e2e_need(e2e_posix_memalign(&p, 64, n) == ENOMEM && p == &n,
+	    "posix_memalign");
+}
+
+/* Fill up with one size, free it all, and fill up again with all others. */
+static void
+fill_and_recover(int which, size_t size)
+{
+	struct link *list;
+	unsigned char *kept = e2e_malloc(1000);
+	size_t first;
+
+	e2e_need(kept != NULL, "no memory at the start");
+	e2e_fill(kept, 1000, 1);
+	leave_room(which);
+	first = take_all(&list, size) * size;
+	e2e_need(first >= ROOM / 2, "%zu: only %zu KiB", size, first >> 10);
+	all_say_no();
+	errno = 0;
+	e2e_need(e2e_realloc(kept, ROOM) == NULL && errno == ENOMEM,
+	    "realloc of a block");
+	e2e_need(e2e_differs(kept, 1000, 1) == E2E_SAME, "block is broken");
+	give_all(list);
+	for (unsigned i = 0; i < COUNT(sizes); i++) {
+		size_t got = take_all(&list, sizes[i]) * sizes[i];
+
+		e2e_need(got >= ROOM / 2, "%zu after %zu: only %zu KiB",
+		    sizes[i], size, got >> 10);
+		give_all(list);
+	}
+	no_limit(which);
+	e2e_ordinary_calls(20);
+	e2e_need(e2e_differs(kept, 1000, 1) == E2E_SAME, "block is broken");
+	e2e_free(kept);
+}
+
+static void
+address_space(size_t size)
+{
+	fill_and_recover(RLIMIT_AS, size);
+}
+
+static void
+data_segment(size_t size)
+{
+	fill_and_recover(RLIMIT_DATA, size);
+}
+
+START_TEST(limit_of_address_space)
+{
+	in_a_child(address_space, sizes[_i]);
+}
+END_TEST
+
+START_TEST(limit_of_data)
+{
+	in_a_child(data_segment, sizes[_i]);
+}
+END_TEST
+
+/* Small steps of one block, to the wall and back. */
+static void
+grow_to_the_wall(size_t unused)
+{
+	size_t n = 1000;
+	unsigned char *p = e2e_malloc(n);
+
+	(void)unused;
+	leave_room(RLIMIT_AS);
+	for (unsigned round = 0; round < 20; round++) {
+		void *q;
+
+		e2e_need(p != NULL, "no memory");
+		e2e_fill(p, n, round);
+		errno = 0;
+		while ((q = e2e_realloc(p, n + n / 8)) != NULL) {
+			p = q;
+			e2e_need(e2e_differs(p, n, round) == E2E_SAME,
+			    "realloc to %zu lost bytes", n + n / 8);
+			n += n / 8;
+			e2e_fill(p, n, round);
+		}
+		e2e_need(errno == ENOMEM, "errno is %d", errno);
+		e2e_need(n >= ROOM / 4, "only %zu KiB", n >> 10);
+		e2e_need(e2e_differs(p, n, round) == E2E_SAME,
+		    "the realloc that failed broke the block");
+		n = 1000 + round;
+		p = e2e_realloc(p, n);
+	}
+	e2e_free(p);
+}
+
+START_TEST(realloc_to_the_wall)
+{
+	in_a_child(grow_to_the_wall, 0);
+}
+END_TEST
+
+/* --- threads ----------------------------------------------------------------- */
+
+static pthread_barrier_t ready;
+
+static void *
+fill_in_turns(void *arg)
+{
+	size_t size = sizes[(uintptr_t)arg % COUNT(sizes)];
+
+	pthread_barrier_wait(&ready);
+	for (unsigned i = 0; i < 15; i++) {
+		struct link *list;
+
+		take_all(&list, i % 3 == 0 ? size : 300);
+		if (i % 5 == 0)
+			e2e_sleep(1);
+		give_all(list);
+	}
+	return NULL;
+}
+
+static void
+threads_at_the_wall(size_t which)
+{
+	enum { THREADS = 6 };
+	pthread_t t[THREADS];
+	struct link *list;
+	size_t got;
+
+	pthread_barrier_init(&ready, NULL, THREADS + 1);
+	for (uintptr_t i = 0; i < THREADS; i++)
+		e2e_need(pthread_create(&t[i], NULL, fill_in_turns,
+		    (void *)(i * 2)) == 0, "no thread");
+	leave_room((int)which);
+	pthread_barrier_wait(&ready);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(t[i], NULL);
+	got = take_all(&list, 1000) * 1000;
+	e2e_need(got >= ROOM / 3, "only %zu KiB after threads", got >> 10);
+	give_all(list);
+}
+
+START_TEST(threads_run_out_together)
+{
+	in_a_child(threads_at_the_wall, RLIMIT_AS);
+	in_a_child(threads_at_the_wall, RLIMIT_DATA);
+}
+END_TEST
+
+/* A thread's first malloc may fail, and its next one must not then. */
+static void *
+first_malloc_fails(void *arg)
+{
+	void *p[2];
+
+	(void)arg;
+	pthread_barrier_wait(&ready);
+	errno = 0;
+	p[0] = e2e_malloc(100);
+	e2e_need(p[0] != NULL || errno == ENOMEM, "errno is %d", errno);
+	pthread_barrier_wait(&ready);
+	pthread_barrier_wait(&ready);
+	p[1] = e2e_malloc(100);
+	e2e_need(p[1] != NULL, "still no memory");
+	e2e_free(p[0]);
+	e2e_free(p[1]);
+	return NULL;
+}
+
+static void
+threads_without_memory(size_t unused)
+{
+	enum { THREADS = 30 };
+	struct link *list;
+	pthread_t t[THREADS];
+	pthread_attr_t attr;
+
+	(void)unused;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 65536);
+	pthread_barrier_init(&ready, NULL, THREADS + 1);
+	for (unsigned i = 0; i < THREADS; i++)
+		e2e_need(pthread_create(&t[i], &attr, first_malloc_fails,
+		    NULL) == 0, "no thread");
+	leave_room(RLIMIT_AS);
+	take_all(&list, 100000);
+	pthread_barrier_wait(&ready);
+	pthread_barrier_wait(&ready);
+	give_all(list);
+	pthread_barrier_wait(&ready);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(t[i], NULL);
+}
+
+START_TEST(threads_start_without_memory)
+{
+	in_a_child(threads_without_memory, 0);
+}
+END_TEST
+
+/* --- the kernel has no mappings left ------------------------------------------- */
+
+/* Use up the mappings that a process may have. */
+static void
+use_up_mappings(void)
+{
+	size_t pages = 140000;
+	char *p = mmap(NULL, pages * 4096, PROT_NONE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	e2e_need(p != MAP_FAILED, "mmap");
+	for (size_t i = 0; i < pages; i += 2)
+		if (mprotect(p + i * 4096, 4096, PROT_READ) != 0)
+			return;
+	_exit(0);		/* a kernel with a higher limit */
+}
+
+/*
+ * Splitting a mapping fails now, and so may munmap and madvise; a new one is
+ * refused.  Blocks may be refused, nothing else may happen.
+ */
+static void
+without_mappings(size_t unused)
+{
+	enum { BLOCKS = 400 };
+	static unsigned char *p[BLOCKS];
+	static size_t n[BLOCKS];
+	struct e2e_rng r = e2e_rng_start(e2e_seed(), 1);
+
+	(void)unused;
+	for (unsigned i = 0; i < BLOCKS; i++) {
+		n[i] = e2e_log_size(&r, 4, 21);
+		p[i] = e2e_malloc(n[i]);
+		e2e_need(p[i] != NULL, "no memory");
+		e2e_fill(p[i], n[i], i);
+	}
+	use_up_mappings();
+	for (unsigned round = 0; round < 4000; round++) {
+		unsigned i = (unsigned)e2e_below(&r, BLOCKS);
+		size_t m = e2e_log_size(&r, 4, 22);
+		unsigned char *q;
+
+		if (p[i] != NULL)
+			e2e_need(e2e_differs(p[i], n[i], i) == E2E_SAME,
+			    "block of %zu is broken", n[i]);
+		errno = 4711;
+		if (round % 3 == 0 && p[i] != NULL) {
+			q = e2e_realloc(p[i], m);
+			if (q != NULL)
+				p[i] = q;
+			else
+				m = n[i];
+		} else {
+			e2e_free(p[i]);
+			e2e_need(errno == 4711, "free set errno to %d",
+			    errno);
+			p[i] = round % 3 == 1 ? e2e_malloc(m) :
+			    e2e_calloc(1, m);
+			q = p[i];
+			if (round % 3 == 2 && q != NULL)
+				e2e_need(e2e_nonzero(q, m) == E2E_SAME,
+				    "calloc of %zu is not zero", m);
+		}
+		e2e_need(q != NULL || errno == ENOMEM, "errno is %d", errno);
+		n[i] = m;
+		if (p[i] != NULL)
+			e2e_fill(p[i], n[i], i);
+		if (round % 500 == 0)
+			e2e_trim(0);
+	}
+	for (unsigned i = 0; i < BLOCKS; i++)
+		e2e_free(p[i]);
+}
+
+START_TEST(no_mappings_left)
+{
+	in_a_child(without_mappings, 0);
+}
+END_TEST
+
+/* --- programs that start with little ------------------------------------------- */
+
+/* What this program does as a child of itself; its exit status. */
+static int
+be_small(void)
+{
+	struct link *list = NULL;
+	size_t bytes = 0;
+
+	for (size_t n = 16; n < 200000; n = n * 5 / 4) {
+		struct link *l = e2e_malloc(n);
+
+		if (l == NULL)
+			return 3;
+		e2e_touch(l, n);
+		l->next = list;
+		list = l;
+		bytes += n;
+	}
+	give_all(list);
+	list = e2e_malloc(2 * E2E_MIB);
+	if (list == NULL)
+		return 4;
+	e2e_free(list);
+	return bytes > 500000 ? 0 : 5;
+}
+
+/* Run this program again with an argument under a limit; its wait status. */
+static int
+run_again(const char *arg, const char *setting, size_t address_limit)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *argv[] = { self, NULL, NULL };
+	pid_t pid;
+
+	ck_assert_int_gt(n, 0);
+	self[n] = '\0';
+	pid = fork();
+	if (pid == 0) {
+		argv[1] = strdup(arg);
+		if (setting != NULL)
+			putenv(strdup(setting));
+		if (address_limit != 0)
+			limit(RLIMIT_AS, address_limit);
+		execve(self, argv, environ);
+		_exit(126);
+	}
+	return e2e_reap(pid, 20000);
+}
+
+START_TEST(starts_under_16_mib)
+{
+	ck_assert_int_eq(run_again("small", NULL, TINY), 0);
+}
+END_TEST
+
+/*
+ * Whatever the limit, the program is not loaded at all, or it works, or it
+ * hears that there is no memory.
+ */
+START_TEST(starts_or_says_why_under_any_limit)
+{
+	int worst = 0;
+
+	for (size_t n = 64 * E2E_MIB; n >= 10 * E2E_MIB; n -= 256 * E2E_KIB) {
+		int status = run_again("small", NULL, n);
+
+		if (status != 0 && n >= TINY)
+			worst = status;
+		ck_assert_msg(status != -1 && !WIFSIGNALED(status),
+		    "wait status %d under %zu KiB", status, n >> 10);
+	}
+	ck_assert_int_eq(worst, 0);
+}
+END_TEST
+
+/* Set by the function below where the first malloc came to nothing. */
+static int first_status;
+
+/*
+ * The very first malloc of a process meets a limit that leaves nothing.
+ * Later there is memory, and the allocator must have taken no harm.
+ */
+static void
+before_everything(int argc, char **argv, char **env)
+{
+	struct rlimit r;
+	struct rlimit nothing;
+	void *p;
+
+	(void)argc;
+	(void)argv;
+	while (*env != NULL && strcmp(*env, "E2E_OOM_FIRST=1") != 0)
+		env++;
+	if (*env == NULL || getrlimit(RLIMIT_AS, &r) != 0)
+		return;
+	nothing = r;
+	nothing.rlim_cur = 4096;
+	setrlimit(RLIMIT_AS, &nothing);
+	for (size_t n = 1; n < 100 * (size_t)E2E_MIB; n *= 3) {
+		errno = 0;
+		p = e2e_malloc(n);
+		if (p == NULL && errno != ENOMEM)
+			first_status = 6;
+		if (p != NULL)
+			memset(p, 1, n);
+		e2e_free(p);
+	}
+	setrlimit(RLIMIT_AS, &r);
+	p = e2e_malloc(100);
+	if (p == NULL)
+		first_status = 7;
+	e2e_free(p);
+}
+
+__attribute__((section(".preinit_array"), used))
+static void (*const preinit)(int, char **, char **) = before_everything;
+
+START_TEST(first_malloc_of_the_process_fails)
+{
+	ck_assert_int_eq(run_again("small", "E2E_OOM_FIRST=1", 0), 0);
+}
+END_TEST
+
+/* ---------------------------------------------------------------------------------- */
+
+static Suite *
+oom_suite(void)
+{
+	Suite *s = suite_create("oom");
+	TCase *t = tcase_create("oom");
+
+	tcase_set_timeout(t, 90);
+	tcase_add_loop_test(t, limit_of_address_space, 0, COUNT(sizes));
+	tcase_add_loop_test(t, limit_of_data, 0, COUNT(sizes));
+	tcase_add_test(t, realloc_to_the_wall);
+	tcase_add_test(t, threads_run_out_together);
+	tcase_add_test(t, threads_start_without_memory);
+	tcase_add_test(t, no_mappings_left);
+	tcase_add_test(t, starts_under_16_mib);
+	tcase_add_test(t, starts_or_says_why_under_any_limit);
+	tcase_add_test(t, first_malloc_of_the_process_fails);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+int
+main(int argc, char **argv)
+{
+	SRunner *sr;
+	int failed;
+
+	if (argc == 2 && strcmp(argv[1], "small") == 0)
+		return first_status != 0 ? first_status : be_small();
+	sr = srunner_create(oom_suite());
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
