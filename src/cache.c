@@ -9,6 +9,7 @@
  */
 #include "cache.h"
 
+#include "log.h"
 #include "meta.h"
 #include "option.h"
 #include "transfer.h"
@@ -17,7 +18,8 @@
 
 struct hz4_cache hz4_empty_cache;
 
-enum { FIRST_ROOM = 8 };
+/* With the NULL below it, one line of the metadata. */
+enum { FIRST_ROOM = 7 };
 
 static size_t
 budget_start(const struct hz4_cache *c)
@@ -48,24 +50,29 @@ base_limit(unsigned cls)
 	return 1;
 }
 
-/* The budget grows with the square of the missed bytes. */
+/* Every so many missed bytes double the budget. */
 static void
 earn(struct hz4_cache *c, unsigned cls)
 {
-	size_t most = hz4_min(hz4_option(HZ4_OPT_thread_cache) << 10,
-			      HZ4_BUDGET_MAX);
-	uint64_t earned;
+	size_t most = hz4_option(HZ4_OPT_thread_cache) << 10;
+	size_t more;
 
 	if (c->granted >= most)
 		return;
 	c->missed += hz4_classes[cls].size;
-	earned = budget_start(c) + c->missed * c->missed / HZ4_BUDGET_UNIT;
-	if (earned > most)
-		earned = most;
-	if (earned > c->granted) {
-		c->budget += (size_t)earned - c->granted;
-		c->granted = (size_t)earned;
-	}
+	if (c->missed < HZ4_BUDGET_DOUBLES)
+		return;
+	c->missed = 0;
+	more = hz4_min(c->granted, most - c->granted);
+	c->granted += more;
+	c->budget += more;
+}
+
+/* Bytes of a stack's array, with the NULL below its base. */
+static size_t
+array_bytes(size_t room)
+{
+	return (room + 1) * sizeof(void *);
 }
 
 /* Move a stack to a larger array.  False without memory for one. */
@@ -77,13 +84,14 @@ make_room(struct hz4_stack *s, struct hz4_tier *t, uint32_t limit)
 	void **base;
 
 	while (room < limit)
-		room *= 2;
-	base = hz4_meta_alloc(room * sizeof *base);
+		room = room * 2 + 1;
+	base = hz4_meta_alloc(array_bytes(room));
 	if (base == NULL)
 		return false;
+	*base++ = NULL;
 	if (s->base != NULL) {
 		memcpy(base, s->base, held * sizeof *base);
-		hz4_meta_free(s->base, t->room * sizeof *base);
+		hz4_meta_free(s->base - 1, array_bytes(t->room));
 	}
 	s->base = base;
 	hz4_poke(&s->low, base);
@@ -124,6 +132,16 @@ add_net(struct hz4_tier *t, int64_t n)
 	hz4_poke(&t->net, hz4_peek(&t->net) + n);
 }
 
+static void
+count_way_back(struct hz4_cache *c, unsigned cls, unsigned path)
+{
+	hz4_count(c->counts, cls, path & HZ4_TRANSFER_LOCKED ?
+					  HZ4_COUNT_free_lock_path :
+					  HZ4_COUNT_free_transfer_hit, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_span_release,
+		  (path & HZ4_TRANSFER_RELEASED) != 0);
+}
+
 /* Give the `n` oldest objects of a class back to the spans. */
 static void
 give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
@@ -138,11 +156,7 @@ give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
 	add_net(&c->tier[cls], -(int64_t)n);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
-	hz4_count(c->counts, cls, path & HZ4_TRANSFER_LOCKED ?
-					  HZ4_COUNT_free_lock_path :
-					  HZ4_COUNT_free_transfer_hit, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_span_release,
-		  (path & HZ4_TRANSFER_RELEASED) != 0);
+	count_way_back(c, cls, path);
 }
 
 /* Classes without an event since the last time hold half of what they did. */
@@ -202,9 +216,9 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 
 	note_event(c, cls, HZ4_TURN_MISS);
 	n = hz4_transfer_take(cls, run, batch_of(c, cls), &path);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_lock_path, 1);
 	if (n == 0)
 		return NULL;
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_lock_path, 1);
 	hz4_count(c->counts, cls, path & HZ4_TRANSFER_CREATED ?
 					  HZ4_COUNT_malloc_span_create :
 					  HZ4_COUNT_malloc_transfer_hit, 1);
@@ -225,10 +239,16 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	struct hz4_stack *s = &c->stack[cls];
 	unsigned path;
 
+	if (hz4_unlikely(hz4_peek(&s->top) > s->base &&
+			 hz4_peek(&s->top)[-1] == object))
+		hz4_fatal("free(): double free: ptr %p, size %u", object,
+			  (unsigned)hz4_classes[cls].size);
 	note_event(c, cls, HZ4_TURN_OVERFLOW);
 	if (c->tier[cls].limit == 0) {
 		hz4_transfer_give(cls, &object, 1, &path);
 		add_net(&c->tier[cls], -1);
+		hz4_count(c->counts, cls, HZ4_COUNT_free_uncached, 1);
+		count_way_back(c, cls, path);
 		return;
 	}
 	if (hz4_peek(&s->top) == s->high)

@@ -2,8 +2,8 @@
  * cache.h - a thread's caches: L1, the alloc-run cache, one stack of free
  * objects per size class, and L0 in front of it when built.
  *
- *     base        top            high         base + room
- *      |  objects  |    limit     |   not used yet  |
+ *          base        top            high         base + room
+ *      NULL |  objects  |    limit     |   not used yet  |
  *
  *     base <= top <= high,  high - base == limit <= room
  *
@@ -66,7 +66,7 @@ struct hz4_cache {
 	uint32_t misses;  /* since the last decay [owner] */
 	uint32_t polls;	  /* looks at the clock since the nudge [owner] */
 	uint32_t flushed; /* hz4_purge_generation() of the last flush */
-	uint64_t missed;  /* bytes of all misses: earns budget [owner] */
+	uint32_t missed;  /* bytes since the budget grew [owner] */
 	size_t granted;	  /* bytes of budget earned so far [owner] */
 	size_t budget;	  /* of these, bytes not given to a class [owner] */
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
@@ -93,14 +93,18 @@ hz4_cache_pop(struct hz4_cache *c, size_t cls, void **object)
 	return true;
 }
 
-/* Give one object to L1.  Owner only.  False: the stack is full. */
+/*
+ * Give one object to L1.  Owner only.  False: the slow path has to look
+ * (stack full, cache not made yet), or the same object was freed just
+ * before.  That the word below an empty stack is NULL spares a test.
+ */
 HZ4_FAST bool
 hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
 
-	if (hz4_unlikely(top == s->high))
+	if (hz4_unlikely(top == s->high) || hz4_unlikely(top[-1] == object))
 		return false;
 	*top = object;
 	hz4_poke(&s->top, top + 1);
@@ -114,7 +118,10 @@ void hz4_cache_init(struct hz4_cache *c, bool first);
 /* Serve a malloc that missed: refill from spans.  NULL: out of memory. */
 void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);
 
-/* Serve a free that found the stack full: give the oldest objects back. */
+/*
+ * Serve a free that L1 could not take: give the oldest objects back when
+ * the stack is full, abort when the object is on top of it.
+ */
 void hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object);
 
 /*

@@ -5,6 +5,7 @@
 #include "heap.h"
 
 #include "large.h"
+#include "live.h"
 #include "log.h"
 #include "os.h"
 #include "purge.h"
@@ -19,6 +20,7 @@ upkeep(struct hz4_cache *c)
 {
 	uint64_t now;
 
+	hz4_live_tick();
 	if (!hz4_purge_pending())
 		return;
 	now = hz4_os_now();
@@ -41,6 +43,7 @@ answer_nudge(struct hz4_cache *c, unsigned cls)
 	uint64_t now = hz4_os_now();
 	void *p = NULL;
 
+	hz4_live_tick();
 	if (hz4_purge_due(now) || (++c->polls >= HZ4_PURGE_POLLS &&
 				   hz4_purge_due_polled(now))) {
 		hz4_cache_flush(c);
@@ -74,26 +77,51 @@ take_cached(struct hz4_cache *c, unsigned cls)
 }
 
 static void *
-take(size_t size, struct hz4_cache *c)
+take_large(size_t size, size_t align, bool zero)
 {
-	unsigned cls, path;
+	void *p = hz4_large_alloc(size, align, zero);
+
+	if (p != NULL)
+		hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_malloc_large);
+	return p;
+}
+
+static void *
+take_bare(unsigned cls)
+{
+	unsigned path;
 	void *p;
 
-	if (size > HZ4_CLASS_MAX) {
-		if (c != NULL) {
-			hz4_count(c->counts, HZ4_CLS_RUN,
-				  HZ4_COUNT_malloc_large, 1);
-			upkeep(c);
-		}
-		return hz4_large_alloc(size, HZ4_ALIGN, false);
-	}
-	cls = hz4_sizeclass(size);
-	if (c != NULL)
-		return take_cached(c, cls);
 	if (hz4_transfer_take(cls, &p, 1, &path) == 0)
 		return NULL;
 	hz4_thread_add_bare(cls, 1);
+	hz4_thread_count(cls, HZ4_COUNT_malloc_lock_path);
+	hz4_thread_count(cls, path & HZ4_TRANSFER_CREATED ?
+				      HZ4_COUNT_malloc_span_create :
+				      HZ4_COUNT_malloc_transfer_hit);
 	return p;
+}
+
+static void *
+take(size_t size, struct hz4_cache *c)
+{
+	if (size > HZ4_CLASS_MAX) {
+		if (c != NULL)
+			upkeep(c);
+		return take_large(size, HZ4_ALIGN, false);
+	}
+	if (c != NULL)
+		return take_cached(c, hz4_sizeclass(size));
+	return take_bare(hz4_sizeclass(size));
+}
+
+/* The system has no memory, or there can be none of that size. */
+static void *
+refuse(void)
+{
+	hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_malloc_failed);
+	errno = ENOMEM;
+	return NULL;
 }
 
 /*
@@ -107,13 +135,11 @@ take_exhausted(size_t size, struct hz4_cache *c)
 
 	if (c != NULL)
 		hz4_cache_flush(c);
-	hz4_purge_all();
+	hz4_purge_exhausted();
 	p = take(size, c);
 	if (p == NULL && size <= HZ4_CLASS_MAX)
-		p = hz4_large_alloc(size, HZ4_ALIGN, false);
-	if (p == NULL)
-		errno = ENOMEM;
-	return p;
+		p = take_large(size, HZ4_ALIGN, false);
+	return p != NULL ? p : refuse();
 }
 
 static void
@@ -129,10 +155,8 @@ hz4_heap_malloc_slow(size_t size)
 	struct hz4_cache *c;
 	void *p;
 
-	if (size > PTRDIFF_MAX) {
-		errno = ENOMEM;
-		return NULL;
-	}
+	if (size > PTRDIFF_MAX)
+		return refuse();
 	hz4_thread_start();
 	c = hz4_thread_cache();
 	set_busy(c, true);
@@ -144,15 +168,28 @@ hz4_heap_malloc_slow(size_t size)
 }
 
 static void
-give(void *p, unsigned cls, struct hz4_cache *c)
+give_bare(void *p, unsigned cls)
 {
 	unsigned path;
 
+	hz4_transfer_give(cls, &p, 1, &path);
+	hz4_thread_add_bare(cls, -1);
+	hz4_thread_count(cls, HZ4_COUNT_free_uncached);
+	hz4_thread_count(cls, path & HZ4_TRANSFER_LOCKED ?
+				      HZ4_COUNT_free_lock_path :
+				      HZ4_COUNT_free_transfer_hit);
+	if (path & HZ4_TRANSFER_RELEASED)
+		hz4_thread_count(cls, HZ4_COUNT_free_span_release);
+}
+
+static void
+give(void *p, unsigned cls, struct hz4_cache *c)
+{
 	if (cls == HZ4_CLS_RUN) {
 		hz4_large_free(p, "free()");
+		hz4_thread_count(cls, HZ4_COUNT_free_large);
 	} else if (c == NULL) {
-		hz4_transfer_give(cls, &p, 1, &path);
-		hz4_thread_add_bare(cls, -1);
+		give_bare(p, cls);
 	} else {
 		/* The count of the call itself is the push's. */
 		hz4_cache_overflow(c, cls, p);
@@ -166,15 +203,15 @@ hz4_heap_free_slow(void *p)
 	struct hz4_cache *c;
 	int saved;
 
-	if (p == NULL)
+	if (p == NULL) {
+		hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_free_null);
 		return;
+	}
 	if (cls == HZ4_CLS_NONE)
 		hz4_fatal("free(): invalid pointer or double free: ptr %p", p);
 	saved = errno;
 	c = hz4_thread_cache();
 	set_busy(c, true);
-	if (c != NULL && cls == HZ4_CLS_RUN)
-		hz4_count(c->counts, cls, HZ4_COUNT_free_large, 1);
 	give(p, cls, c);
 	if (c != NULL)
 		upkeep(c);
@@ -189,16 +226,14 @@ hz4_heap_calloc(size_t n, size_t size)
 	void *p;
 
 	if (hz4_unlikely(__builtin_mul_overflow(n, size, &bytes) ||
-			 bytes > PTRDIFF_MAX)) {
-		errno = ENOMEM;
-		return NULL;
-	}
+			 bytes > PTRDIFF_MAX))
+		return refuse();
 	if (bytes <= HZ4_CLASS_MAX) {
 		p = hz4_heap_malloc(bytes);
 		return p == NULL ? NULL : memset(p, 0, bytes);
 	}
 	hz4_thread_start();
-	p = hz4_large_alloc(bytes, HZ4_ALIGN, true);
+	p = take_large(bytes, HZ4_ALIGN, true);
 	if (p == NULL) {
 		p = take_exhausted(bytes, hz4_thread_cache());
 		if (p != NULL)
@@ -253,18 +288,20 @@ hz4_heap_realloc(void *p, size_t size)
 		hz4_heap_free(p);
 		return NULL;
 	}
-	if (hz4_unlikely(size > PTRDIFF_MAX)) {
-		errno = ENOMEM;
-		return NULL;
-	}
+	if (hz4_unlikely(size > PTRDIFF_MAX))
+		return refuse();
 	old = usable(p, cls, "realloc()");
 	/* Shrinking by less than half is not worth a copy. */
-	if (size <= old && size >= old / 2)
+	if (size <= old && size >= old / 2) {
+		hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
 		return p;
+	}
 	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX) {
 		to = hz4_large_resize(p, size);
-		if (to != NULL)
+		if (to != NULL) {
+			hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
 			return to;
+		}
 	}
 	return copy_to(p, old, size);
 }
@@ -277,10 +314,8 @@ hz4_heap_aligned(size_t align, size_t size)
 
 	if (align <= HZ4_ALIGN)
 		return hz4_heap_malloc(size);
-	if (hz4_unlikely(size > PTRDIFF_MAX || align > PTRDIFF_MAX)) {
-		errno = ENOMEM;
-		return NULL;
-	}
+	if (hz4_unlikely(size > PTRDIFF_MAX || align > PTRDIFF_MAX))
+		return refuse();
 	hz4_thread_start();
 	size = hz4_max(size, 1);
 	if (size <= HZ4_CLASS_MAX && align <= HZ4_PAGE) {
@@ -288,14 +323,12 @@ hz4_heap_aligned(size_t align, size_t size)
 		if (cls != HZ4_CLS_NONE)
 			return hz4_heap_malloc(hz4_classes[cls].size);
 	}
-	p = hz4_large_alloc(size, align, false);
+	p = take_large(size, align, false);
 	if (p == NULL) {
 		hz4_heap_trim();
-		p = hz4_large_alloc(size, align, false);
+		p = take_large(size, align, false);
 	}
-	if (p == NULL)
-		errno = ENOMEM;
-	return p;
+	return p != NULL ? p : refuse();
 }
 
 size_t

@@ -6,6 +6,7 @@
 
 #include "heap.h"
 #include "info.h"
+#include "live.h"
 #include "log.h"
 #include "option.h"
 
@@ -87,8 +88,16 @@ announce(void)
 
 	hz4_thread_start();
 	hz4_option_init();
+	hz4_live_start();
 	if (!hz4_option(HZ4_OPT_verbose))
 		return;
 	hz4_option_list(options, sizeof options);
 	hz4_log("%s %s %s", PACKAGE_VERSION, hz4_info_flavour(), options);
+}
+
+/* After the program's own exit handlers; destructors may still follow. */
+__attribute__((destructor)) static void
+leave(void)
+{
+	hz4_live_stop();
 }

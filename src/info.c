@@ -2,23 +2,64 @@
  * info.c - sums over threads, classes and the page heap.
  *
  * Every build tells the truth: what is live follows from what the slow
- * paths count anyway (hz4_tier.net, bitmaps, the page heap's sums).
+ * paths count anyway (hz4_tier.net, the spans' and the page heap's sums).
+ * No sum walks over spans or objects, so that asking costs the same however
+ * large the heap is.
  */
 #include "info.h"
 
 #include "large.h"
 #include "meta.h"
+#include "option.h"
 #include "pageheap.h"
-#include "pagemap.h"
-#include "stats.h"
 #include "thread.h"
 #include "transfer.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-enum { SCHEMA = 1 };
+static const struct {
+	const char *name;
+	size_t offset;
+} figures[] = {
+#define HZ4_FIGURE(name, text) { #name, offsetof(struct hz4_info, name) },
+#define HZ4_CLASS_FIGURE(name, text)
+#include "info.def"
+#undef HZ4_FIGURE
+#undef HZ4_CLASS_FIGURE
+};
+
+static const char *const class_figures[] = {
+#define HZ4_FIGURE(name, text)
+#define HZ4_CLASS_FIGURE(name, text) #name,
+#include "info.def"
+#undef HZ4_FIGURE
+#undef HZ4_CLASS_FIGURE
+};
+
+const char *
+hz4_info_value_name(unsigned i)
+{
+	return i < HZ4_FIGURES ? figures[i].name :
+				 hz4_stat_name(i - HZ4_FIGURES);
+}
+
+const char *
+hz4_info_column_name(unsigned i)
+{
+	return i < HZ4_CLASS_FIGURES ? class_figures[i] :
+				       hz4_stat_name(i - HZ4_CLASS_FIGURES);
+}
+
+const char *
+hz4_info_flavour(void)
+{
+	return HZ4_FLAVOUR;
+}
 
 struct class_sum {
 	int64_t net;
@@ -37,29 +78,47 @@ add_cache(struct hz4_cache *c, void *arg)
 	}
 }
 
-static void
-add_class(struct hz4_info *out, unsigned cls, const struct class_sum *sum)
+static uint64_t
+not_negative(int64_t n)
 {
-	size_t size = hz4_classes[cls].size;
-	struct hz4_transfer_figures f;
-	int64_t live = sum->net + hz4_thread_bare_net(cls) -
-		       (int64_t)sum->cached;
-
-	hz4_transfer_figures(cls, &f);
-	if (live > 0) {
-		out->live += (size_t)live * size;
-		out->live_objects += (size_t)live;
-	}
-	out->cached += sum->cached * size;
-	out->cached_objects += sum->cached;
-	out->in_spans += f.free * size;
-	out->spans += f.spans;
+	return n > 0 ? (uint64_t)n : 0;
 }
 
-void
-hz4_info_get(struct hz4_info *out)
+/* The figures of one class; its sums were taken a moment apart. */
+static void
+class_row(uint64_t *row, unsigned cls, const struct class_sum *sum)
+{
+	struct hz4_transfer_figures f;
+	int64_t out = sum->net + hz4_thread_bare_net(cls);
+
+	hz4_transfer_figures(cls, &f);
+	row[HZ4_CLASS_size] = hz4_classes[cls].size;
+	row[HZ4_CLASS_live_objects] = not_negative(out -
+						   (int64_t)sum->cached);
+	row[HZ4_CLASS_cached_objects] = sum->cached;
+	row[HZ4_CLASS_free_objects] = not_negative((int64_t)f.objects - out);
+	row[HZ4_CLASS_spans] = f.spans;
+}
+
+static void
+add_row(struct hz4_info *out, const uint64_t *row)
+{
+	size_t size = (size_t)row[HZ4_CLASS_size];
+
+	out->live += (size_t)row[HZ4_CLASS_live_objects] * size;
+	out->live_objects += (size_t)row[HZ4_CLASS_live_objects];
+	out->cached += (size_t)row[HZ4_CLASS_cached_objects] * size;
+	out->cached_objects += (size_t)row[HZ4_CLASS_cached_objects];
+	out->in_spans += (size_t)row[HZ4_CLASS_free_objects] * size;
+	out->spans += (size_t)row[HZ4_CLASS_spans];
+}
+
+/* The figures, and into `table`, if there is one, those of the classes. */
+static void
+get(struct hz4_info *out, struct hz4_snapshot *table)
 {
 	struct class_sum sums[HZ4_CLS_END];
+	uint64_t one[HZ4_CLASS_FIGURES], *row;
 	struct hz4_pageheap_figures pages;
 	struct hz4_large_figures large;
 	unsigned cls;
@@ -68,8 +127,11 @@ hz4_info_get(struct hz4_info *out)
 	memset(out, 0, sizeof *out);
 	memset(sums, 0, sizeof sums);
 	hz4_thread_each(add_cache, sums);
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		add_class(out, cls, &sums[cls]);
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		row = table != NULL ? table->row[cls - 1] : one;
+		class_row(row, cls, &sums[cls]);
+		add_row(out, row);
+	}
 	hz4_pageheap_figures(&pages);
 	hz4_large_figures(&large);
 	out->metadata = hz4_meta_mapped();
@@ -84,35 +146,56 @@ hz4_info_get(struct hz4_info *out)
 	out->mapped = pages.mapped + large.mapped + out->metadata;
 }
 
-const char *
-hz4_info_flavour(void)
+void
+hz4_info_get(struct hz4_info *out)
 {
-	return HZ4_FLAVOUR;
+	get(out, NULL);
 }
-
-struct counter_sum {
-	unsigned which, first, end;
-	uint64_t value;
-};
 
 static void
-add_counter(struct hz4_cache *c, void *arg)
+add_counts(struct hz4_cache *c, void *arg)
 {
-	struct counter_sum *sum = arg;
+	struct hz4_snapshot *s = arg;
 	unsigned cls;
 
-	for (cls = sum->first; cls < sum->end; cls++)
-		sum->value += hz4_peek(&c->counts[cls].value[sum->which]);
+	for (cls = 1; cls < HZ4_CLS_VALUES; cls++)
+		hz4_stat_add(s->row[cls - 1] + HZ4_CLASS_FIGURES,
+			     &c->counts[cls]);
 }
 
-uint64_t
-hz4_info_counter(unsigned which, unsigned first_cls, unsigned end_cls)
+static void
+snapshot_counts(struct hz4_snapshot *s)
 {
-	struct counter_sum sum = { which, first_cls, end_cls, 0 };
+	unsigned cls, i;
 
+	hz4_thread_each(add_counts, s);
+	for (cls = 1; cls < HZ4_CLS_VALUES; cls++) {
+		uint64_t *stats = s->row[cls - 1] + HZ4_CLASS_FIGURES;
+
+		hz4_stat_add(stats, hz4_thread_bare_counts(cls));
+		for (i = 0; i != HZ4_STATS; i++)
+			s->value[HZ4_FIGURES + i] += stats[i];
+	}
+}
+
+void
+hz4_info_snapshot(struct hz4_snapshot *out)
+{
+	struct hz4_info info;
+	size_t figure;
+	unsigned i;
+
+	memset(out, 0, sizeof *out);
+	get(&info, out);
+	out->row[HZ4_CLS_RUN - 1][HZ4_CLASS_live_objects] =
+		info.large_objects;
+	for (i = 0; i < HZ4_FIGURES; i++) {
+		memcpy(&figure, (char *)&info + figures[i].offset,
+		       sizeof figure);
+		out->value[i] = figure;
+	}
 	if (HZ4_MID_STATS_B1)
-		hz4_thread_each(add_counter, &sum);
-	return sum.value;
+		snapshot_counts(out);
 }
 
 /* A buffer that knows how much there would have been. */
@@ -120,6 +203,7 @@ struct out {
 	char *buffer;
 	size_t size;
 	size_t used;
+	enum hz4_form form;
 };
 
 static void __attribute__((format(printf, 2, 3)))
@@ -137,83 +221,143 @@ put(struct out *o, const char *format, ...)
 }
 
 static void
-put_figure(struct out *o, bool json, const char *name, uint64_t value)
+put_value(struct out *o, const char *name, uint64_t value)
 {
-	if (json)
+	if (o->form == HZ4_JSON)
 		put(o, ",\n  \"%s\": %llu", name, (unsigned long long)value);
 	else
-		put(o, "%s %llu\n", name, (unsigned long long)value);
-}
-
-static uint64_t
-sum_of(unsigned which)
-{
-	return hz4_info_counter(which, 0, HZ4_CLS_VALUES);
+		put(o, "%s %*llu\n", name, o->form == HZ4_TEXT_FIXED ? 20 : 0,
+		    (unsigned long long)value);
 }
 
 static void
-put_counters(struct out *o, bool json)
+put_row(struct out *o, const uint64_t *row, bool first)
+{
+	unsigned long long size = row[HZ4_CLASS_size];
+	unsigned i;
+
+	if (o->form == HZ4_JSON) {
+		put(o, "%s\n    {\"size\": %llu", first ? "" : ",", size);
+		for (i = 1; i < HZ4_INFO_COLUMNS; i++)
+			put(o, ", \"%s\": %llu", hz4_info_column_name(i),
+			    (unsigned long long)row[i]);
+		put(o, "}");
+		return;
+	}
+	for (i = 1; i < HZ4_INFO_COLUMNS; i++) {
+		put(o, "class.%llu.", size);
+		put_value(o, hz4_info_column_name(i), row[i]);
+	}
+}
+
+/* Nothing of this class was ever there. */
+static bool
+is_unused(const uint64_t *row)
 {
 	unsigned i;
 
-	put_figure(o, json, "malloc_calls",
-		   sum_of(HZ4_COUNT_malloc_l0_hit) +
-			   sum_of(HZ4_COUNT_malloc_alloc_run_hit) +
-			   sum_of(HZ4_COUNT_malloc_lock_path) +
-			   sum_of(HZ4_COUNT_malloc_large));
-	put_figure(o, json, "free_calls",
-		   sum_of(HZ4_COUNT_free_l0_hit) +
-			   sum_of(HZ4_COUNT_free_alloc_run_hit) +
-			   sum_of(HZ4_COUNT_free_large));
-	for (i = 0; i < HZ4_COUNTERS; i++)
-		put_figure(o, json, hz4_counter_name(i), sum_of(i));
+	for (i = 1; i < HZ4_INFO_COLUMNS; i++)
+		if (row[i] != 0)
+			return false;
+	return true;
+}
+
+static void
+put_classes(struct out *o, const struct hz4_snapshot *s)
+{
+	bool first = true;
+	unsigned i;
+
+	if (o->form == HZ4_JSON)
+		put(o, ",\n  \"classes\": [");
+	for (i = 0; i < HZ4_INFO_ROWS; i++) {
+		if (o->form != HZ4_TEXT_FIXED && is_unused(s->row[i]))
+			continue;
+		put_row(o, s->row[i], first);
+		first = false;
+	}
+	if (o->form == HZ4_JSON)
+		put(o, "\n  ]");
+}
+
+size_t
+hz4_info_render(char *buffer, size_t size, enum hz4_form form,
+		const struct hz4_snapshot *s)
+{
+	struct out o = { buffer, size, 0, form };
+	unsigned i;
+
+	put(&o, form == HZ4_JSON ? "{\n  \"schema\": %d,\n"
+				   "  \"version\": \"%s\",\n"
+				   "  \"flavour\": \"%s\"" :
+				   "schema %d\nversion %s\nflavour %s\n",
+	    HZ4_INFO_SCHEMA, PACKAGE_VERSION, hz4_info_flavour());
+	for (i = 0; i < HZ4_INFO_VALUES; i++)
+		put_value(&o, hz4_info_value_name(i), s->value[i]);
+	if (hz4_option(HZ4_OPT_stats_classes))
+		put_classes(&o, s);
+	if (form == HZ4_JSON)
+		put(&o, "\n}\n");
+	return o.used;
 }
 
 static size_t
-report(char *buffer, size_t size, bool json)
+report(char *buffer, size_t size, enum hz4_form form)
 {
-	struct out o = { buffer, size, 0 };
-	struct hz4_info info;
+	struct hz4_snapshot *s = hz4_meta_alloc(sizeof *s);
+	size_t n = 0;
 
-	hz4_info_get(&info);
-	if (json)
-		put(&o, "{\n  \"schema\": %d,\n  \"version\": \"%s\",\n"
-			"  \"flavour\": \"%s\"",
-		    SCHEMA, PACKAGE_VERSION, hz4_info_flavour());
-	else
-		put(&o, "schema %d\nversion %s\nflavour %s\n", SCHEMA,
-		    PACKAGE_VERSION, hz4_info_flavour());
-#define FIGURE(name) put_figure(&o, json, #name, info.name)
-	FIGURE(mapped);
-	FIGURE(metadata);
-	FIGURE(live);
-	FIGURE(live_objects);
-	FIGURE(cached);
-	FIGURE(cached_objects);
-	FIGURE(in_spans);
-	FIGURE(spans);
-	FIGURE(free_pages);
-	FIGURE(dirty_pages);
-	FIGURE(large);
-	FIGURE(large_objects);
-	FIGURE(mappings);
-	FIGURE(mapping_bytes);
-#undef FIGURE
-	if (HZ4_MID_STATS_B1)
-		put_counters(&o, json);
-	if (json)
-		put(&o, "\n}\n");
-	return o.used;
+	if (size > 0)
+		buffer[0] = '\0';
+	if (s == NULL)
+		return 0;
+	hz4_info_snapshot(s);
+	n = hz4_info_render(buffer, size, form, s);
+	hz4_meta_free(s, sizeof *s);
+	return n;
 }
 
 size_t
 hz4_info_text(char *buffer, size_t size)
 {
-	return report(buffer, size, false);
+	return report(buffer, size, HZ4_TEXT);
 }
 
 size_t
 hz4_info_json(char *buffer, size_t size)
 {
-	return report(buffer, size, true);
+	return report(buffer, size, HZ4_JSON);
+}
+
+static void
+write_all(int fd, const char *text, size_t n)
+{
+	int saved = errno;
+	long r;
+
+	while (n > 0) {
+		r = syscall(SYS_write, fd, text, n);
+		if (r == -1 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			break;
+		text += r;
+		n -= (size_t)r;
+	}
+	errno = saved;
+}
+
+void
+hz4_info_print(int fd)
+{
+	/* Values may have grown by the second time; the rest is cut. */
+	size_t size = hz4_info_text(NULL, 0) + 256;
+	char *text = hz4_meta_alloc(size);
+	size_t n;
+
+	if (text == NULL)
+		return;
+	n = hz4_info_text(text, size);
+	write_all(fd, text, hz4_min(n, size - 1));
+	hz4_meta_free(text, size);
 }

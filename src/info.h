@@ -1,43 +1,85 @@
 /*
- * info.h - figures of the whole heap, for libc's reports and hz4_stats_*.
+ * info.h - figures of the whole heap, for libc's reports, hz4_stats_*, the
+ * statistics file and the live page.
  *
  * Layer 4.
  */
 #ifndef HZ4_INFO_H
 #define HZ4_INFO_H
 
-#include "base.h"
+#include "sizeclass.h"
+#include "stats.h"
 
+/* The figures of info.def. */
 struct hz4_info {
-	size_t mapped;	      /* bytes got from the kernel, all together */
-	size_t metadata;      /* of these, for hz4's own structures */
-	size_t live;	      /* bytes in objects of the user */
-	size_t live_objects;
-	size_t cached;	      /* bytes in threads' caches */
-	size_t cached_objects;
-	size_t in_spans;      /* bytes free in spans */
-	size_t spans;	      /* spans with pages */
-	size_t free_pages;    /* bytes in free runs of pages */
-	size_t dirty_pages;   /* of these, resident for all we know */
-	size_t large;	      /* live bytes above the size classes */
-	size_t large_objects;
-	size_t mappings;      /* objects with a mapping of their own */
-	size_t mapping_bytes;
+#define HZ4_FIGURE(name, text) size_t name;
+#define HZ4_CLASS_FIGURE(name, text)
+#include "info.def"
+#undef HZ4_FIGURE
+#undef HZ4_CLASS_FIGURE
 };
+
+enum hz4_figure {
+#define HZ4_FIGURE(name, text) HZ4_FIGURE_##name,
+#define HZ4_CLASS_FIGURE(name, text)
+#include "info.def"
+#undef HZ4_FIGURE
+#undef HZ4_CLASS_FIGURE
+	HZ4_FIGURES
+};
+
+enum hz4_class_figure {
+#define HZ4_FIGURE(name, text)
+#define HZ4_CLASS_FIGURE(name, text) HZ4_CLASS_##name,
+#include "info.def"
+#undef HZ4_FIGURE
+#undef HZ4_CLASS_FIGURE
+	HZ4_CLASS_FIGURES
+};
+
+enum {
+	/* Single values, and the columns and rows of the classes' table. */
+	HZ4_INFO_VALUES = HZ4_FIGURES + HZ4_STATS,
+	HZ4_INFO_COLUMNS = HZ4_CLASS_FIGURES + HZ4_STATS,
+	/* Classes 1 to HZ4_CLS_RUN, which is what lies above them. */
+	HZ4_INFO_ROWS = HZ4_CLS_RUN,
+
+	/* The meaning of all names; changes when one of them does. */
+	HZ4_INFO_SCHEMA = 1,
+};
+
+struct hz4_snapshot {
+	uint64_t value[HZ4_INFO_VALUES];
+	uint64_t row[HZ4_INFO_ROWS][HZ4_INFO_COLUMNS];
+};
+
+const char *hz4_info_value_name(unsigned i);
+const char *hz4_info_column_name(unsigned i);
 
 /* Sum up.  While other threads work the figures are a moment's guess. */
 void hz4_info_get(struct hz4_info *out);
+void hz4_info_snapshot(struct hz4_snapshot *out);
+
+enum hz4_form {
+	HZ4_TEXT,	/* "name value" lines */
+	HZ4_TEXT_FIXED, /* the same, as long whatever the values are */
+	HZ4_JSON,
+};
 
 /*
- * All figures and counters as text ("name value" lines) or JSON.  As
- * snprintf: returns the length of the whole, which is cut to size - 1.
+ * A snapshot in words; with the table of classes when the option
+ * stats_classes asks for it.  As snprintf: returns the length of the whole,
+ * which is cut to size - 1.
  */
+size_t hz4_info_render(char *buffer, size_t size, enum hz4_form form,
+		       const struct hz4_snapshot *s);
+
+/* The same of this moment.  0, and no text, without memory for it. */
 size_t hz4_info_text(char *buffer, size_t size);
 size_t hz4_info_json(char *buffer, size_t size);
 
-/* Sum of a counter over threads and classes (0 without --enable-stats). */
-uint64_t hz4_info_counter(unsigned which, unsigned first_cls,
-			  unsigned end_cls);
+/* Write the text of this moment to a file descriptor. */
+void hz4_info_print(int fd);
 
 const char *hz4_info_flavour(void);
 

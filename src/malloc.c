@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* C23; declared by newer glibc only. */
@@ -245,12 +244,7 @@ malloc_info(int options, FILE *stream)
 HZ4_EXPORT void
 malloc_stats(void)
 {
-	char text[4096];
-	size_t n = hz4_min(hz4_info_text(text, sizeof text), sizeof text - 1);
-	int saved = errno;
-
-	if (syscall(SYS_write, STDERR_FILENO, text, n) == -1)
-		errno = saved;
+	hz4_info_print(STDERR_FILENO);
 }
 
 /*

@@ -1,6 +1,6 @@
 /*
- * meta.c - a bump allocator with one list of free blocks per power of two
- * of its unit.
+ * meta.c - a bump allocator with lists of free blocks, four sizes to a
+ * doubling.
  */
 #include "meta.h"
 
@@ -8,7 +8,7 @@
 #include "os.h"
 #include "tune.h"
 
-enum { UNIT = 64, BINS = 32 };
+enum { UNIT = 64, BINS = 128 };
 
 /* A free block; the only link that lies in freed memory is metadata's. */
 struct block {
@@ -17,7 +17,7 @@ struct block {
 
 static struct {
 	struct hz4_lock lock;
-	struct block *bin[BINS]; /* blocks of UNIT << i bytes [lock] */
+	struct block *bin[BINS]; /* see bin_of [lock] */
 	char *next;		 /* unused rest of the chunk [lock] */
 	char *end;		 /* [lock] */
 	size_t mapped;		 /* [lock] */
@@ -29,10 +29,18 @@ static struct {
  */
 static char first_chunk[64 * 1024] __attribute__((aligned(4096)));
 
+/* Round a size up to that of its bin, and tell which one it is. */
 static unsigned
-bin_of(size_t size)
+bin_of(size_t *size)
 {
-	return size <= UNIT ? 0 : hz4_log2((size - 1) / UNIT) + 1;
+	size_t units = (*size + UNIT - 1) / UNIT;
+	unsigned shift = units < 8 ? 0 : hz4_log2(units) - 2;
+
+	units = hz4_round_up(units, (size_t)1 << shift);
+	/* Rounding up may have reached the next doubling. */
+	shift = units < 8 ? 0 : hz4_log2(units) - 2;
+	*size = units * UNIT;
+	return shift * 4 + (unsigned)(units >> shift);
 }
 
 static bool
@@ -58,10 +66,9 @@ more_locked(size_t size)
 void *
 hz4_meta_alloc(size_t size)
 {
-	unsigned bin = bin_of(size);
+	unsigned bin = bin_of(&size);
 	struct block *b;
 
-	size = (size_t)UNIT << bin;
 	hz4_lock_acquire(&meta.lock);
 	b = meta.bin[bin];
 	if (b != NULL) {
@@ -78,7 +85,7 @@ hz4_meta_alloc(size_t size)
 void
 hz4_meta_free(void *p, size_t size)
 {
-	unsigned bin = bin_of(size);
+	unsigned bin = bin_of(&size);
 	struct block *b = p;
 
 	hz4_lock_acquire(&meta.lock);

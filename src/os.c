@@ -132,6 +132,15 @@ hz4_os_map(size_t size, size_t align)
 	return map_aligned(size, align, PROT_READ | PROT_WRITE);
 }
 
+void *
+hz4_os_map_file(int fd, size_t size)
+{
+	long r = syscall(SYS_MAP, NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED, fd, 0);
+
+	return r == -1 ? NULL : (void *)r;
+}
+
 bool
 hz4_os_unmap(void *p, size_t size)
 {

@@ -30,6 +30,12 @@ void hz4_os_pretend_page(size_t page);
  */
 void *hz4_os_map(size_t size, size_t align);
 
+/*
+ * Map the first `size` bytes of an open file, shared, to read and write.
+ * NULL with errno set: the one function here that tells why.
+ */
+void *hz4_os_map_file(int fd, size_t size);
+
 /* Give a mapping back; false when the system refuses (it stays usable). */
 bool hz4_os_unmap(void *p, size_t size);
 

@@ -438,6 +438,55 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 	return done;
 }
 
+/* The largest free run of at least `pages` pages, taken out of the heap. */
+static struct hz4_run *
+take_largest(size_t pages)
+{
+	struct hz4_run *r = NULL;
+	unsigned bin;
+
+	hz4_lock_acquire(&heap.lock);
+	start_locked();
+	for (bin = BINS; bin-- > bin_of(pages) && r == NULL;)
+		if (!hz4_list_empty(&heap.bin[bin]))
+			r = hz4_container(heap.bin[bin].next, struct hz4_run,
+					  link);
+	if (r != NULL && r->pages < pages)
+		r = NULL;
+	if (r != NULL)
+		remove_locked(r);
+	hz4_lock_release(&heap.lock);
+	return r;
+}
+
+void
+hz4_pageheap_unmap(size_t least)
+{
+	struct hz4_run *r;
+
+	while ((r = take_largest(least / HZ4_PAGE)) != NULL) {
+		size_t bytes = r->pages * HZ4_PAGE;
+		bool gone;
+
+		hz4_pagemap_mark(r->start, r->pages, 0, HZ4_PAGE_DIRTY);
+		gone = hz4_os_unmap((void *)r->start, bytes);
+		hz4_lock_acquire(&heap.lock);
+		if (gone) {
+			heap.mapped -= bytes;
+			hz4_meta_free(r, sizeof *r);
+		} else {
+			/* Their contents are as they were. */
+			hz4_pagemap_mark(r->start, r->pages, HZ4_PAGE_DIRTY,
+					 0);
+			r->dirty = r->pages;
+			insert_locked(r);
+		}
+		hz4_lock_release(&heap.lock);
+		if (!gone)
+			return;
+	}
+}
+
 bool
 hz4_pageheap_admit(uintptr_t start, size_t bytes)
 {

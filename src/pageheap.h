@@ -41,6 +41,12 @@ void hz4_pageheap_zero(uintptr_t start, size_t pages);
 size_t hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep,
 			  size_t limit);
 
+/*
+ * Unmap the free runs of at least `least` bytes: address space for others
+ * (metadata, mappings) when the system has refused memory.
+ */
+void hz4_pageheap_unmap(size_t least);
+
 /* Make the page map ready for a mapping that is none of the heap's. */
 bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
 

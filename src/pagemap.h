@@ -68,7 +68,8 @@ hz4_pagemap_root_index(uintptr_t address)
 HZ4_FAST uintptr_t
 hz4_pagemap_leaf_index(uintptr_t address)
 {
-	return address >> HZ4_PAGE_SHIFT & (HZ4_LEAF_PAGES - 1);
+	/* A leaf covers what fits into 32 bits: a shift does the masking. */
+	return (uint32_t)address >> HZ4_PAGE_SHIFT;
 }
 
 /*
@@ -89,12 +90,12 @@ HZ4_FAST size_t
 hz4_pagemap_look_up(const void *p)
 {
 	uintptr_t a = (uintptr_t)p;
-	uintptr_t leaf = hz4_peek(
+	uintptr_t distance = hz4_peek(
 		&hz4_pagemap.root[hz4_pagemap_root_index(a)]);
-	const _Atomic uint8_t *cls = hz4_pagemap.zeros +
-				     hz4_pagemap_leaf_index(a);
+	const _Atomic uint8_t *leaf = (const _Atomic uint8_t *)(
+		(uintptr_t)hz4_pagemap.zeros + distance);
 
-	return hz4_peek((const _Atomic uint8_t *)((uintptr_t)cls + leaf));
+	return hz4_peek(&leaf[hz4_pagemap_leaf_index(a)]);
 }
 
 /* The class of the page at any address, HZ4_CLS_NONE when not ours. */

@@ -78,3 +78,10 @@ hz4_purge_all(void)
 	hz4_transfer_trim();
 	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX - HZ4_PAGE);
 }
+
+void
+hz4_purge_exhausted(void)
+{
+	hz4_transfer_trim();
+	hz4_pageheap_unmap(HZ4_REGION_MIN / 2);
+}

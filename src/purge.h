@@ -34,4 +34,7 @@ void hz4_purge_run(uint64_t now);
 /* Purge everything free; returns the bytes given back. */
 size_t hz4_purge_all(void);
 
+/* The system has refused memory: give back address space too. */
+void hz4_purge_exhausted(void);
+
 #endif

@@ -1,27 +1,57 @@
 /*
- * stats.c - names of the counters.
+ * stats.c - names and sums of the counters.
  */
 #include "stats.h"
+
+enum serves { NONE, MALLOC, FREE };
 
 struct row {
 	const char *name;
 	const char *text;
+	enum serves serves;
 };
 
 static const struct row rows[] = {
-#define HZ4_COUNTER(name, text) { #name, text },
+	[HZ4_STAT_MALLOC_CALLS] = { "malloc_calls",
+				    "mallocs: the sum of where they were served",
+				    NONE },
+	[HZ4_STAT_FREE_CALLS] = { "free_calls",
+				  "frees: the sum of where they were taken",
+				  NONE },
+#define HZ4_COUNTER(name, serves, text) \
+	[HZ4_STAT_FIRST_ROW + HZ4_COUNT_##name] = { #name, text, serves },
 #include "stats.def"
 #undef HZ4_COUNTER
 };
 
-const char *
-hz4_counter_name(unsigned which)
+void
+hz4_stat_add(uint64_t *stats, const struct hz4_counts *counts)
 {
-	return which < HZ4_COUNTERS ? rows[which].name : NULL;
+	unsigned i;
+	uint64_t n;
+
+	if (!HZ4_MID_STATS_B1)
+		return;
+	for (i = HZ4_STAT_FIRST_ROW; i < HZ4_STAT_END; i++) {
+		n = hz4_peek(&counts->value[i - HZ4_STAT_FIRST_ROW]);
+		stats[i] += n;
+		if (rows[i].serves == MALLOC)
+			stats[HZ4_STAT_MALLOC_CALLS] += n;
+		else if (rows[i].serves == FREE)
+			stats[HZ4_STAT_FREE_CALLS] += n;
+	}
 }
 
 const char *
-hz4_counter_text(unsigned which)
+hz4_stat_name(unsigned which)
 {
-	return which < HZ4_COUNTERS ? rows[which].text : NULL;
+	return HZ4_MID_STATS_B1 && which < HZ4_STAT_END ? rows[which].name :
+							  NULL;
+}
+
+const char *
+hz4_stat_text(unsigned which)
+{
+	return HZ4_MID_STATS_B1 && which < HZ4_STAT_END ? rows[which].text :
+							  NULL;
 }

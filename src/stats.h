@@ -9,10 +9,19 @@
 #include "base.h"
 
 enum hz4_counter {
-#define HZ4_COUNTER(name, text) HZ4_COUNT_##name,
+#define HZ4_COUNTER(name, serves, text) HZ4_COUNT_##name,
 #include "stats.def"
 #undef HZ4_COUNTER
 	HZ4_COUNTERS
+};
+
+/* What is reported: two sums, then the rows.  Nothing without the box. */
+enum {
+	HZ4_STAT_MALLOC_CALLS,
+	HZ4_STAT_FREE_CALLS,
+	HZ4_STAT_FIRST_ROW,
+	HZ4_STAT_END = HZ4_STAT_FIRST_ROW + HZ4_COUNTERS,
+	HZ4_STATS = HZ4_MID_STATS_B1 ? HZ4_STAT_END : 0
 };
 
 /* One thread's counts for one size class. */
@@ -33,8 +42,11 @@ hz4_count(struct hz4_counts *counts, size_t cls, enum hz4_counter which,
 	}
 }
 
-/* The counter's name as in stats.def; NULL past the last one. */
-const char *hz4_counter_name(unsigned which);
-const char *hz4_counter_text(unsigned which);
+/* Add counts to what is reported, an array of HZ4_STATS values. */
+void hz4_stat_add(uint64_t *stats, const struct hz4_counts *counts);
+
+/* Name and meaning of a reported value; NULL past the last one. */
+const char *hz4_stat_name(unsigned which);
+const char *hz4_stat_text(unsigned which);
 
 #endif

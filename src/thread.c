@@ -69,6 +69,27 @@ hz4_thread_add_bare(unsigned cls, int64_t n)
 	atomic_fetch_add_explicit(&bare_net[cls], n, memory_order_relaxed);
 }
 
+/* [atomic] relaxed, added to by any thread: figures only. */
+static struct hz4_counts bare_counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
+
+const struct hz4_counts *
+hz4_thread_bare_counts(unsigned cls)
+{
+	return &bare_counts[cls];
+}
+
+void
+hz4_thread_count_slow(unsigned cls, enum hz4_counter which)
+{
+	if (!HZ4_MID_STATS_B1)
+		return;
+	if (hz4_tls_cache != &hz4_empty_cache)
+		hz4_count(hz4_tls_cache->counts, cls, which, 1);
+	else
+		atomic_fetch_add_explicit(&bare_counts[cls].value[which], 1,
+					  memory_order_relaxed);
+}
+
 void
 hz4_thread_start(void)
 {

@@ -38,4 +38,20 @@ void hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg),
 int64_t hz4_thread_bare_net(unsigned cls);
 void hz4_thread_add_bare(unsigned cls, int64_t n);
 
+/* What was counted for want of a cache (--enable-stats). */
+const struct hz4_counts *hz4_thread_bare_counts(unsigned cls);
+
+/*
+ * Count an event of a slow path, in the thread's cache when it has one.
+ * Never makes a cache.
+ */
+void hz4_thread_count_slow(unsigned cls, enum hz4_counter which);
+
+HZ4_FAST void
+hz4_thread_count(unsigned cls, enum hz4_counter which)
+{
+	if (HZ4_MID_STATS_B1)
+		hz4_thread_count_slow(cls, which);
+}
+
 #endif

@@ -421,18 +421,10 @@ hz4_transfer_trim(void)
 void
 hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out)
 {
-	const struct hz4_class *k = &hz4_classes[cls];
 	struct class_spans *c = lock_class(cls);
-	struct hz4_list *l;
-	uint32_t w;
 
 	out->spans = c->spans;
-	out->objects = c->spans * k->slots;
-	out->free = 0;
-	for (l = c->partial.next; l != &c->partial; l = l->next)
-		for (w = 0; w < k->words; w++)
-			out->free += (size_t)__builtin_popcountll(
-				hz4_peek(&of_link(l)->bits[w]));
+	out->objects = c->spans * hz4_classes[cls].slots;
 	unlock_class(c);
 }
 

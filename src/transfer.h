@@ -38,7 +38,6 @@ void hz4_transfer_trim(void);
 struct hz4_transfer_figures {
 	size_t spans;	/* spans with pages */
 	size_t objects; /* that they have room for */
-	size_t free;	/* that lie in them */
 };
 
 void hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out);

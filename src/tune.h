@@ -46,14 +46,15 @@ enum {
 
 	/*
 	 * What all caches of a thread may hold (bytes).  A thread starts
-	 * with little, the first one with more (most programs have one
-	 * thread); every missed byte then counts, squared over the unit
-	 * below: a thread of a thousand small operations stays below 32 KiB
-	 * of RSS, one that works for milliseconds reaches the maximum.
+	 * with next to nothing, the first one with more (most programs have
+	 * one thread); so many missed bytes then double it, up to the
+	 * maximum.  So a thread of a thousand small operations stays below
+	 * 32 KiB of RSS, and one that works for a millisecond has all it
+	 * can use.
 	 */
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
-	HZ4_BUDGET_START = 4 * 1024,
-	HZ4_BUDGET_UNIT = 4 * 1024 * 1024,
+	HZ4_BUDGET_START = 2 * 1024,
+	HZ4_BUDGET_DOUBLES = 384 * 1024,
 	HZ4_BUDGET_MAX = 8 * 1024 * 1024,
 
 	/* Misses of a thread between two looks at which classes lie idle. */

@@ -1,0 +1,492 @@
+/*
+ * live.c - the statistics file and the live page.
+ *
+ * One thread at a time publishes; others that come by go on.  The word that
+ * says so holds the process's id, so that the child of a fork does not wait
+ * for a thread that it does not have.  A child finds its parent's files
+ * mapped, and that they are not its own by comparing ids before it writes:
+ * it lets go of them, and makes its own where names can differ (%p).
+ *
+ * Files are mapped rather than kept open: a program may close all
+ * descriptors, or put its own file in the place of one.  They are replaced,
+ * never truncated: another process may have the old one mapped.
+ */
+#include "live.h"
+
+#include "info.h"
+#include "livepage.h"
+#include "log.h"
+#include "meta.h"
+#include "option.h"
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	/* Between two times, and a forked child's patience (ms). */
+	INTERVAL = 100,
+	/* Publishing takes at most this part of one thread's time. */
+	SHARE = 200,
+	STOP_TRIES = 1000,
+	NAME_BYTES = 64,
+};
+
+_Atomic bool hz4_live_on;
+
+/* All but the atomic fields: whoever is `writer`. */
+static struct {
+	/*
+	 * The process in which a thread publishes, 0 none. [atomic] acquire
+	 * when taken, release when dropped
+	 */
+	_Atomic int writer;
+	_Atomic uint64_t next; /* when, ms [atomic] relaxed: a hint */
+	uint64_t started;      /* ms */
+	int owner;	       /* the process whose files these are */
+	bool wants_file, wants_page; /* and has none yet */
+	bool at_exit;	       /* the file cannot be mapped */
+	struct hz4_snapshot *snapshot;
+
+	char file[HZ4_OPTION_PATH_MAX + 24]; /* %p replaced */
+	char *text;	       /* the file's mapping */
+	char *draft;	       /* text_bytes and a NUL */
+	size_t text_bytes;
+	dev_t device;	       /* of the file, to know it again */
+	ino_t inode;
+
+	char page_file[NAME_BYTES];
+	struct hz4_livepage *page;
+	size_t page_bytes;
+} live;
+
+static bool
+claim(void)
+{
+	int self = getpid();
+	int other = hz4_peek(&live.writer);
+
+	return other != self && atomic_compare_exchange_strong_explicit(
+					&live.writer, &other, self,
+					memory_order_acquire,
+					memory_order_relaxed);
+}
+
+static void
+unclaim(void)
+{
+	atomic_store_explicit(&live.writer, 0, memory_order_release);
+}
+
+static uint64_t
+microseconds(void)
+{
+	struct timespec t;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &t) != 0)
+		return 0;
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/*
+ * A new file of ours with these contents, mapped.  Written first: a full
+ * disk is an error then, and a signal once the file is mapped.
+ */
+static void *
+make_file(const char *path, const char *contents, size_t size)
+{
+	int fd = open(path,
+		      O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		      0600);
+	size_t done = 0;
+	ssize_t n = 1;
+	void *p = NULL;
+	int saved;
+
+	if (fd == -1)
+		return NULL;
+	while (done < size && n > 0) {
+		n = write(fd, contents + done, size - done);
+		if (n == -1 && errno == EINTR)
+			n = 1;
+		else if (n > 0)
+			done += (size_t)n;
+	}
+	if (done == size)
+		p = hz4_os_map_file(fd, size);
+	saved = errno;
+	close(fd);
+	if (p == NULL)
+		unlink(path);
+	errno = saved;
+	return p;
+}
+
+/*
+ * The page's name is free, or what has it is left over from a process that
+ * had our number, or from this one before it called exec.
+ */
+static bool
+clear_page_name(void)
+{
+	struct stat st;
+
+	if (lstat(live.page_file, &st) != 0)
+		return errno == ENOENT;
+	return S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+	       unlink(live.page_file) == 0;
+}
+
+static size_t
+put_names(char *to)
+{
+	size_t n = 0;
+	unsigned i;
+
+	for (i = 0; i < HZ4_INFO_VALUES + HZ4_INFO_COLUMNS; i++) {
+		const char *name = i < HZ4_INFO_VALUES ?
+			hz4_info_value_name(i) :
+			hz4_info_column_name(i - HZ4_INFO_VALUES);
+		size_t length = strlen(name) + 1;
+
+		if (to != NULL)
+			memcpy(to + n, name, length);
+		n += length;
+	}
+	return n;
+}
+
+static void
+describe_page(struct hz4_livepage *page, size_t bytes)
+{
+	struct stat st;
+
+	memset(page, 0, bytes);
+	memcpy(page->magic, HZ4_LIVEPAGE_MAGIC, sizeof page->magic);
+	page->layout = HZ4_LIVEPAGE_LAYOUT;
+	page->bytes = (uint32_t)bytes;
+	page->schema = HZ4_INFO_SCHEMA;
+	page->pid = (uint32_t)getpid();
+	if (stat("/proc/self/ns/pid", &st) == 0)
+		page->pid_namespace = st.st_ino;
+	snprintf(page->version, sizeof page->version, "%s", PACKAGE_VERSION);
+	snprintf(page->flavour, sizeof page->flavour, "%s",
+		 hz4_info_flavour());
+	page->values = HZ4_INFO_VALUES;
+	page->columns = HZ4_INFO_COLUMNS;
+	page->rows = HZ4_INFO_ROWS;
+	page->names_at = sizeof *page;
+	page->values_at = (uint32_t)hz4_round_up(sizeof *page +
+						 put_names(NULL), 8);
+	page->table_at = page->values_at + HZ4_INFO_VALUES * 8;
+	put_names((char *)(page + 1));
+}
+
+static void
+open_page(void)
+{
+	size_t bytes = hz4_round_up(sizeof *live.page + put_names(NULL), 8) +
+		       sizeof *live.snapshot;
+	struct hz4_livepage *draft = hz4_meta_alloc(bytes);
+
+	live.wants_page = false;
+	if (draft == NULL)
+		return;
+	describe_page(draft, bytes);
+	snprintf(live.page_file, sizeof live.page_file,
+		 HZ4_LIVEPAGE_DIRECTORY "/" HZ4_LIVEPAGE_PREFIX "%u.%d",
+		 (unsigned)geteuid(), live.owner);
+	if (clear_page_name())
+		live.page = make_file(live.page_file, (char *)draft, bytes);
+	if (live.page == NULL)
+		hz4_log("stats_live: cannot create %s: errno %d",
+			live.page_file, errno);
+	live.page_bytes = bytes;
+	hz4_meta_free(draft, bytes);
+}
+
+/* False when the path names something that is not to be replaced. */
+static bool
+clear_file_name(void)
+{
+	struct stat st;
+	bool link;
+
+	if (lstat(live.file, &st) != 0)
+		return errno == ENOENT;
+	link = S_ISLNK(st.st_mode);
+	if (stat(live.file, &st) == 0 &&
+	    (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode))) {
+		/* /dev/stderr and its like. */
+		live.at_exit = true;
+		return false;
+	}
+	errno = EEXIST;
+	return !link && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+	       unlink(live.file) == 0;
+}
+
+static void
+draft_text(void)
+{
+	hz4_info_snapshot(live.snapshot);
+	hz4_info_render(live.draft, live.text_bytes + 1, HZ4_TEXT_FIXED,
+			live.snapshot);
+}
+
+static void
+open_file(void)
+{
+	struct stat st;
+
+	live.wants_file = false;
+	if (live.draft == NULL) {
+		live.text_bytes = hz4_info_render(NULL, 0, HZ4_TEXT_FIXED,
+						  live.snapshot);
+		live.draft = hz4_meta_alloc(live.text_bytes + 1);
+		if (live.draft == NULL)
+			return;
+	}
+	draft_text();
+	if (clear_file_name())
+		live.text = make_file(live.file, live.draft,
+				      live.text_bytes);
+	if (live.text == NULL && !live.at_exit)
+		hz4_log("stats_file: cannot create %s: errno %d", live.file,
+			errno);
+	if (live.text != NULL && lstat(live.file, &st) == 0) {
+		live.device = st.st_dev;
+		live.inode = st.st_ino;
+	}
+}
+
+/* A terminal, a pipe: what is there now gets the text. */
+static void
+write_special(void)
+{
+	int fd = open(live.file, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK |
+					 O_CLOEXEC);
+	struct stat st;
+
+	if (fd == -1)
+		return;
+	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+		hz4_info_print(fd);
+	close(fd);
+}
+
+/*
+ * The path with every %p replaced by the process's number; true when there
+ * was one.  What becomes too long is cut.
+ */
+static bool
+expand_path(void)
+{
+	const char *from = hz4_option_path(HZ4_OPT_stats_file);
+	size_t n = 0, room = sizeof live.file - 1;
+	bool unique = false;
+
+	while (*from != '\0' && n < room) {
+		if (from[0] == '%' && from[1] == 'p') {
+			n += (size_t)snprintf(live.file + n, room - n, "%d",
+					      live.owner);
+			unique = true;
+			from += 2;
+		} else {
+			live.file[n++] = *from++;
+		}
+	}
+	live.file[hz4_min(n, room)] = '\0';
+	return unique;
+}
+
+static void
+store(void *to, const uint64_t *from, size_t n)
+{
+	_Atomic uint64_t *v = to;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		hz4_poke(&v[i], from[i]);
+}
+
+/* The writer's half of the sequence lock. */
+static void
+store_page(uint64_t now)
+{
+	struct hz4_livepage *page = live.page;
+	uint64_t sequence = hz4_peek(&page->sequence);
+
+	hz4_poke(&page->sequence, sequence + 1);
+	/* Values come after the odd number: the reader's acquire fence. */
+	atomic_thread_fence(memory_order_release);
+	store((char *)page + page->values_at, live.snapshot->value,
+	      HZ4_INFO_VALUES);
+	store((char *)page + page->table_at, live.snapshot->row[0],
+	      (size_t)HZ4_INFO_ROWS * HZ4_INFO_COLUMNS);
+	hz4_poke(&page->published, now);
+	/* And before the even one: the reader's acquire load. */
+	atomic_store_explicit(&page->sequence, sequence + 2,
+			      memory_order_release);
+}
+
+static void
+publish(uint64_t now)
+{
+	if (live.text != NULL) {
+		draft_text();
+		memcpy(live.text, live.draft, live.text_bytes);
+	} else {
+		hz4_info_snapshot(live.snapshot);
+	}
+	if (live.page != NULL)
+		store_page(now);
+}
+
+/* In a forked child: the parent's files are not ours. */
+static void
+leave_parent(void)
+{
+	if (live.text != NULL)
+		hz4_os_unmap(live.text, live.text_bytes);
+	if (live.page != NULL)
+		hz4_os_unmap(live.page, live.page_bytes);
+	live.text = NULL;
+	live.page = NULL;
+	live.at_exit = false;
+	live.owner = getpid();
+	live.wants_page = HZ4_MID_STATS_B1 && hz4_option(HZ4_OPT_stats_live);
+	live.wants_file = hz4_option_path(HZ4_OPT_stats_file)[0] != '\0' &&
+			  expand_path();
+}
+
+static void
+open_wanted(void)
+{
+	if (live.wants_file)
+		open_file();
+	if (live.wants_page)
+		open_page();
+}
+
+/*
+ * Often while the process is young, so that something is there when it
+ * leaves early; rarely when publishing is dear: many threads.
+ */
+static void
+publish_and_wait(uint64_t now)
+{
+	uint64_t start = microseconds(), wait;
+
+	open_wanted();
+	publish(now);
+	wait = (microseconds() - start) * SHARE / 1000;
+	wait = hz4_max(wait, hz4_min(now - live.started, INTERVAL));
+	hz4_poke(&live.next, now + wait);
+}
+
+HZ4_SLOW void
+hz4_live_tick_slow(void)
+{
+	uint64_t now = hz4_os_now();
+	int saved;
+
+	if (now < hz4_peek(&live.next))
+		return;
+	saved = errno;
+	if (!claim())
+		return;
+	if (live.owner != getpid()) {
+		/* A child that calls exec soon need not make files. */
+		leave_parent();
+		live.started = now;
+		hz4_poke(&live.next, now + INTERVAL);
+	} else if (now >= hz4_peek(&live.next)) {
+		publish_and_wait(now);
+	}
+	unclaim();
+	errno = saved;
+}
+
+void
+hz4_live_start(void)
+{
+	int saved = errno;
+
+	live.wants_page = hz4_option(HZ4_OPT_stats_live) != 0;
+	live.wants_file = hz4_option_path(HZ4_OPT_stats_file)[0] != '\0';
+	if (live.wants_page && !HZ4_MID_STATS_B1) {
+		hz4_log("stats_live needs a build with --enable-stats");
+		live.wants_page = false;
+	}
+	/* hz4_default_options may ask where the environment must not. */
+	if ((!live.wants_page && !live.wants_file) || getauxval(AT_SECURE))
+		return;
+	live.snapshot = hz4_meta_alloc(sizeof *live.snapshot);
+	if (live.snapshot == NULL || !claim())
+		return;
+	live.owner = getpid();
+	live.started = hz4_os_now();
+	expand_path();
+	publish_and_wait(live.started);
+	hz4_poke(&hz4_live_on, true);
+	unclaim();
+	errno = saved;
+}
+
+/* Another process with the same path may have replaced the file. */
+static void
+reclaim_file(void)
+{
+	struct stat st;
+
+	if (live.text == NULL ||
+	    (lstat(live.file, &st) == 0 && st.st_dev == live.device &&
+	     st.st_ino == live.inode))
+		return;
+	hz4_os_unmap(live.text, live.text_bytes);
+	live.text = NULL;
+	open_file();
+}
+
+static void
+finish(void)
+{
+	if (live.owner != getpid())
+		leave_parent();
+	if (live.wants_file)
+		open_file();
+	reclaim_file();
+	publish(hz4_os_now());
+	if (live.at_exit)
+		write_special();
+	if (live.page == NULL)
+		return;
+	hz4_poke(&live.page->closed, 1);
+	unlink(live.page_file);
+}
+
+void
+hz4_live_stop(void)
+{
+	int saved = errno, tries;
+
+	if (!hz4_peek(&hz4_live_on))
+		return;
+	hz4_poke(&hz4_live_on, false);
+	for (tries = 0; !claim(); tries++) {
+		if (tries == STOP_TRIES)
+			return;
+		sched_yield();
+	}
+	finish();
+	/* Never released: threads that still run have nothing to publish. */
+	errno = saved;
+}
