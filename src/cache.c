@@ -75,13 +75,28 @@ array_bytes(size_t room)
 	return (room + 1) * sizeof(void *);
 }
 
+/*
+ * Let `low` say what it should.  A nudge that comes meanwhile is not lost:
+ * it sets `nudged` before `low`, so that either it is seen here or its
+ * `low` comes after this one.
+ */
+static void
+set_low(struct hz4_cache *c, struct hz4_stack *s)
+{
+	hz4_poke(&s->low, hz4_peek(&s->base));
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&c->nudged))
+		hz4_poke(&s->low, HZ4_NUDGED);
+}
+
 /* Move a stack to a larger array.  False without memory for one. */
 static bool
-make_room(struct hz4_stack *s, struct hz4_tier *t, uint32_t limit)
+make_room(struct hz4_cache *c, struct hz4_stack *s, struct hz4_tier *t,
+	  uint32_t limit)
 {
 	uint32_t room = t->room ? t->room : FIRST_ROOM;
-	size_t held = (size_t)(hz4_peek(&s->top) - s->base);
-	void **base;
+	void **base, **old = hz4_peek(&s->base);
+	size_t held = (size_t)(hz4_peek(&s->top) - old);
 
 	while (room < limit)
 		room = room * 2 + 1;
@@ -89,13 +104,13 @@ make_room(struct hz4_stack *s, struct hz4_tier *t, uint32_t limit)
 	if (base == NULL)
 		return false;
 	*base++ = NULL;
-	if (s->base != NULL) {
-		memcpy(base, s->base, held * sizeof *base);
-		hz4_meta_free(s->base - 1, array_bytes(t->room));
-	}
-	s->base = base;
-	hz4_poke(&s->low, base);
+	if (old != NULL)
+		memcpy(base, old, held * sizeof *base);
+	hz4_poke(&s->base, base);
 	hz4_poke(&s->top, base + held);
+	set_low(c, s);
+	if (old != NULL)
+		hz4_meta_free(old - 1, array_bytes(t->room));
 	t->room = (uint16_t)room;
 	return true;
 }
@@ -119,11 +134,11 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	step = (uint32_t)hz4_min(step, c->budget / size);
 	if (step == 0)
 		return;
-	if (t->limit + step > t->room && !make_room(s, t, t->limit + step))
+	if (t->limit + step > t->room && !make_room(c, s, t, t->limit + step))
 		return;
 	c->budget -= step * size;
 	t->limit = (uint16_t)(t->limit + step);
-	s->high = s->base + t->limit;
+	s->high = hz4_peek(&s->base) + t->limit;
 }
 
 static void
@@ -147,28 +162,28 @@ static void
 give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	size_t held = (size_t)(hz4_peek(&s->top) - s->base);
+	void **base = hz4_peek(&s->base);
+	size_t held = (size_t)(hz4_peek(&s->top) - base);
 	unsigned path;
 
-	hz4_transfer_give(cls, s->base, (unsigned)n, &path);
-	memmove(s->base, s->base + n, (held - n) * sizeof *s->base);
-	hz4_poke(&s->top, s->base + held - n);
+	hz4_transfer_give(cls, base, (unsigned)n, &path);
+	memmove(base, base + n, (held - n) * sizeof *base);
+	hz4_poke(&s->top, base + held - n);
 	add_net(&c->tier[cls], -(int64_t)n);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
 	count_way_back(c, cls, path);
 }
 
-/* Classes without an event since the last time hold half of what they did. */
-static void
-decay(struct hz4_cache *c)
+void
+hz4_cache_decay(struct hz4_cache *c)
 {
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		struct hz4_stack *s = &c->stack[cls];
 		struct hz4_tier *t = &c->tier[cls];
-		size_t held = (size_t)(hz4_peek(&s->top) - s->base);
+		size_t held = (size_t)(hz4_peek(&s->top) - hz4_peek(&s->base));
 		uint32_t limit = t->limit / 2;
 
 		if (t->events == 0 && t->limit > 0) {
@@ -177,7 +192,7 @@ decay(struct hz4_cache *c)
 			c->budget += (t->limit - limit) *
 				     (size_t)hz4_classes[cls].size;
 			t->limit = (uint16_t)limit;
-			s->high = s->base + limit;
+			s->high = hz4_peek(&s->base) + limit;
 		}
 		t->events = 0;
 	}
@@ -190,10 +205,6 @@ note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 
 	if (t->events < UINT16_MAX)
 		t->events++;
-	if (++c->misses >= HZ4_CACHE_DECAY_MISSES) {
-		c->misses = 0;
-		decay(c);
-	}
 	earn(c, cls);
 	grow(c, cls, turn);
 }
@@ -226,7 +237,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
 	add_net(&c->tier[cls], n);
 	/* The lowest address is popped first. */
-	top = s->base;
+	top = hz4_peek(&s->top);
 	for (i = n - 1; i > 0; i--)
 		*top++ = run[i];
 	hz4_poke(&s->top, top);
@@ -239,7 +250,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	struct hz4_stack *s = &c->stack[cls];
 	unsigned path;
 
-	if (hz4_unlikely(hz4_peek(&s->top) > s->base &&
+	if (hz4_unlikely(hz4_peek(&s->top) > hz4_peek(&s->base) &&
 			 hz4_peek(&s->top)[-1] == object))
 		hz4_fatal("free(): double free: ptr %p, size %u", object,
 			  (unsigned)hz4_classes[cls].size);
@@ -270,6 +281,8 @@ hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
 	if (n == 0)
 		return NULL;
 	hz4_poke(&s->top, top);
+	/* A fork's child may lose these, but not see them twice. */
+	atomic_signal_fence(memory_order_release);
 	hz4_poke(&l->count, n - 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
@@ -303,7 +316,7 @@ hz4_cache_flush(struct hz4_cache *c)
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		flush_l0(c, cls);
 		held = (size_t)(hz4_peek(&c->stack[cls].top) -
-				c->stack[cls].base);
+				hz4_peek(&c->stack[cls].base));
 		if (held > 0)
 			give_oldest(c, cls, held);
 	}
@@ -316,12 +329,11 @@ hz4_cache_reset(struct hz4_cache *c)
 
 	hz4_cache_flush(c);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		c->stack[cls].high = c->stack[cls].base;
+		c->stack[cls].high = hz4_peek(&c->stack[cls].base);
 		c->tier[cls].limit = 0;
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
 	}
-	c->misses = 0;
 	c->polls = 0;
 	c->missed = 0;
 	c->granted = c->budget = budget_start(c);
@@ -332,6 +344,7 @@ hz4_cache_nudge(struct hz4_cache *c)
 {
 	unsigned cls;
 
+	atomic_store(&c->nudged, true);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		hz4_poke(&c->stack[cls].low, HZ4_NUDGED);
 }
@@ -341,15 +354,33 @@ hz4_cache_settle(struct hz4_cache *c)
 {
 	unsigned cls;
 
+	c->polls = 0;
+	atomic_store(&c->nudged, false);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		hz4_poke(&c->stack[cls].low, c->stack[cls].base);
+		hz4_poke(&c->stack[cls].low, hz4_peek(&c->stack[cls].base));
+	/* A nudge that came in between: as in set_low. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&c->nudged))
+		hz4_cache_nudge(c);
+}
+
+bool
+hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	bool found;
+
+	hz4_poke(&s->low, hz4_peek(&s->base));
+	found = hz4_cache_pop(c, cls, object);
+	set_low(c, s);
+	return found;
 }
 
 size_t
 hz4_cache_count(struct hz4_cache *c, unsigned cls)
 {
 	void **top = hz4_peek(&c->stack[cls].top);
-	size_t n = (size_t)(top - c->stack[cls].base);
+	size_t n = (size_t)(top - hz4_peek(&c->stack[cls].base));
 
 	/* The owner may just be moving the stack to another array. */
 	n = hz4_min(n, HZ4_CACHE_MAX_OBJECTS);

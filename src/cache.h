@@ -14,9 +14,9 @@
  *
  * `low` is what malloc compares top with.  It equals base, unless somebody
  * has nudged the thread: then it lies above every address, and the next
- * malloc of the class takes the slow path, where the thread looks at the
- * clock and gives back what lies idle.  So memory returns without a
- * background thread and without a test on the fast path.
+ * malloc of each class takes the slow path, where the thread looks at the
+ * clock and gives back what lies idle (heap.c).  So memory returns without
+ * a background thread and without a test on the fast path.
  *
  * Layer 3.
  */
@@ -32,7 +32,8 @@ struct hz4_stack {
 	/* base, or HZ4_NUDGED. [atomic] relaxed: a hint */
 	void **_Atomic low;
 	void **high; /* [owner] */
-	void **base; /* [owner] */
+	/* [owner] writes; [atomic] relaxed: others read it for figures */
+	void **_Atomic base;
 };
 
 #define HZ4_NUDGED ((void **)UINTPTR_MAX)
@@ -62,11 +63,18 @@ struct hz4_cache {
 	 * may be half changed.  [owner] writes; [atomic] relaxed
 	 */
 	_Atomic bool busy;
+	/*
+	 * Somebody has nudged.  Set before `low` of all classes; the owner
+	 * clears it before it settles them.  [atomic] seq_cst
+	 */
+	_Atomic bool nudged;
 	bool first;	  /* of the first thread: starts with more [const] */
-	uint32_t misses;  /* since the last decay [owner] */
+	uint32_t visits;  /* slow paths so far [owner] */
 	uint32_t polls;	  /* looks at the clock since the nudge [owner] */
-	uint32_t flushed; /* hz4_purge_generation() of the last flush */
+	uint32_t flushed; /* hz4_purge_flushes() at the last flush [owner] */
+	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */
 	uint32_t missed;  /* bytes since the budget grew [owner] */
+	uint64_t oldest;  /* oldest free pages at the first poll [owner] */
 	size_t granted;	  /* bytes of budget earned so far [owner] */
 	size_t budget;	  /* of these, bytes not given to a class [owner] */
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
@@ -107,6 +115,8 @@ hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 	if (hz4_unlikely(top == s->high) || hz4_unlikely(top[-1] == object))
 		return false;
 	*top = object;
+	/* A fork's child must not see the count without the object. */
+	atomic_signal_fence(memory_order_release);
 	hz4_poke(&s->top, top + 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_hit, 1);
 	return true;
@@ -132,20 +142,26 @@ void *hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls);
 /* Give everything back to the spans; limits stay. */
 void hz4_cache_flush(struct hz4_cache *c);
 
+/* Classes that had no miss since the last time keep half of what they had. */
+void hz4_cache_decay(struct hz4_cache *c);
+
 /* Flush and forget what was learned, for the cache's next thread. */
 void hz4_cache_reset(struct hz4_cache *c);
 
 /* Nudge: see above.  May be called by any thread. */
 void hz4_cache_nudge(struct hz4_cache *c);
 
-/* Undo the nudge, for one class or all.  Owner only. */
+/* Undo the nudge for all classes.  Owner only. */
 void hz4_cache_settle(struct hz4_cache *c);
 
 HZ4_FAST bool
-hz4_cache_nudged(struct hz4_cache *c, unsigned cls)
+hz4_cache_nudged(struct hz4_cache *c)
 {
-	return hz4_peek(&c->stack[cls].low) != c->stack[cls].base;
+	return hz4_peek(&c->nudged);
 }
+
+/* Take one object whether nudged or not.  Owner only. */
+bool hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object);
 
 /* Objects in L0 and L1; a hint when another thread asks. */
 size_t hz4_cache_count(struct hz4_cache *c, unsigned cls);

@@ -8,72 +8,106 @@
 #include "live.h"
 #include "log.h"
 #include "os.h"
+#include "pageheap.h"
 #include "purge.h"
 #include "transfer.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* Purge what is due and see that the other threads come by. */
+static void
+flush(struct hz4_cache *c)
+{
+	c->flushed = hz4_purge_flushes();
+	hz4_cache_flush(c);
+}
+
+/*
+ * Purge, and empty the caches first: what they hold of mostly free spans
+ * keeps whole pages.  The other threads are to do the same.
+ */
+static void
+purge(struct hz4_cache *c, uint64_t now)
+{
+	hz4_purge_ask_flush();
+	flush(c);
+	hz4_purge_run(now);
+	if (hz4_purge_arm(now))
+		hz4_thread_nudge_all();
+}
+
+/* What every slow path sees to: pages that wait, caches that lie idle. */
 static void
 upkeep(struct hz4_cache *c)
 {
 	uint64_t now;
 
-	hz4_live_tick();
-	if (!hz4_purge_pending())
+	if (++c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
 		return;
 	now = hz4_os_now();
-	if (hz4_purge_due(now)) {
-		hz4_cache_flush(c);
-		hz4_purge_run(now);
-	}
-	if (hz4_purge_pending() && hz4_purge_arm(now))
+	if (hz4_purge_due(now))
+		purge(c, now);
+	if (hz4_purge_decay_arm(now))
 		hz4_thread_nudge_all();
+	if (!hz4_purge_pending() || hz4_cache_nudged(c))
+		return;
+	if (hz4_purge_arm(now))
+		hz4_thread_nudge_all();
+	else
+		hz4_cache_nudge(c);
 }
 
 /*
- * A nudged thread's malloc: what lies idle in its caches goes back when
- * the pages that wait are due.  Until then every malloc comes by here.
+ * Whether a nudged thread has to look at the clock again with its next
+ * malloc: pages wait, and nobody uses them.
  */
-static void *
-answer_nudge(struct hz4_cache *c, unsigned cls)
+static bool
+keep_polling(struct hz4_cache *c)
 {
-	struct hz4_stack *s = &c->stack[cls];
-	uint64_t now = hz4_os_now();
-	void *p = NULL;
+	uint64_t oldest = hz4_pageheap_oldest();
 
-	hz4_live_tick();
-	if (hz4_purge_due(now) || (++c->polls >= HZ4_PURGE_POLLS &&
-				   hz4_purge_due_polled(now))) {
-		hz4_cache_flush(c);
-		hz4_purge_run(now);
-		c->polls = 0;
+	if (!hz4_purge_pending())
+		return false;
+	if (c->polls++ == 0)
+		c->oldest = oldest;
+	return c->polls < HZ4_PURGE_POLLS || oldest == c->oldest;
+}
+
+/*
+ * A nudged thread's malloc: do what was asked for, give back what lies idle
+ * when the pages that wait are due.
+ */
+static void
+answer_nudge(struct hz4_cache *c)
+{
+	uint64_t now = hz4_os_now();
+
+	if (c->flushed != hz4_purge_flushes())
+		flush(c);
+	if (c->decayed != hz4_purge_decays()) {
+		c->decayed = hz4_purge_decays();
+		hz4_cache_decay(c);
 	}
-	if (!hz4_purge_pending()) {
+	if (hz4_purge_due(now) ||
+	    (c->polls >= HZ4_PURGE_POLLS && hz4_purge_due_polled(now)))
+		purge(c, now);
+	if (!keep_polling(c))
 		hz4_cache_settle(c);
-		c->polls = 0;
-		hz4_cache_pop(c, cls, &p);
-		return p;
-	}
-	hz4_poke(&s->low, s->base);
-	hz4_cache_pop(c, cls, &p);
-	hz4_poke(&s->low, HZ4_NUDGED);
-	return p;
 }
 
 static void *
 take_cached(struct hz4_cache *c, unsigned cls)
 {
-	void *p = NULL;
+	void *p;
 
-	if (hz4_unlikely(hz4_cache_nudged(c, cls)))
-		p = answer_nudge(c, cls);
+	if (hz4_unlikely(hz4_cache_nudged(c)))
+		answer_nudge(c);
 	else
 		upkeep(c);
-	if (p == NULL)
-		p = hz4_cache_refill(c, cls);
-	return p;
+	/* There may be one after all: hidden by the nudge. */
+	if (hz4_cache_pop_nudged(c, cls, &p))
+		return p;
+	return hz4_cache_refill(c, cls);
 }
 
 static void *
@@ -86,6 +120,7 @@ take_large(size_t size, size_t align, bool zero)
 	return p;
 }
 
+/* Without a cache: from the spans, one at a time. */
 static void *
 take_bare(unsigned cls)
 {
@@ -134,7 +169,7 @@ take_exhausted(size_t size, struct hz4_cache *c)
 	void *p;
 
 	if (c != NULL)
-		hz4_cache_flush(c);
+		flush(c);
 	hz4_purge_exhausted();
 	p = take(size, c);
 	if (p == NULL && size <= HZ4_CLASS_MAX)
@@ -219,6 +254,26 @@ hz4_heap_free_slow(void *p)
 	errno = saved;
 }
 
+/* Above the classes fresh pages are known to be zero. */
+static void *
+calloc_large(size_t bytes)
+{
+	struct hz4_cache *c = hz4_thread_cache();
+	void *p;
+
+	set_busy(c, true);
+	if (c != NULL)
+		upkeep(c);
+	p = take_large(bytes, HZ4_ALIGN, true);
+	if (p == NULL) {
+		p = take_exhausted(bytes, c);
+		if (p != NULL)
+			memset(p, 0, bytes);
+	}
+	set_busy(c, false);
+	return p;
+}
+
 void *
 hz4_heap_calloc(size_t n, size_t size)
 {
@@ -228,18 +283,12 @@ hz4_heap_calloc(size_t n, size_t size)
 	if (hz4_unlikely(__builtin_mul_overflow(n, size, &bytes) ||
 			 bytes > PTRDIFF_MAX))
 		return refuse();
-	if (bytes <= HZ4_CLASS_MAX) {
-		p = hz4_heap_malloc(bytes);
-		return p == NULL ? NULL : memset(p, 0, bytes);
+	if (bytes > HZ4_CLASS_MAX) {
+		hz4_thread_start();
+		return calloc_large(bytes);
 	}
-	hz4_thread_start();
-	p = take_large(bytes, HZ4_ALIGN, true);
-	if (p == NULL) {
-		p = take_exhausted(bytes, hz4_thread_cache());
-		if (p != NULL)
-			memset(p, 0, bytes);
-	}
-	return p;
+	p = hz4_heap_malloc(bytes);
+	return p == NULL ? NULL : memset(p, 0, bytes);
 }
 
 /* The class of a live object; aborts when p is none. */
@@ -291,17 +340,18 @@ hz4_heap_realloc(void *p, size_t size)
 	if (hz4_unlikely(size > PTRDIFF_MAX))
 		return refuse();
 	old = usable(p, cls, "realloc()");
-	/* Shrinking by less than half is not worth a copy. */
-	if (size <= old && size >= old / 2) {
-		hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
-		return p;
-	}
-	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX) {
+	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX &&
+	    (size > old || size + HZ4_PAGE <= old)) {
 		to = hz4_large_resize(p, size);
 		if (to != NULL) {
 			hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
 			return to;
 		}
+	}
+	/* Shrinking by less than half is not worth a copy. */
+	if (size <= old && size >= old / 2) {
+		hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
+		return p;
 	}
 	return copy_to(p, old, size);
 }
@@ -347,8 +397,10 @@ hz4_heap_trim(void)
 	size_t bytes;
 
 	set_busy(c, true);
+	hz4_purge_ask_flush();
 	if (c != NULL)
-		hz4_cache_flush(c);
+		flush(c);
+	hz4_thread_flush_ended();
 	bytes = hz4_purge_all();
 	hz4_thread_nudge_all();
 	set_busy(c, false);

@@ -9,6 +9,7 @@
 #include "live.h"
 #include "log.h"
 #include "option.h"
+#include "os.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -41,7 +41,8 @@ take_mapping(struct hz4_large *l, size_t size, size_t align)
 	void *p;
 
 	l->mapping = true;
-	l->bytes = hz4_round_up(size, hz4_os_page);
+	/* Whole pages, so that a refused munmap loses nothing. */
+	l->bytes = hz4_round_up(size, HZ4_PAGE);
 	p = hz4_os_map(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
 	if (p == NULL)
 		return false;
@@ -111,9 +112,10 @@ find(const void *p, const char *call)
 static void
 release(uintptr_t start, size_t n, bool mapping)
 {
-	if (mapping && hz4_os_unmap((void *)start, n))
-		return;
-	hz4_pageheap_free(start, n / HZ4_PAGE);
+	if (!mapping)
+		hz4_pageheap_free(start, n / HZ4_PAGE);
+	else if (!hz4_os_unmap((void *)start, n))
+		hz4_pageheap_donate(start, n / HZ4_PAGE);
 }
 
 void
@@ -144,31 +146,44 @@ resize_run(struct hz4_large *l, size_t size)
 		return n < HZ4_HUGE_MIN &&
 		       hz4_pageheap_extend(l->start + l->bytes,
 					   (n - l->bytes) / HZ4_PAGE);
-	if (n < l->bytes)
-		hz4_pageheap_free(l->start + n, (l->bytes - n) / HZ4_PAGE);
-	return true;
+	return n == l->bytes ||
+	       hz4_pageheap_cut(l->start + n, (l->bytes - n) / HZ4_PAGE);
 }
 
 static void *
-resize_mapping(struct hz4_large *l, size_t size)
+move_mapping(struct hz4_large *l, size_t n)
 {
-	size_t n = hz4_round_up(size, hz4_os_page);
 	uintptr_t old = l->start;
 	void *p;
 
-	if (hz4_os_resize((void *)old, l->bytes, n))
-		return hz4_pageheap_admit(old, n) ? (void *)old : NULL;
-	if (n < l->bytes)
-		return NULL;
-	p = hz4_os_move((void *)old, l->bytes, n, HZ4_REGION_ALIGN);
-	if (p == NULL)
-		return NULL;
+	/*
+	 * The entry goes first: once the pages have moved, their place may
+	 * be another thread's.
+	 */
 	hz4_pagemap_set(old, 1, HZ4_CLS_NONE, NULL);
+	p = hz4_os_move((void *)old, l->bytes, n, HZ4_REGION_ALIGN);
+	if (p == NULL) {
+		hz4_pagemap_set(old, 1, HZ4_CLS_RUN, l);
+		return NULL;
+	}
 	if (!hz4_pageheap_admit((uintptr_t)p, n))
 		hz4_fatal("realloc(): no memory for the page map");
 	l->start = (uintptr_t)p;
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
 	return p;
+}
+
+static void *
+resize_mapping(struct hz4_large *l, size_t size)
+{
+	size_t n = hz4_round_up(size, HZ4_PAGE);
+	void *p = (void *)l->start;
+
+	if (!hz4_pageheap_admit(l->start, n))
+		return NULL;
+	if (hz4_os_resize(p, l->bytes, n))
+		return p;
+	return n < l->bytes ? NULL : move_mapping(l, n);
 }
 
 void *
@@ -182,14 +197,12 @@ hz4_large_resize(void *p, size_t size)
 		if (size < HZ4_HUGE_MIN)
 			return NULL;
 		to = resize_mapping(l, size);
-		size = hz4_round_up(size, hz4_os_page);
 	} else {
 		to = resize_run(l, size) ? p : NULL;
-		size = hz4_round_up(size, HZ4_PAGE);
 	}
 	if (to == NULL)
 		return NULL;
-	l->bytes = size;
+	l->bytes = hz4_round_up(size, HZ4_PAGE);
 	account(&was, (size_t)-1);
 	account(l, 1);
 	return to;

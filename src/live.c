@@ -248,6 +248,8 @@ open_file(void)
 
 	live.wants_file = false;
 	if (live.draft == NULL) {
+		/* The sizes of classes are part of the text's length. */
+		hz4_info_snapshot(live.snapshot);
 		live.text_bytes = hz4_info_render(NULL, 0, HZ4_TEXT_FIXED,
 						  live.snapshot);
 		live.draft = hz4_meta_alloc(live.text_bytes + 1);

@@ -19,7 +19,20 @@
 #define relax() atomic_signal_fence(memory_order_seq_cst)
 #endif
 
+HZ4_TLS uint32_t hz4_tls_mark;
 HZ4_TLS uint32_t hz4_tls_held;
+
+/* Marks given so far. [atomic] relaxed: only uniqueness counts. */
+static _Atomic uint32_t marks;
+
+HZ4_SLOW uint32_t
+hz4_lock_mark_slow(void)
+{
+	while (hz4_tls_mark == 0)
+		hz4_tls_mark = atomic_fetch_add_explicit(
+				       &marks, 2, memory_order_relaxed) + 2;
+	return hz4_tls_mark;
+}
 
 static void
 futex(_Atomic uint32_t *word, int op, uint32_t value)

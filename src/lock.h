@@ -35,16 +35,20 @@ struct hz4_lock {
 
 #define HZ4_LOCK_INIT(r) { 0, (r) }
 
-/*
- * The ranks this thread holds, one bit each (kept in debug builds only);
- * its address is the thread's mark in every build.
- */
+/* This thread's mark in the locks it owns: even, 0 = none given yet. */
+extern HZ4_TLS uint32_t hz4_tls_mark;
+
+/* The ranks this thread holds, one bit each; kept in debug builds only. */
 extern HZ4_TLS uint32_t hz4_tls_held;
 
-HZ4_FAST uint32_t
+uint32_t hz4_lock_mark_slow(void);
+
+static inline uint32_t
 hz4_lock_self(void)
 {
-	return (uint32_t)((uintptr_t)&hz4_tls_held >> 2 << 1) | 2;
+	if (hz4_likely(hz4_tls_mark != 0))
+		return hz4_tls_mark;
+	return hz4_lock_mark_slow();
 }
 
 void hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self);

@@ -251,7 +251,11 @@ malloc_stats(void)
  * glibc's names for the same functions.  Programs that wrap malloc call
  * them; were they glibc's own, two heaps would mix.
  */
+#if __has_attribute(copy)
 #define TWIN(name) HZ4_EXPORT __attribute__((alias(#name), copy(name)))
+#else
+#define TWIN(name) HZ4_EXPORT __attribute__((alias(#name)))
+#endif
 
 void *__libc_malloc(size_t size) TWIN(malloc);
 void __libc_free(void *p) TWIN(free);

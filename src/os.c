@@ -6,6 +6,9 @@
 #include "tune.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -173,11 +176,11 @@ hz4_os_move(void *p, size_t size, size_t new_size, size_t align)
 
 	if (to == NULL)
 		return NULL;
-	if (remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == NULL) {
-		unmap(to, new_size);
-		return NULL;
-	}
-	return to;
+	/*
+	 * After a failure the place may be free again, and another thread's
+	 * by now: it is not ours to unmap.
+	 */
+	return remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
 static bool
@@ -202,9 +205,9 @@ hz4_os_purge(void *p, size_t size, bool lazy)
 }
 
 void
-hz4_os_advise_huge(void *p, size_t size)
+hz4_os_advise_huge(void *p, size_t size, bool huge)
 {
-	advise(p, size, MADV_HUGEPAGE);
+	advise(p, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 uint64_t
@@ -217,13 +220,77 @@ hz4_os_now(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+/* [atomic] relaxed: written once, while the program is being started. */
+static _Atomic uint64_t memory_limit;
+
 size_t
 hz4_os_memory(void)
 {
+	uint64_t memory = hz4_peek(&memory_limit);
 	struct sysinfo info;
 	int saved = errno;
-	long r = syscall(SYS_sysinfo, &info);
 
+	if (memory == 0) {
+		if (syscall(SYS_sysinfo, &info) != 0)
+			memory = SIZE_MAX;
+		else
+			memory = (uint64_t)info.totalram * info.mem_unit;
+		errno = saved;
+		hz4_poke(&memory_limit, memory);
+	}
+	return memory > SIZE_MAX ? SIZE_MAX : (size_t)memory;
+}
+
+/* The start of a file, as a string.  False when it cannot be read. */
+static bool
+read_file(const char *path, char *text, size_t size)
+{
+	long fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	long n;
+
+	if (fd < 0)
+		return false;
+	n = syscall(SYS_read, (int)fd, text, size - 1);
+	syscall(SYS_close, (int)fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+/* The limit of control group `group` (version 2), 0 when there is none. */
+static uint64_t
+group_limit(const char *group)
+{
+	char path[512], text[32];
+	uint64_t limit = 0;
+	int n, i;
+
+	n = snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+	if (n < 0 || (size_t)n >= sizeof path ||
+	    !read_file(path, text, sizeof text))
+		return 0;
+	for (i = 0; text[i] >= '0' && text[i] <= '9'; i++)
+		limit = limit * 10 + (uint64_t)(text[i] - '0');
+	return limit;
+}
+
+void
+hz4_os_read_limit(void)
+{
+	char text[512], *group, *end;
+	uint64_t memory = hz4_os_memory(), limit;
+	int saved = errno;
+
+	/* In a container the group is the root of what can be seen. */
+	limit = group_limit("");
+	if (limit == 0 && read_file("/proc/self/cgroup", text, sizeof text)) {
+		group = strstr(text, "0::/");
+		end = group ? strchr(group, '\n') : NULL;
+		if (end != NULL) {
+			*end = '\0';
+			limit = group_limit(group + 3);
+		}
+	}
+	if (limit != 0 && limit < memory)
+		hz4_poke(&memory_limit, limit);
 	errno = saved;
-	return r == 0 ? (size_t)info.totalram * info.mem_unit : 0;
 }

@@ -59,14 +59,19 @@ void *hz4_os_move(void *p, size_t size, size_t new_size, size_t align);
  */
 bool hz4_os_purge(void *p, size_t size, bool lazy);
 
-/* Advise huge pages for a range; a refusal does not matter. */
-void hz4_os_advise_huge(void *p, size_t size);
+/* Advise for or against huge pages; a refusal does not matter. */
+void hz4_os_advise_huge(void *p, size_t size, bool huge);
 
 /* Milliseconds of a clock that never goes back; cheap and coarse. */
 uint64_t hz4_os_now(void);
 
-/* Bytes of memory of this machine, 0 when unknown. */
+/*
+ * Bytes of memory that this process may use at most: the machine's, or the
+ * control group's limit once hz4_os_read_limit has been called (it opens
+ * files, so only while the program is being started).
+ */
 size_t hz4_os_memory(void);
+void hz4_os_read_limit(void);
 
 /*
  * Debug builds: let the n-th and every later call from now on that may

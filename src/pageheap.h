@@ -22,8 +22,20 @@ struct hz4_pageheap_figures {
  */
 uintptr_t hz4_pageheap_alloc(size_t pages, size_t align);
 
-/* Give pages back; all of them count as dirty. */
+/* Give a whole run back; all of it counts as dirty.  Cannot fail. */
 void hz4_pageheap_free(uintptr_t start, size_t pages);
+
+/*
+ * Give back a part of a run that goes on without it.  False without memory
+ * for the book-keeping: then nothing has changed.
+ */
+bool hz4_pageheap_cut(uintptr_t start, size_t pages);
+
+/*
+ * Take over pages of a mapping that the system would not take back.  False
+ * without memory: they are lost.
+ */
+bool hz4_pageheap_donate(uintptr_t start, size_t pages);
 
 /*
  * Take the `more` pages right behind `end` if they are free.  For growing

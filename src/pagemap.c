@@ -64,7 +64,8 @@ hz4_pagemap_mark(uintptr_t start, size_t pages, uint8_t set, uint8_t clear)
 			leaf = hz4_pagemap_leaf(a);
 			i = hz4_pagemap_leaf_index(a);
 		}
-		leaf->flags[i] = (uint8_t)((leaf->flags[i] | set) & ~clear);
+		hz4_poke(&leaf->flags[i],
+			 (uint8_t)((hz4_peek(&leaf->flags[i]) | set) & ~clear));
 	}
 }
 

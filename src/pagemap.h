@@ -35,13 +35,20 @@ enum hz4_page_flag {
 	HZ4_PAGE_DIRTY = 1,
 	/* First or last page of a free run: the owner is its hz4_run. */
 	HZ4_PAGE_FREE = 2,
+	/* A purge was refused since the page was used. */
+	HZ4_PAGE_TRIED = 4,
+	/* In a region for which huge pages are advised. */
+	HZ4_PAGE_HUGE = 8,
 };
 
 struct hz4_leaf {
 	/* [atomic] relaxed, see above */
 	_Atomic uint8_t cls[HZ4_LEAF_PAGES];
-	/* enum hz4_page_flag [lock: pages, or the owner of a used page] */
-	uint8_t flags[HZ4_LEAF_PAGES];
+	/*
+	 * enum hz4_page_flag.  Written under the page heap's lock, or by
+	 * who has the page; a neighbour may look. [atomic] relaxed
+	 */
+	_Atomic uint8_t flags[HZ4_LEAF_PAGES];
 	/* struct hz4_span, hz4_large or hz4_run. [atomic] relaxed */
 	void *_Atomic owner[HZ4_LEAF_PAGES];
 };
@@ -123,11 +130,11 @@ hz4_pagemap_owner(uintptr_t address)
 			->owner[hz4_pagemap_leaf_index(address)]);
 }
 
-HZ4_FAST uint8_t *
+HZ4_FAST uint8_t
 hz4_pagemap_flags(uintptr_t address)
 {
-	return &hz4_pagemap_leaf(address)
-			->flags[hz4_pagemap_leaf_index(address)];
+	return hz4_peek(&hz4_pagemap_leaf(address)
+			->flags[hz4_pagemap_leaf_index(address)]);
 }
 
 /* True when the leaf of an address exists (its pages may still be foreign). */

@@ -9,8 +9,11 @@
 #include "transfer.h"
 #include "tune.h"
 
-/* When the threads were nudged last, ms. [atomic] relaxed: a rate limit */
-static _Atomic uint64_t armed_at;
+/* When the threads were nudged last, ms. [atomic] relaxed: rate limits */
+static _Atomic uint64_t nudged_at, decayed_at;
+
+/* [atomic] relaxed: compared only for being another one. */
+static _Atomic uint32_t flushes, decays;
 
 static uint64_t
 delay(void)
@@ -52,16 +55,49 @@ hz4_purge_due_polled(uint64_t now)
 	       older_than(now, hz4_min(delay(), HZ4_PURGE_POLLED_AGE));
 }
 
+/* True for one caller when `at` lies `age` ms back. */
+static bool
+claim(_Atomic uint64_t *at, uint64_t now, uint64_t age)
+{
+	uint64_t last = hz4_peek(at);
+
+	return now >= last + age &&
+	       atomic_compare_exchange_strong_explicit(at, &last, now,
+						       memory_order_relaxed,
+						       memory_order_relaxed);
+}
+
 bool
 hz4_purge_arm(uint64_t now)
 {
-	uint64_t last = hz4_peek(&armed_at);
+	return claim(&nudged_at, now, HZ4_PURGE_NUDGES);
+}
 
-	if (last != 0 && now < last + delay())
+bool
+hz4_purge_decay_arm(uint64_t now)
+{
+	if (!claim(&decayed_at, now, HZ4_CACHE_DECAY))
 		return false;
-	return atomic_compare_exchange_strong_explicit(
-		&armed_at, &last, now, memory_order_relaxed,
-		memory_order_relaxed);
+	atomic_fetch_add_explicit(&decays, 1, memory_order_relaxed);
+	return true;
+}
+
+uint32_t
+hz4_purge_flushes(void)
+{
+	return hz4_peek(&flushes);
+}
+
+uint32_t
+hz4_purge_decays(void)
+{
+	return hz4_peek(&decays);
+}
+
+void
+hz4_purge_ask_flush(void)
+{
+	atomic_fetch_add_explicit(&flushes, 1, memory_order_relaxed);
 }
 
 void

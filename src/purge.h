@@ -6,7 +6,7 @@
  * made (the fast paths know no clock), all threads are nudged when pages
  * begin to wait: cache.h.
  *
- * Layer 3.
+ * Layer 3.  Decides; heap.c acts.
  */
 #ifndef HZ4_PURGE_H
 #define HZ4_PURGE_H
@@ -24,9 +24,26 @@ bool hz4_purge_due_polled(uint64_t now);
 
 /*
  * True for the one caller that has to nudge all threads: pages are pending
- * and nobody has nudged within the delay.
+ * and that has not been done for HZ4_PURGE_NUDGES ms.  Who is refused nudges
+ * itself, so that nothing is forgotten.
  */
 bool hz4_purge_arm(uint64_t now);
+
+/*
+ * True for the one caller that has to nudge all threads because idle
+ * classes are due to decay.
+ */
+bool hz4_purge_decay_arm(uint64_t now);
+
+/*
+ * How often all threads were asked to flush their caches, and to let idle
+ * classes decay.  A thread whose own number differs has yet to do so.
+ */
+uint32_t hz4_purge_flushes(void);
+uint32_t hz4_purge_decays(void);
+
+/* Ask for a flush; the caller nudges. */
+void hz4_purge_ask_flush(void);
 
 /* Purge what is due at `now`, a bounded piece of it. */
 void hz4_purge_run(uint64_t now);

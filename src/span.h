@@ -41,19 +41,19 @@ struct hz4_span {
 /* A large object: whole pages of the page heap, or a mapping of its own. */
 struct hz4_large {
 	uintptr_t start; /* [owner] */
-	size_t bytes;	 /* usable [owner] */
+	size_t bytes;	 /* usable, whole pages [owner] */
 	bool mapping;	 /* of its own [const] */
 };
 
 /* A run of free pages in the page heap.  All fields [lock: pages]. */
 struct hz4_run {
-	struct hz4_list link; /* in a bin */
+	struct hz4_list link; /* in a bin, or among the spares */
 	struct hz4_list age;  /* in the list of dirty runs, oldest first */
 	uintptr_t start;
-	size_t pages;
-	size_t dirty;	  /* pages that are resident for all we know */
-	uint64_t stamp;	  /* when most of the dirty pages came, ms */
-	uint32_t epoch;	  /* of the page heap: older runs are lost */
+	uint64_t stamp; /* when most of the dirty pages came, ms */
+	uint32_t pages;
+	uint32_t dirty; /* pages that a purge would bring back */
+	uint32_t epoch; /* of the page heap: older runs are lost */
 };
 
 #endif

@@ -45,13 +45,11 @@ hz4_stat_add(uint64_t *stats, const struct hz4_counts *counts)
 const char *
 hz4_stat_name(unsigned which)
 {
-	return HZ4_MID_STATS_B1 && which < HZ4_STAT_END ? rows[which].name :
-							  NULL;
+	return which < HZ4_STAT_END ? rows[which].name : NULL;
 }
 
 const char *
 hz4_stat_text(unsigned which)
 {
-	return HZ4_MID_STATS_B1 && which < HZ4_STAT_END ? rows[which].text :
-							  NULL;
+	return which < HZ4_STAT_END ? rows[which].text : NULL;
 }

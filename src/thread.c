@@ -27,6 +27,8 @@
 struct hz4_thread {
 	struct hz4_cache cache;
 	struct hz4_list link; /* [lock: threads] */
+	/* Ended with its caches full: its thread is gone. [lock: threads] */
+	bool adopted;
 };
 
 enum thread_state { FRESH, STARTING, LIVE, ENDED };
@@ -45,13 +47,15 @@ static struct {
 	.ended = { &threads.ended, &threads.ended },
 };
 
+enum key_state { KEY_NONE, KEY_MADE, KEY_FAILED };
+
 static struct {
 	struct hz4_lock lock;
 	/* Acquire and release: tables and options are ready. [atomic] */
 	_Atomic bool ready;
-	bool registered; /* [lock] */
-	bool have_key;	 /* [const] after registering */
-	pthread_key_t key;
+	/* Acquire and release: `key`, or that there is none. [atomic] */
+	_Atomic int key_state;
+	pthread_key_t key; /* [const] once made */
 } process = { .lock = HZ4_LOCK_INIT(HZ4_RANK_INIT) };
 
 /* [atomic] relaxed: figures only. */
@@ -126,6 +130,7 @@ make_thread(void)
 		t = of_link(threads.ended.next);
 		hz4_list_remove(&t->link);
 		hz4_list_push(&threads.live, &t->link);
+		t->adopted = false;
 	}
 	first = !threads.first_made;
 	threads.first_made = true;
@@ -170,8 +175,10 @@ adopt(struct hz4_list *l)
 
 	hz4_list_remove(l);
 	/* A cache in the middle of a change is left alone for ever. */
-	if (!hz4_peek(&t->cache.busy))
+	if (!hz4_peek(&t->cache.busy)) {
+		t->adopted = true;
 		hz4_list_push(&threads.ended, l);
+	}
 }
 
 static void
@@ -199,21 +206,33 @@ fork_child(void)
 	hz4_meta_fork_child();
 }
 
-/* Both calls may allocate; the caller's cache is in place by now. */
-static void
-register_handlers(void)
+/*
+ * Once a process.  To register may allocate: the caller's cache is in place
+ * by now.  False when there will be no call at a thread's end.
+ */
+static bool
+have_key(void)
 {
-	bool mine;
+	int state = atomic_load_explicit(&process.key_state,
+					 memory_order_acquire);
+	bool made = false;
 
-	hz4_lock_acquire(&process.lock);
-	mine = !process.registered;
-	process.registered = true;
-	hz4_lock_release(&process.lock);
-	if (!mine)
-		return;
-	process.have_key = pthread_key_create(&process.key, end_thread) == 0;
-	if (pthread_atfork(NULL, NULL, fork_child) != 0)
+	if (hz4_unlikely(state == KEY_NONE)) {
+		hz4_lock_acquire(&process.lock);
+		state = hz4_peek(&process.key_state);
+		if (state == KEY_NONE) {
+			made = true;
+			state = pthread_key_create(&process.key, end_thread) ?
+					KEY_FAILED :
+					KEY_MADE;
+			atomic_store_explicit(&process.key_state, state,
+					      memory_order_release);
+		}
+		hz4_lock_release(&process.lock);
+	}
+	if (made && pthread_atfork(NULL, NULL, fork_child) != 0)
 		hz4_log("no memory to register the fork handler");
+	return state == KEY_MADE;
 }
 
 struct hz4_cache *
@@ -221,7 +240,7 @@ hz4_thread_cache(void)
 {
 	struct hz4_thread *t;
 
-	if (hz4_tls_cache != &hz4_empty_cache)
+	if (hz4_likely(hz4_tls_cache != &hz4_empty_cache))
 		return hz4_tls_cache;
 	if (tls_state != FRESH)
 		return NULL;
@@ -234,10 +253,38 @@ hz4_thread_cache(void)
 	}
 	hz4_tls_cache = &t->cache;
 	tls_state = LIVE;
-	register_handlers();
-	if (process.have_key)
-		pthread_setspecific(process.key, t);
+	/* A cache that nobody would empty in the end must not be filled. */
+	if (!have_key() || pthread_setspecific(process.key, t) != 0) {
+		end_thread(t);
+		return NULL;
+	}
 	return &t->cache;
+}
+
+void
+hz4_thread_flush_ended(void)
+{
+	struct hz4_list *l;
+	struct hz4_thread *t;
+
+	/* One at a time, as a thread of our own: no lock is held meanwhile. */
+	for (;;) {
+		hz4_lock_acquire(&threads.lock);
+		for (l = threads.ended.next; l != &threads.ended; l = l->next)
+			if (of_link(l)->adopted)
+				break;
+		t = l == &threads.ended ? NULL : of_link(l);
+		if (t != NULL)
+			hz4_list_remove(l);
+		hz4_lock_release(&threads.lock);
+		if (t == NULL)
+			return;
+		hz4_cache_reset(&t->cache);
+		t->adopted = false;
+		hz4_lock_acquire(&threads.lock);
+		hz4_list_push(&threads.ended, l);
+		hz4_lock_release(&threads.lock);
+	}
 }
 
 void

@@ -27,6 +27,9 @@ void hz4_thread_start(void);
 /* Nudge all threads (cache.h). */
 void hz4_thread_nudge_all(void);
 
+/* Give back what the caches of ended threads hold (after a fork). */
+void hz4_thread_flush_ended(void);
+
 /*
  * Call `visit` for the cache of every thread, and of every one that ended,
  * with the list locked: visit must not allocate or wait.

@@ -79,8 +79,7 @@ is_empty(const struct hz4_class *k, struct hz4_span *s)
 	uint32_t w;
 
 	for (w = 0; w < k->words; w++)
-		if (atomic_load_explicit(&s->bits[w], memory_order_acquire) !=
-		    full_word(k, w))
+		if (atomic_load(&s->bits[w]) != full_word(k, w))
 			return false;
 	return true;
 }
@@ -337,13 +336,31 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	return (before | bits) == full_word(k, w) && is_empty(k, s);
 }
 
+/*
+ * The span of a page of this class, NULL when the page is none (any more).
+ */
+static struct hz4_span *
+span_of(const void *object, unsigned cls)
+{
+	struct hz4_span *s;
+
+	if (hz4_pagemap_class(object) != cls)
+		return NULL;
+	s = hz4_pagemap_owner((uintptr_t)object);
+	return s != NULL && s->cls == cls ? s : NULL;
+}
+
 /* Which bit of which span an object is; aborts when it is none. */
 static struct hz4_span *
-locate(const struct hz4_class *k, void *object, uint32_t *slot)
+locate(unsigned cls, const struct hz4_class *k, void *object, uint32_t *slot)
 {
-	struct hz4_span *s = hz4_pagemap_owner((uintptr_t)object);
-	size_t offset = (uintptr_t)object - s->start;
+	struct hz4_span *s = span_of(object, cls);
+	size_t offset;
 
+	if (hz4_unlikely(s == NULL))
+		hz4_fatal("free(): double free: ptr %p, size %u", object,
+			  (unsigned)k->size);
+	offset = (uintptr_t)object - s->start;
 	*slot = hz4_sizeclass_slot(k, offset);
 	if (hz4_unlikely(*slot * (size_t)k->size != offset ||
 			 *slot >= k->slots))
@@ -365,7 +382,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 
 	*path = 0;
 	for (i = 0; i < n; i++) {
-		s = locate(k, objects[i], &slot);
+		s = locate(cls, k, objects[i], &slot);
 		w = slot / 64;
 		bit = (uint64_t)1 << slot % 64;
 		if (s != last || w != last_w) {
@@ -431,11 +448,16 @@ hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out)
 bool
 hz4_transfer_is_out(const void *p)
 {
-	struct hz4_span *s = hz4_pagemap_owner((uintptr_t)p);
-	const struct hz4_class *k = &hz4_classes[s->cls];
-	size_t offset = (uintptr_t)p - s->start;
-	uint32_t slot = hz4_sizeclass_slot(k, offset);
+	unsigned cls = hz4_pagemap_class(p);
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *s = span_of(p, cls);
+	size_t offset;
+	uint32_t slot;
 
+	if (s == NULL)
+		return false;
+	offset = (uintptr_t)p - s->start;
+	slot = hz4_sizeclass_slot(k, offset);
 	return slot * (size_t)k->size == offset && slot < k->slots &&
 	       !(hz4_peek(&s->bits[slot / 64]) >> slot % 64 & 1);
 }

@@ -9,6 +9,28 @@
 
 #include "base.h"
 
+/* What configure has checked; a config.h may be written by hand, too. */
+#if HZ4_MID_DUAL_TIER_L0_LIMIT < 1 || HZ4_MID_DUAL_TIER_L0_LIMIT > 16
+#error "HZ4_MID_DUAL_TIER_L0_LIMIT must be from 1 to 16"
+#endif
+#if HZ4_MID_DUAL_TIER_L0_REFILL_BATCH < 1 || \
+	HZ4_MID_DUAL_TIER_L0_REFILL_BATCH > HZ4_MID_DUAL_TIER_L0_LIMIT
+#error "HZ4_MID_DUAL_TIER_L0_REFILL_BATCH must be from 1 to the L0 limit"
+#endif
+#if HZ4_MID_ALLOC_RUN_LIMIT < 1 || HZ4_MID_ALLOC_RUN_LIMIT > 64
+#error "HZ4_MID_ALLOC_RUN_LIMIT must be from 1 to 64"
+#endif
+#if HZ4_MID_DUAL_TIER_ALLOC_BOX && !HZ4_MID_ALLOC_RUN_CACHE_BOX
+#error "HZ4_MID_DUAL_TIER_ALLOC_BOX needs HZ4_MID_ALLOC_RUN_CACHE_BOX"
+#endif
+#if (HZ4_MID_DUAL_TIER_ALLOC_BOX != 0 && HZ4_MID_DUAL_TIER_ALLOC_BOX != 1) || \
+	(HZ4_MID_ALLOC_RUN_CACHE_BOX != 0 && \
+	 HZ4_MID_ALLOC_RUN_CACHE_BOX != 1) || \
+	(HZ4_MID_STATS_B1 != 0 && HZ4_MID_STATS_B1 != 1) || \
+	(HZ4_DEBUG_BOX != 0 && HZ4_DEBUG_BOX != 1)
+#error "a box is a macro that is 0 or 1"
+#endif
+
 enum {
 	/* hz4's page: the unit of spans and of the page map (bytes, log2). */
 	HZ4_PAGE_SHIFT = 16,
@@ -54,11 +76,16 @@ enum {
 	 */
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
 	HZ4_BUDGET_START = 2 * 1024,
-	HZ4_BUDGET_DOUBLES = 384 * 1024,
+	HZ4_BUDGET_DOUBLES = 640 * 1024,
 	HZ4_BUDGET_MAX = 8 * 1024 * 1024,
 
-	/* Misses of a thread between two looks at which classes lie idle. */
-	HZ4_CACHE_DECAY_MISSES = 4096,
+	/*
+	 * A class of a thread that had no miss for so long (ms) gives half
+	 * of what it holds back.  A thread looks at the clock in every n-th
+	 * of its slow paths.
+	 */
+	HZ4_CACHE_DECAY = 1000,
+	HZ4_CLOCK_VISITS = 64,
 
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
@@ -78,12 +105,14 @@ enum {
 	/* Bytes given back in one call at most: bounds its latency. */
 	HZ4_PURGE_STEP = 64 * 1024 * 1024,
 	/*
-	 * While pages wait for their age, threads look at the clock at
-	 * every malloc.  After so many looks they need to be only this old
-	 * (ms), so that the looking ends.
+	 * While pages wait for their age, nudged threads look at the clock
+	 * at every malloc.  After so many looks they stop if the waiting
+	 * pages are in use again, else those need to be only this old (ms).
 	 */
 	HZ4_PURGE_POLLS = 4096,
 	HZ4_PURGE_POLLED_AGE = 50,
+	/* All threads are nudged at most once in this time (ms). */
+	HZ4_PURGE_NUDGES = 50,
 
 	/* Tries before a thread sleeps for a lock. */
 	HZ4_LOCK_SPINS = 100,
