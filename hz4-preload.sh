@@ -87,9 +87,9 @@ hz4p_object() {
 # Names of the flavours that are installed, for a message.
 hz4p_list_flavours() {
 	hz4p_list=$hz4p_built
-	for hz4p_dir in "$hz4p_libdir"/hz4/*/"$hz4p_soname"; do
-		[ -f "$hz4p_dir" ] || continue
-		hz4p_dir=${hz4p_dir%/*}
+	for hz4p_dir in "$hz4p_others"/*; do
+		[ -f "$hz4p_dir/$hz4p_soname" ] ||
+			[ -f "$hz4p_dir/.libs/$hz4p_soname" ] || continue
 		hz4p_list="$hz4p_list, ${hz4p_dir##*/}"
 	done
 	printf '%s\n' "$hz4p_list"
@@ -102,16 +102,19 @@ hz4p_find_library() {
 	*/*) hz4p_dir=${0%/*}/ ;;
 	*) hz4p_dir=./ ;;
 	esac
-	hz4p_suffix=/$hz4p_soname
-	[ "$hz4p_flavour" = "$hz4p_built" ] ||
-		hz4p_suffix=/hz4/$hz4p_flavour/$hz4p_soname
-
 	if [ -f "${hz4p_dir}libhz4.la" ]; then
 		# Not installed: this is the directory it was built in.
 		hz4p_dir=$(CDPATH='' cd -- "$hz4p_dir" && pwd) || exit 125
-		hz4p_file=$hz4p_dir/.libs$hz4p_suffix
+		hz4p_others=$hz4p_dir/flavours
+		[ "$hz4p_flavour" = "$hz4p_built" ] ||
+			hz4p_dir=$hz4p_others/$hz4p_flavour
+		hz4p_file=$hz4p_dir/.libs/$hz4p_soname
 		hz4p_entry=$hz4p_file
 	else
+		hz4p_others=$hz4p_libdir/hz4
+		hz4p_suffix=/$hz4p_soname
+		[ "$hz4p_flavour" = "$hz4p_built" ] ||
+			hz4p_suffix=/hz4/$hz4p_flavour/$hz4p_soname
 		hz4p_entry=$hz4p_preload_libdir$hz4p_suffix
 		case $hz4p_entry in
 		*\$*) hz4p_file=$hz4p_libdir$hz4p_suffix ;;

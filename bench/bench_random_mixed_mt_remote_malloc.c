@@ -198,6 +198,29 @@ now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
+/* The two halves of the 128 bits of a * b, one xor the other. */
+#ifdef __SIZEOF_INT128__
+static inline uint64_t
+fold_product(uint64_t a, uint64_t b)
+{
+	__extension__ typedef unsigned __int128 wide;
+	wide m = (wide)a * b;
+
+	return (uint64_t)m ^ (uint64_t)(m >> 64);
+}
+#else	/* most processors of 32 bits */
+static inline uint64_t
+fold_product(uint64_t a, uint64_t b)
+{
+	uint64_t low = (a & UINT32_MAX) * (b & UINT32_MAX);
+	uint64_t cross = (a >> 32) * (b & UINT32_MAX) + (low >> 32);
+	uint64_t other = (a & UINT32_MAX) * (b >> 32) + (cross & UINT32_MAX);
+	uint64_t high = (a >> 32) * (b >> 32) + (cross >> 32) + (other >> 32);
+
+	return (other << 32 | (low & UINT32_MAX)) ^ high;
+}
+#endif
+
 /*
  * 64 random bits: a Weyl sequence, whose only dependence from one step to
  * the next is an addition, scrambled by one multiplication to 128 bits.
@@ -205,11 +228,9 @@ now_ns(void)
 static inline uint64_t
 next_random(uint64_t *state)
 {
-	__extension__ typedef unsigned __int128 wide;
 	uint64_t s = *state += UINT64_C(0x9e3779b97f4a7c15);
-	wide m = (wide)(s ^ (s >> 31)) * (s | UINT64_C(0x8000000000000001));
 
-	return (uint64_t)m ^ (uint64_t)(m >> 64);
+	return fold_product(s ^ (s >> 31), s | UINT64_C(0x8000000000000001));
 }
 
 /* Uniform in 0..n-1 but for a bias of n / 2^32. */

@@ -30,8 +30,9 @@ need() {
 
 # prepare: configure and everything that it is made from.
 prepare() {
-	if [ ! -x configure ] || [ configure.ac -nt configure ] ||
-		[ Makefile.am -nt Makefile.in ]; then
+	if [ ! -x configure ] || [ ! -f build-aux/ltmain.sh ] ||
+		[ "$(find configure.ac m4 -newer configure)" ] ||
+		[ "$(find Makefile.am -newer Makefile.in)" ]; then
 		./bootstrap
 	fi
 }
@@ -41,6 +42,6 @@ build() {
 	build_dir=$1
 	shift
 	mkdir -p "$build_dir" &&
-		(cd "$build_dir" && "$top/configure" --quiet "$@") &&
+		(cd "$build_dir" && "${top:?}/configure" --quiet "$@") &&
 		make -C "$build_dir" -s -j "$(nproc)"
 }

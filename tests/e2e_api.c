@@ -65,7 +65,7 @@ must(void *p, size_t size)
 	return p;
 }
 
-/* --- malloc and free -------------------------------------------------- */
+/* --- malloc and free ---------------------------------------------------- */
 
 static void *
 zero_by(unsigned how)
@@ -187,7 +187,7 @@ START_TEST(live_blocks_do_not_overlap)
 }
 END_TEST
 
-/* --- calloc ------------------------------------------------------------ */
+/* --- calloc ------------------------------------------------------------- */
 
 static void
 dirty_then_calloc(size_t n)
@@ -287,7 +287,7 @@ START_TEST(products_that_overflow_are_refused)
 }
 END_TEST
 
-/* --- sizes that cannot be ---------------------------------------------- */
+/* --- sizes that cannot be ----------------------------------------------- */
 
 /* Each way to ask for n bytes; NULL and ENOMEM every time. */
 static void
@@ -375,7 +375,7 @@ START_TEST(huge_alignments_are_refused)
 }
 END_TEST
 
-/* --- alignment --------------------------------------------------------- */
+/* --- alignment ---------------------------------------------------------- */
 
 START_TEST(posix_memalign_rejects_what_posix_says)
 {
@@ -555,7 +555,7 @@ START_TEST(valloc_and_pvalloc_use_pages)
 }
 END_TEST
 
-/* --- realloc ----------------------------------------------------------- */
+/* --- realloc ------------------------------------------------------------ */
 
 START_TEST(realloc_from_any_size_to_any_other)
 {
@@ -738,7 +738,7 @@ START_TEST(realloc_shrinks_for_real)
 }
 END_TEST
 
-/* --- usable size ------------------------------------------------------- */
+/* --- usable size -------------------------------------------------------- */
 
 /* It never changes, and every byte of it may be written by all at once. */
 START_TEST(usable_bytes_are_the_blocks_own)

@@ -126,7 +126,7 @@ e2e_scale(void)
 	return n == 0 ? 1 : (unsigned)n;
 }
 
-/* --- random numbers and patterns ------------------------------------- */
+/* --- random numbers and patterns ---------------------------------------- */
 
 /* Spread every bit of x over the result; a bijection. */
 E2E_UNUSED static uint64_t
@@ -264,7 +264,7 @@ e2e_aligned(const void *p, size_t alignment)
 	return ((uintptr_t)p & (alignment - 1)) == 0;
 }
 
-/* --- the process, its time and its memory ---------------------------- */
+/* --- the process, its time and its memory ------------------------------- */
 
 /* Milliseconds of the monotonic clock. */
 E2E_UNUSED static uint64_t

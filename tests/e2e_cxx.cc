@@ -54,7 +54,7 @@ hide(size_t n)
 	return opaque;
 }
 
-/* --- all forms --------------------------------------------------------- */
+/* --- all forms ---------------------------------------------------------- */
 
 struct form {
 	const char *name;
@@ -374,7 +374,7 @@ exhaustion()
 	CHECK(v[999].size() == 1000);
 }
 
-/* --- exceptions ---------------------------------------------------------- */
+/* --- exceptions --------------------------------------------------------- */
 
 struct alignas(128) picky {
 	char bytes[300];
@@ -440,7 +440,7 @@ exceptions()
 	}
 }
 
-/* --- the standard library ------------------------------------------------ */
+/* --- the standard library ----------------------------------------------- */
 
 std::string
 name_of(uint64_t n)
@@ -549,7 +549,7 @@ hand_over()
 	CHECK(got == 60000);
 }
 
-/* --- thread_local objects and statics ------------------------------------ */
+/* --- thread_local objects and statics ----------------------------------- */
 
 /* Its destructor runs when the thread's caches may already be gone. */
 struct late {

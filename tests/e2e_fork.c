@@ -27,7 +27,7 @@ static _Atomic(void *) table[TABLE];
 static atomic_bool stop;
 static pthread_t noise[NOISE];
 
-/* --- allocation in the background ---------------------------------------- */
+/* --- allocation in the background --------------------------------------- */
 
 static size_t
 draw_size(struct e2e_rng *r)
@@ -117,7 +117,7 @@ clear_table(void)
 		drop(atomic_exchange(&table[i], NULL));
 }
 
-/* --- what a child does ----------------------------------------------------- */
+/* --- what a child does -------------------------------------------------- */
 
 static void
 use_memory(uint64_t stream)
@@ -200,7 +200,7 @@ fork_times(unsigned count)
 	}
 }
 
-/* --- from threads ------------------------------------------------------------ */
+/* --- from threads ------------------------------------------------------- */
 
 START_TEST(fork_while_threads_allocate)
 {
@@ -273,7 +273,7 @@ START_TEST(parent_goes_on_after_forks)
 }
 END_TEST
 
-/* --- atfork handlers ---------------------------------------------------------- */
+/* --- atfork handlers ---------------------------------------------------- */
 
 static atomic_bool early_on;
 static atomic_bool late_on;
@@ -375,7 +375,7 @@ START_TEST(many_handlers)
 }
 END_TEST
 
-/* --- signal handlers ------------------------------------------------------------ */
+/* --- signal handlers ---------------------------------------------------- */
 
 static volatile sig_atomic_t handler_forks;
 static volatile sig_atomic_t handler_fails;
@@ -463,7 +463,7 @@ START_TEST(fork_from_a_signal_handler_that_returns)
 }
 END_TEST
 
-/* --- stdio ------------------------------------------------------------------------ */
+/* --- stdio -------------------------------------------------------------- */
 
 static void *
 read_lines(void *arg)
@@ -523,7 +523,7 @@ START_TEST(stdio_closes_no_cycle)
 }
 END_TEST
 
-/* --- generations -------------------------------------------------------------------- */
+/* --- generations -------------------------------------------------------- */
 
 /*
  * Every generation starts threads and forks while they allocate.  What the
@@ -582,7 +582,7 @@ START_TEST(spawn_and_system)
 }
 END_TEST
 
-/* -------------------------------------------------------------------------------------- */
+/* ------------------------------------------------------------------------ */
 
 static Suite *
 fork_suite(void)

@@ -72,7 +72,7 @@ others(size_t n, unsigned count)
 	}
 }
 
-/* --- the cases -------------------------------------------------------------- */
+/* --- the cases ---------------------------------------------------------- */
 
 static void
 free_twice(size_t n)
@@ -362,18 +362,18 @@ static const struct misuse cases[] = {
 	{ "double free of 64 MiB", AT_CALL, free_twice, 64 << 20 },
 	{ "double free, only 777", AT_FLUSH, free_twice_first_block, 777 },
 	{ "double free, 1 between", AT_FLUSH, free_twice_one_between, 100 },
-	{ "same, 5000", AT_FLUSH, free_twice_one_between, 5000 },
-	{ "same, 200000", AT_CALL, free_twice_one_between, 200000 },
+	{ "1 between, 5000", AT_FLUSH, free_twice_one_between, 5000 },
+	{ "1 between, 200000", AT_CALL, free_twice_one_between, 200000 },
 	{ "double free, 12 between", AT_FLUSH, free_twice_some_between, 64 },
-	{ "same, 40000", AT_FLUSH, free_twice_some_between, 40000 },
-	{ "same, 300000", AT_CALL, free_twice_some_between, 300000 },
+	{ "12 between, 40000", AT_FLUSH, free_twice_some_between, 40000 },
+	{ "12 between, 300000", AT_CALL, free_twice_some_between, 300000 },
 	{ "after 3000 frees", AT_FLUSH, free_twice_many_between, 128 },
-	{ "same, 3000", AT_FLUSH, free_twice_many_between, 3000 },
+	{ "3000 frees of 3000", AT_FLUSH, free_twice_many_between, 3000 },
 	{ "by two threads", AT_FLUSH, free_twice_two_threads, 80 },
-	{ "same, 8000", AT_FLUSH, free_twice_two_threads, 8000 },
-	{ "same, 800000", AT_CALL, free_twice_two_threads, 800000 },
+	{ "two threads, 8000", AT_FLUSH, free_twice_two_threads, 8000 },
+	{ "two threads, 800000", AT_CALL, free_twice_two_threads, 800000 },
 	{ "in another thread", AT_FLUSH, free_twice_in_another, 80 },
-	{ "same, 8000", AT_FLUSH, free_twice_in_another, 8000 },
+	{ "in another, 8000", AT_FLUSH, free_twice_in_another, 8000 },
 	{ "aligned, 100", AT_FLUSH, free_aligned_twice, 100 },
 	{ "aligned, 100000", AT_CALL, free_aligned_twice, 100000 },
 	{ "block + 1", AT_CALL, free_off, 1 },
@@ -437,7 +437,7 @@ static const struct misuse cases[] = {
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-/* --- running one ----------------------------------------------------------- */
+/* --- running one -------------------------------------------------------- */
 
 static void *
 run_case(void *arg)
@@ -554,7 +554,7 @@ START_TEST(misuse)
 }
 END_TEST
 
-/* --------------------------------------------------------------------------- */
+/* ------------------------------------------------------------------------ */
 
 static Suite *
 misuse_suite(void)

@@ -66,7 +66,7 @@ leave_room(int which)
 	    e2e_proc_kib("/proc/self/status", "\nVmData:")));
 }
 
-/* --- one thread ------------------------------------------------------------ */
+/* --- one thread --------------------------------------------------------- */
 
 /* A list through the blocks themselves: the test needs no memory. */
 struct link {
@@ -233,7 +233,7 @@ START_TEST(realloc_to_the_wall)
 }
 END_TEST
 
-/* --- threads ----------------------------------------------------------------- */
+/* --- threads ------------------------------------------------------------ */
 
 static pthread_barrier_t ready;
 
@@ -333,7 +333,7 @@ START_TEST(threads_start_without_memory)
 }
 END_TEST
 
-/* --- the kernel has no mappings left ------------------------------------------- */
+/* --- the kernel has no mappings left ------------------------------------ */
 
 /* Use up the mappings that a process may have. */
 static void
@@ -413,7 +413,7 @@ START_TEST(no_mappings_left)
 }
 END_TEST
 
-/* --- programs that start with little ------------------------------------------- */
+/* --- programs that start with little ------------------------------------ */
 
 /* What this program does as a child of itself; its exit status. */
 static int
@@ -538,7 +538,7 @@ START_TEST(first_malloc_of_the_process_fails)
 }
 END_TEST
 
-/* ---------------------------------------------------------------------------------- */
+/* ------------------------------------------------------------------------ */
 
 static Suite *
 oom_suite(void)

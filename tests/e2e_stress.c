@@ -59,7 +59,7 @@ static unsigned threads = 6;
 static uint64_t operations = 120000;
 static bool strict;		/* hz4 or libc, which promise more */
 
-/* --- one object -------------------------------------------------------- */
+/* --- one object --------------------------------------------------------- */
 
 static void
 broken(const struct worker *w, const struct object *o, size_t at,
@@ -299,7 +299,7 @@ hand_over(struct worker *w, struct object *o)
 	}
 }
 
-/* --- fork ---------------------------------------------------------------- */
+/* --- fork --------------------------------------------------------------- */
 
 /* What the child of a fork does with the objects that its thread had. */
 static void
@@ -344,7 +344,7 @@ branch(struct worker *w)
 		    status);
 }
 
-/* --- threads -------------------------------------------------------------- */
+/* --- threads ------------------------------------------------------------ */
 
 static void
 step(struct worker *w)

@@ -87,7 +87,7 @@ work(uint64_t stream, unsigned count, bool only_small)
 		e2e_free(p[i]);
 }
 
-/* --- many threads ---------------------------------------------------------- */
+/* --- many threads ------------------------------------------------------- */
 
 static void *
 short_life(void *arg)
@@ -181,7 +181,7 @@ START_TEST(idle_threads_cost_little)
 }
 END_TEST
 
-/* --- the end of a thread ------------------------------------------------------ */
+/* --- the end of a thread ------------------------------------------------ */
 
 enum { KEYS = 60 };
 
@@ -378,7 +378,7 @@ START_TEST(main_thread_ends_first)
 }
 END_TEST
 
-/* --- objects that outlive their thread ----------------------------------------- */
+/* --- objects that outlive their thread ---------------------------------- */
 
 struct batch {
 	size_t count;
@@ -486,7 +486,7 @@ START_TEST(a_thread_that_only_frees)
 }
 END_TEST
 
-/* --- sixteen producers, one that frees ------------------------------------------ */
+/* --- sixteen producers, one that frees ---------------------------------- */
 
 enum {
 	PRODUCERS = 16,
@@ -598,7 +598,7 @@ START_TEST(sixteen_producers_one_consumer)
 }
 END_TEST
 
-/* --- memory goes back ------------------------------------------------------------ */
+/* --- memory goes back --------------------------------------------------- */
 
 enum who { OWN, ANOTHER, ONLY_FREES };
 
@@ -672,7 +672,7 @@ START_TEST(memory_goes_back_at_a_trim)
 }
 END_TEST
 
-/* ---------------------------------------------------------------------------------- */
+/* ------------------------------------------------------------------------ */
 
 static Suite *
 thread_suite(void)

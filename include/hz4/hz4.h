@@ -33,15 +33,19 @@ int hz4_option_get(const char *name, char *value, size_t size);
 /*
  * Set an option while the program runs.  Returns 0, or EINVAL for an
  * unknown name or a value out of range; then nothing has changed.  Options
- * that are read at start only (verbose, strict, os_page) have no effect.
+ * that are read at start only (verbose, strict, os_page, stats_file,
+ * stats_live) have no effect.
  */
 int hz4_option_set(const char *name, const char *value);
 
 /*
  * All figures, as "name value" lines or as one JSON object whose member
- * "schema" numbers the meaning of the others.  As snprintf: writes at most
- * `size` bytes with the closing NUL and returns the length of the whole.
- * `text` may be NULL when `size` is 0.
+ * "schema" numbers the meaning of the others.  With the option
+ * stats_classes=1 every size class in use, too: lines "class.SIZE.name
+ * value", or an array "classes" of objects; SIZE is 0 for what lies above
+ * the classes.  As snprintf: writes at most `size` bytes with the closing
+ * NUL and returns the length of the whole, 0 without memory.  `text` may be
+ * NULL when `size` is 0.
  */
 size_t hz4_stats_text(char *text, size_t size);
 size_t hz4_stats_json(char *text, size_t size);

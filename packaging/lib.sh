@@ -1,0 +1,109 @@
+# shellcheck shell=sh
+# What the scripts of packaging/ share: throw-away systems.  Sourced, not
+# run.  $packaging is the directory of this file; the current directory is
+# the build directory, and everything is made in build-deb/ there.
+
+say() {
+	printf '== %s\n' "$*"
+}
+
+die() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+# shellcheck source=scripts/debian-lib.sh
+. "${packaging:?}/../scripts/debian-lib.sh"
+
+arch=$(dpkg --print-architecture) || die 'not on a Debian-like system'
+out=$(pwd)/build-deb
+
+# Roots are made, entered and removed by root.
+need_root() {
+	[ "$(id -u)" = 0 ] || die "makes throw-away systems: run it as root"
+}
+
+# one_file PATTERN...: the one file that there is.
+one_file() {
+	[ $# = 1 ] && [ -f "$1" ] || die "expected one file, not: $*"
+	printf '%s\n' "$1"
+}
+
+# This machine's own sources, those of the distribution alone, as lines for
+# sources.list; nothing is known here of where a machine gets its packages.
+# HZ4_DEB_SOURCES names a file of such lines to take instead.
+machine_sources() {
+	if [ -n "${HZ4_DEB_SOURCES-}" ]; then
+		cat "$HZ4_DEB_SOURCES"
+		return
+	fi
+	apt-get indextargets --format \
+		'$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+		'Created-By: Packages' 2>/dev/null |
+		sed -n -e 's/^Debian|//p' -e 's/^Ubuntu|//p' | sort -u
+}
+
+# How this machine's apt reaches them: proxies, certificates, clocks.
+machine_apt_conf() {
+	apt-config dump | grep -E \
+		-e '^Acquire::(https?|Check|Retries|Max-FutureTime)' \
+		-e '^Acquire::Languages'
+}
+
+# make_root NAME ARCHITECTURE[,FOREIGN] PACKAGE[,PACKAGE...]: a minimal
+# system as build-deb/root-NAME.tar.  One that is there already is taken,
+# unless it is more than a day old.
+make_root() {
+	root_tar=$out/root-$1.tar
+	if [ -f "$root_tar" ] && [ -n "$(find "$root_tar" -mtime 0)" ]; then
+		return 0
+	fi
+	say "making the system $root_tar"
+	machine_apt_conf >"$out/apt.conf"
+	machine_sources >"$out/sources.list"
+	[ -s "$out/sources.list" ] ||
+		die "apt's sources name no Debian; run apt-get update?"
+	mmdebstrap --quiet --mode=root --format=tar --variant=minbase \
+		--architectures="$2" --include="$3" \
+		--aptopt="$out/apt.conf" \
+		--aptopt='APT::Install-Recommends "false"' \
+		--skip=cleanup/apt/lists \
+		'' "$root_tar.part" - <"$out/sources.list" || {
+		rm -f "$root_tar.part"
+		die 'mmdebstrap failed'
+	}
+	mv "$root_tar.part" "$root_tar"
+}
+
+# unpack_root NAME DIRECTORY: a fresh copy of it.
+unpack_root() {
+	rm -rf --one-file-system "$2" && mkdir -p "$2" &&
+		tar -C "$2" -xpf "$out/root-$1.tar" --numeric-owner || return
+	# mmdebstrap leaves these out, and names have to be resolved inside.
+	cp /etc/resolv.conf /etc/hosts "$2/etc/" &&
+		printf '#!/bin/sh\nexit 101\n' >"$2/usr/sbin/policy-rc.d" &&
+		chmod 755 "$2/usr/sbin/policy-rc.d"
+}
+
+# with_mounts DIRECTORY COMMAND...: run COMMAND, outside, while /proc and
+# /dev are there inside; they end with it, in a mount namespace of its own.
+with_mounts() {
+	# shellcheck disable=SC2016 # for the inner shell
+	unshare --mount --propagation private sh -c '
+		root=$1
+		shift
+		mount -t proc proc "$root/proc" &&
+		mount --rbind /dev "$root/dev" && exec "$@"' \
+		sh "$@"
+}
+
+# in_root DIRECTORY COMMAND...: run it inside, with a clean environment.
+in_root() {
+	in_root_dir=$1
+	shift
+	with_mounts "$in_root_dir" env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 \
+		DEBIAN_FRONTEND=noninteractive \
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+		DEB_BUILD_OPTIONS="${DEB_BUILD_OPTIONS-}" \
+		chroot "$in_root_dir" "$@"
+}

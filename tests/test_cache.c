@@ -1,0 +1,628 @@
+/*
+ * cache.h: L1, and L0 in front of it when it is built.
+ *
+ *     base <= top <= high,  high - base == limit <= room
+ *     budget + what the classes were given == granted
+ *
+ * The tests drive caches of their own as heap.c drives a thread's.  The
+ * first word of an object is a mark: 0 while it is free.
+ */
+#include "unit.h"
+
+#include "cache.h"
+#include "option.h"
+#include "os.h"
+#include "pageheap.h"
+#include "transfer.h"
+
+enum { MOST = 20000, STEPS = 60000 };
+
+static const unsigned some[] = { 1, 5, 16, 31, 40, 41, 50, 64, 80, 81, 96 };
+enum { SOME = sizeof some / sizeof *some };
+
+static struct hz4_cache cache, other;
+static void *held[MOST];
+
+static void
+start(bool first)
+{
+	hz4_os_init();
+	hz4_sizeclass_init();
+	hz4_cache_init(&cache, first);
+	hz4_cache_init(&other, false);
+}
+
+static size_t
+objects_in_l1(struct hz4_cache *c, unsigned cls)
+{
+	return (size_t)(hz4_peek(&c->stack[cls].top) - c->stack[cls].base);
+}
+
+static void
+compare(struct hz4_cache *c)
+{
+	size_t given = 0, count;
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		struct hz4_stack *s = &c->stack[cls];
+		struct hz4_tier *t = &c->tier[cls];
+		void **top = hz4_peek(&s->top);
+
+		unit_need(s->base <= top && top <= s->high, "class %u", cls);
+		unit_need(s->high == s->base + t->limit &&
+				  t->limit <= t->room &&
+				  t->limit <= HZ4_CACHE_MAX_OBJECTS,
+			  "class %u: limit %u, room %u", cls, t->limit,
+			  t->room);
+		given += t->limit * (size_t)hz4_classes[cls].size;
+		count = objects_in_l1(c, cls);
+		if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
+			uint32_t n = hz4_peek(&hz4_l0_of(c->l0, cls)->count);
+
+			unit_need(n <= HZ4_L0_SLOTS, "%u", (unsigned)n);
+			count += n;
+		}
+		unit_need(hz4_cache_count(c, cls) == count, "class %u", cls);
+	}
+	/* A budget below 0 would show as one above what was granted. */
+	unit_need(c->budget <= c->granted && given + c->budget == c->granted,
+		  "%zu given, %zu left of %zu", given, c->budget, c->granted);
+	unit_need(c->granted <=
+			  hz4_max(hz4_option(HZ4_OPT_thread_cache) << 10,
+				  HZ4_BUDGET_FIRST_THREAD),
+		  "%zu granted", c->granted);
+}
+
+static void *
+take(struct hz4_cache *c, unsigned cls)
+{
+	void *p = NULL;
+
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
+		p = hz4_l0_pop(c->l0, cls);
+		if (p == NULL)
+			p = hz4_cache_l0_refill(c, cls);
+	}
+	if (p == NULL && !hz4_cache_pop(c, cls, &p) &&
+	    !hz4_cache_pop_nudged(c, cls, &p))
+		p = hz4_cache_refill(c, cls);
+	unit_need(p != NULL, "class %u", cls);
+	unit_need(*(uintptr_t *)p == 0, "%p handed out twice", p);
+	*(uintptr_t *)p = (uintptr_t)p;
+	return p;
+}
+
+static void
+give(struct hz4_cache *c, unsigned cls, void *p)
+{
+	unit_need(*(uintptr_t *)p == (uintptr_t)p, "%p was not ours", p);
+	*(uintptr_t *)p = 0;
+	if (!hz4_cache_push(c, cls, p))
+		hz4_cache_overflow(c, cls, p);
+}
+
+/* So many at once, and all back in the same order. */
+static void
+burst(struct hz4_cache *c, unsigned cls, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		held[i] = take(c, cls);
+	for (i = 0; i < n; i++)
+		give(c, cls, held[i]);
+}
+
+static size_t
+base_limit(unsigned cls)
+{
+	if (cls < HZ4_CLS_FIRST_MID)
+		return hz4_min(HZ4_CACHE_BASE_BYTES / hz4_classes[cls].size,
+			       HZ4_BATCH_MAX);
+	return cls < HZ4_CLS_FIRST_LARGE ? HZ4_MID_ALLOC_RUN_LIMIT : 1;
+}
+
+static void
+nothing_left(void)
+{
+	struct hz4_pageheap_figures pages;
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		unit_need(hz4_cache_count(&cache, cls) == 0, "class %u", cls);
+		unit_need(hz4_peek(&cache.tier[cls].net) +
+					  hz4_peek(&other.tier[cls].net) == 0,
+			  "class %u", cls);
+	}
+	hz4_transfer_trim();
+	hz4_pageheap_figures(&pages);
+	ck_assert_uint_eq(pages.free, pages.mapped);
+}
+
+START_TEST(empty_cache_takes_the_slow_path)
+{
+	unsigned cls;
+	int local;
+	void *p = &local;
+
+	for (cls = 0; cls < HZ4_CLS_VALUES; cls++) {
+		ck_assert(!hz4_cache_pop(&hz4_empty_cache, cls, &p));
+		ck_assert(!hz4_cache_push(&hz4_empty_cache, cls, &local));
+		if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
+			ck_assert_ptr_null(hz4_l0_pop(hz4_empty_cache.l0,
+						      cls));
+	}
+	ck_assert_ptr_eq(p, &local);
+	ck_assert(unit_all(&hz4_empty_cache, sizeof hz4_empty_cache, 0));
+}
+END_TEST
+
+START_TEST(last_in_first_out)
+{
+	void *p[4], *q;
+	unsigned i;
+
+	start(true);
+	burst(&cache, 5, 100);
+	for (i = 0; i < 4; i++)
+		p[i] = take(&cache, 5);
+	for (i = 0; i < 4; i++)
+		give(&cache, 5, p[i]);
+	for (i = 4; i-- > 0;) {
+		ck_assert(hz4_cache_pop(&cache, 5, &q));
+		ck_assert_ptr_eq(q, p[i]);
+		*(uintptr_t *)q = (uintptr_t)q;
+	}
+	for (i = 0; i < 4; i++)
+		give(&cache, 5, p[i]);
+	compare(&cache);
+}
+END_TEST
+
+START_TEST(a_run_from_the_lowest_address_on)
+{
+	unsigned i;
+
+	start(true);
+	for (i = 0; i < 200; i++) {
+		held[i] = take(&cache, 3);
+		ck_assert(i == 0 || (char *)held[i] > (char *)held[i - 1]);
+	}
+	compare(&cache);
+}
+END_TEST
+
+/* Without a turn a class grows to its base limit and not much above. */
+START_TEST(allocating_alone_keeps_caches_small)
+{
+	unsigned c;
+	size_t i, n;
+
+	start(true);
+	for (c = 0; c < SOME; c++) {
+		n = hz4_min(MOST, ((size_t)4 << 20) /
+					  hz4_classes[some[c]].size);
+		for (i = 0; i < n; i++) {
+			take(&cache, some[c]);
+			unit_need(cache.tier[some[c]].limit <=
+					  base_limit(some[c]) * 3 / 2,
+				  "class %u: %u", some[c],
+				  cache.tier[some[c]].limit);
+		}
+		compare(&cache);
+		/* Nor does another thread that frees only. */
+	}
+}
+END_TEST
+
+START_TEST(freeing_alone_keeps_caches_small)
+{
+	unsigned c;
+	size_t i, n;
+
+	start(true);
+	hz4_cache_init(&other, true);
+	for (c = 0; c < SOME; c++) {
+		n = hz4_min(MOST, ((size_t)4 << 20) /
+					  hz4_classes[some[c]].size);
+		for (i = 0; i < n; i++)
+			held[i] = take(&cache, some[c]);
+		for (i = 0; i < n; i++) {
+			give(&other, some[c], held[i]);
+			unit_need(other.tier[some[c]].limit <=
+					  base_limit(some[c]) * 3 / 2,
+				  "class %u: %u", some[c],
+				  other.tier[some[c]].limit);
+		}
+		compare(&other);
+	}
+	hz4_cache_flush(&cache);
+	hz4_cache_flush(&other);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(turns_make_a_cache_grow)
+{
+	unsigned c, round;
+	size_t n;
+
+	start(true);
+	for (c = 0; c < SOME; c++) {
+		if (!HZ4_MID_ALLOC_RUN_CACHE_BOX &&
+		    hz4_sizeclass_is_mid(some[c]))
+			continue;
+		n = hz4_min(4 * base_limit(some[c]),
+			    HZ4_BUDGET_FIRST_THREAD / 4 /
+				    hz4_classes[some[c]].size);
+		for (round = 0; round < 30; round++)
+			burst(&cache, some[c], n);
+		compare(&cache);
+		ck_assert_msg(n <= base_limit(some[c]) * 3 / 2 ||
+				      cache.tier[some[c]].limit >
+					      base_limit(some[c]),
+			      "class %u: %u", some[c],
+			      cache.tier[some[c]].limit);
+		hz4_cache_reset(&cache);
+	}
+	nothing_left();
+}
+END_TEST
+
+START_TEST(mid_classes_without_a_cache)
+{
+	if (HZ4_MID_ALLOC_RUN_CACHE_BOX)
+		return;
+	start(true);
+	burst(&cache, HZ4_CLS_FIRST_MID, 100);
+	ck_assert_uint_eq(hz4_cache_count(&cache, HZ4_CLS_FIRST_MID), 0);
+	ck_assert_uint_eq(cache.tier[HZ4_CLS_FIRST_MID].limit, 0);
+	nothing_left();
+}
+END_TEST
+
+/* A thread's budget, and no byte of it twice, in any mixture. */
+static void
+mixture(uint64_t seed, unsigned steps)
+{
+	static unsigned cls_of[MOST];
+	unsigned i, n = 0, cls, k, most = 1 + (unsigned)unit_below(&seed, 600);
+
+	for (i = 0; i < steps; i++) {
+		if (i % 512 == 0)
+			most = 1 + (unsigned)unit_below(&seed, 600);
+		if (n < most && unit_below(&seed, 2)) {
+			cls = 1 + (unsigned)unit_below(&seed, HZ4_CLS_END - 1);
+			cls_of[n] = cls;
+			held[n++] = take(&cache, cls);
+		} else if (n > 0) {
+			k = (unsigned)unit_below(&seed, n);
+			give(unit_below(&seed, 8) ? &cache : &other, cls_of[k],
+			     held[k]);
+			held[k] = held[--n];
+			cls_of[k] = cls_of[n];
+		}
+		if (i % 256 == 0) {
+			compare(&cache);
+			compare(&other);
+		}
+	}
+	while (n-- > 0)
+		give(&cache, cls_of[n], held[n]);
+	compare(&cache);
+}
+
+START_TEST(budget_holds_in_any_mixture)
+{
+	start(_i == 1);
+	mixture((uint64_t)_i + 1, STEPS);
+	hz4_cache_flush(&cache);
+	hz4_cache_flush(&other);
+	compare(&cache);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(no_budget_no_cache)
+{
+	unsigned cls;
+
+	ck_assert(hz4_option_assign("thread_cache=0", 14));
+	start(true);
+	ck_assert_uint_eq(cache.granted, 0);
+	mixture(1, 5000);
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		ck_assert_uint_eq(cache.tier[cls].limit, 0);
+	hz4_cache_flush(&other);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(budget_stays_below_the_option)
+{
+	ck_assert(hz4_option_assign("thread_cache=64", 15));
+	start(false);
+	mixture(1, STEPS);
+	ck_assert_uint_le(cache.granted, 64 << 10);
+	hz4_cache_flush(&cache);
+	hz4_cache_flush(&other);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(flush_keeps_limits)
+{
+	unsigned c, limit[SOME];
+
+	start(true);
+	for (c = 0; c < SOME; c++)
+		burst(&cache, some[c], 40);
+	for (c = 0; c < SOME; c++)
+		limit[c] = cache.tier[some[c]].limit;
+	hz4_cache_flush(&cache);
+	compare(&cache);
+	for (c = 0; c < SOME; c++)
+		ck_assert_uint_eq(cache.tier[some[c]].limit, limit[c]);
+	nothing_left();
+	/* And again, with nothing to flush. */
+	hz4_cache_flush(&cache);
+	compare(&cache);
+	burst(&cache, 5, 40);
+	hz4_cache_flush(&cache);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(reset_forgets_everything)
+{
+	size_t first_budget;
+	unsigned cls;
+
+	start(true);
+	first_budget = cache.budget;
+	mixture(1, STEPS / 4);
+	hz4_cache_reset(&cache);
+	compare(&cache);
+	ck_assert_uint_eq(cache.budget, first_budget);
+	ck_assert_uint_eq(cache.granted, first_budget);
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		ck_assert_uint_eq(cache.tier[cls].limit, 0);
+	hz4_cache_flush(&other);
+	nothing_left();
+	mixture(2, STEPS / 4);
+	hz4_cache_reset(&cache);
+	hz4_cache_flush(&other);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(nudge_and_settle)
+{
+	void *p;
+	unsigned cls, c;
+
+	start(true);
+	for (c = 0; c < SOME; c++)
+		burst(&cache, some[c], 8);
+	ck_assert(!hz4_cache_nudged(&cache));
+	hz4_cache_nudge(&cache);
+	ck_assert(hz4_cache_nudged(&cache));
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		ck_assert(!hz4_cache_pop(&cache, cls, &p));
+		if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
+			ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
+	}
+	hz4_cache_settle(&cache);
+	ck_assert(!hz4_cache_nudged(&cache));
+	held[0] = take(&cache, 5);
+	/* Frees go on as before. */
+	hz4_cache_nudge(&cache);
+	give(&cache, 5, held[0]);
+	compare(&cache);
+	ck_assert(hz4_cache_pop_nudged(&cache, 5, &p));
+	ck_assert_ptr_eq(p, held[0]);
+	*(uintptr_t *)p = (uintptr_t)p;
+	give(&cache, 5, p);
+	hz4_cache_settle(&cache);
+	ck_assert(hz4_cache_pop(&cache, 5, &p));
+	ck_assert_ptr_eq(p, held[0]);
+	*(uintptr_t *)p = (uintptr_t)p;
+	give(&cache, 5, p);
+	hz4_cache_nudge(&cache);
+	hz4_cache_flush(&cache);
+	compare(&cache);
+	ck_assert(!hz4_cache_pop_nudged(&cache, 5, &p));
+	nothing_left();
+}
+END_TEST
+
+static void *
+nudge_on_and_on(void *arg)
+{
+	unsigned i;
+
+	for (i = 0; i < 3000; i++)
+		hz4_cache_nudge(arg);
+	return NULL;
+}
+
+/* A nudge may come at any time and costs nothing but slow paths. */
+START_TEST(nudged_while_at_work)
+{
+	pthread_t id;
+	unsigned i;
+
+	start(true);
+	pthread_create(&id, NULL, nudge_on_and_on, &cache);
+	for (i = 0; i < 200; i++) {
+		burst(&cache, some[i % SOME], 20);
+		if (hz4_cache_nudged(&cache))
+			hz4_cache_settle(&cache);
+	}
+	pthread_join(id, NULL);
+	hz4_cache_settle(&cache);
+	ck_assert(!hz4_cache_nudged(&cache));
+	burst(&cache, 5, 20);
+	compare(&cache);
+	hz4_cache_flush(&cache);
+	nothing_left();
+}
+END_TEST
+
+/* A class without a miss keeps half of what it had, then half of that. */
+START_TEST(idle_classes_shrink)
+{
+	unsigned round, before, busy;
+
+	start(true);
+	for (round = 0; round < 10; round++)
+		burst(&cache, 16, 60);
+	burst(&cache, 5, 40);
+	hz4_cache_decay(&cache);
+	before = cache.tier[16].limit;
+	ck_assert_uint_gt(before, 1);
+	ck_assert_uint_gt(hz4_cache_count(&cache, 16), 0);
+	for (; before > 0; before /= 2) {
+		burst(&cache, 5, HZ4_CACHE_MAX_OBJECTS);
+		busy = cache.tier[5].limit;
+		hz4_cache_decay(&cache);
+		compare(&cache);
+		ck_assert_uint_eq(cache.tier[5].limit, busy);
+		ck_assert_uint_eq(cache.tier[16].limit, before / 2);
+		ck_assert_uint_le(hz4_cache_count(&cache, 16), before / 2);
+	}
+	ck_assert_uint_gt(hz4_cache_count(&cache, 5), 0);
+	hz4_cache_flush(&cache);
+	nothing_left();
+}
+END_TEST
+
+static void
+give_twice(void *arg)
+{
+	void *p = take(&cache, *(unsigned *)arg);
+
+	give(&cache, *(unsigned *)arg, p);
+	*(uintptr_t *)p = (uintptr_t)p;
+	give(&cache, *(unsigned *)arg, p);
+	hz4_cache_flush(&cache);
+}
+
+/* At once or when the cache is emptied. */
+START_TEST(double_free_is_told)
+{
+	unsigned c;
+
+	start(true);
+	for (c = 0; c < SOME; c++) {
+		burst(&cache, some[c], 8);
+		unit_fatal_start(give_twice, (void *)(uintptr_t)&some[c],
+				 "hz4: free(): double free: ptr 0x");
+	}
+}
+END_TEST
+
+START_TEST(l0_holds_a_few_in_front)
+{
+	struct hz4_l0 *l;
+	unsigned cls, n, i;
+	void *p, *in_l0[HZ4_L0_SLOTS];
+
+	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX) {
+		ck_assert_ptr_null(hz4_l0_pop(cache.l0, HZ4_CLS_FIRST_MID));
+		ck_assert_uint_le(sizeof cache.l0, 2 * sizeof(void *));
+		return;
+	}
+	start(true);
+	for (cls = HZ4_CLS_FIRST_MID; cls < HZ4_CLS_FIRST_LARGE; cls += 13) {
+		l = hz4_l0_of(cache.l0, cls);
+		ck_assert_ptr_null(hz4_l0_pop(cache.l0, cls));
+		ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
+		burst(&cache, cls, 8);
+		while (hz4_l0_pop(cache.l0, cls) != NULL)
+			;
+		/* Those just popped are lost: only count what follows. */
+		n = (unsigned)objects_in_l1(&cache, cls);
+		if (n == 0)
+			continue;
+		p = hz4_cache_l0_refill(&cache, cls);
+		ck_assert_ptr_nonnull(p);
+		i = hz4_peek(&l->count);
+		ck_assert_uint_eq(i + 1, hz4_min(n,
+				  HZ4_MID_DUAL_TIER_L0_REFILL_BATCH));
+		ck_assert_uint_eq(objects_in_l1(&cache, cls), n - i - 1);
+		ck_assert_uint_eq(hz4_cache_count(&cache, cls), n - 1);
+		for (n = 0; (in_l0[n] = hz4_l0_pop(cache.l0, cls)) != NULL;)
+			ck_assert_ptr_ne(in_l0[n++], p);
+		ck_assert_uint_eq(n, i);
+		hz4_cache_reset(&cache);
+	}
+}
+END_TEST
+
+START_TEST(no_memory)
+{
+	unsigned c;
+	unsigned long fail;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start(true);
+	for (fail = 1; fail < 5; fail++)
+		for (c = 0; c < SOME; c++) {
+			size_t n = 0;
+
+			hz4_os_fail_from(fail);
+			while (n < MOST) {
+				void *p;
+
+				if (!hz4_cache_pop(&cache, some[c], &p))
+					p = hz4_cache_refill(&cache, some[c]);
+				if (p == NULL)
+					break;
+				*(uintptr_t *)p = (uintptr_t)p;
+				held[n++] = p;
+			}
+			compare(&cache);
+			hz4_os_fail_from(1);
+			while (n > 0)
+				give(&cache, some[c], held[--n]);
+			compare(&cache);
+			hz4_cache_flush(&cache);
+			hz4_os_fail_from(0);
+			burst(&cache, some[c], 10);
+			hz4_cache_flush(&cache);
+		}
+	nothing_left();
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, empty_cache_takes_the_slow_path);
+	tcase_add_test(t, last_in_first_out);
+	tcase_add_test(t, a_run_from_the_lowest_address_on);
+	tcase_add_test(t, allocating_alone_keeps_caches_small);
+	tcase_add_test(t, freeing_alone_keeps_caches_small);
+	tcase_add_test(t, turns_make_a_cache_grow);
+	tcase_add_test(t, mid_classes_without_a_cache);
+	tcase_add_loop_test(t, budget_holds_in_any_mixture, 0, 4);
+	tcase_add_test(t, no_budget_no_cache);
+	tcase_add_test(t, budget_stays_below_the_option);
+	tcase_add_test(t, flush_keeps_limits);
+	tcase_add_test(t, reset_forgets_everything);
+	tcase_add_test(t, nudge_and_settle);
+	tcase_add_test(t, nudged_while_at_work);
+	tcase_add_test(t, idle_classes_shrink);
+	tcase_add_test(t, double_free_is_told);
+	tcase_add_test(t, l0_holds_a_few_in_front);
+	tcase_add_test(t, no_memory);
+}
+
+int
+main(void)
+{
+	return unit_main("cache", add);
+}

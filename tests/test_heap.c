@@ -1,0 +1,788 @@
+/*
+ * heap.h: malloc and its kin by their contracts, and what a program's
+ * mistakes end in.
+ */
+#include "unit.h"
+
+#include "heap.h"
+#include "option.h"
+#include "os.h"
+
+enum {
+	KIB = 1024,
+	MIB = 1024 * 1024,
+	ERRNO = 4711,
+	SLOTS = 512,
+	THREADS = 4,
+	ROUNDS = 20000,
+	FAILURES = 60,
+};
+
+/* Around every border, from nothing to a mapping of its own. */
+static const size_t sizes[] = {
+	0, 1, 8, 15, 16, 17, 100, 255, 256, 257, 1000, HZ4_SMALL_MAX - 1,
+	HZ4_SMALL_MAX, HZ4_SMALL_MAX + 1, 5000, 10000, 33333, HZ4_MID_MAX - 1,
+	HZ4_MID_MAX, HZ4_MID_MAX + 1, 100000, HZ4_CLASS_MAX - 1, HZ4_CLASS_MAX,
+	HZ4_CLASS_MAX + 1, MIB, 3 * MIB + 5, HZ4_HUGE_MIN - 1, HZ4_HUGE_MIN,
+	HZ4_HUGE_MIN + 1, 2 * HZ4_HUGE_MIN,
+};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+/* The compiler must not see what a size is too large for. */
+static volatile size_t beyond = PTRDIFF_MAX;
+
+/* Fill what is small, and both ends of what is not. */
+static void
+fill(void *p, size_t n, unsigned char byte)
+{
+	size_t part = hz4_min(n, 64 * KIB);
+
+	memset(p, byte, part);
+	memset((char *)p + n - part, byte, part);
+}
+
+static bool
+filled(const void *p, size_t n, unsigned char byte)
+{
+	size_t part = hz4_min(n, 64 * KIB);
+
+	return unit_all(p, part, byte) &&
+	       unit_all((const char *)p + n - part, part, byte);
+}
+
+static void *
+take(size_t size)
+{
+	void *p = hz4_heap_malloc(size);
+
+	unit_need(p != NULL, "%zu bytes", size);
+	unit_need((uintptr_t)p % HZ4_ALIGN == 0, "%p", p);
+	unit_need(hz4_heap_usable(p) >= size, "%zu for %zu",
+		  hz4_heap_usable(p), size);
+	return p;
+}
+
+START_TEST(every_size_with_a_class)
+{
+	size_t size, usable;
+	void *p;
+
+	for (size = 0; size <= HZ4_CLASS_MAX;
+	     size += size < 4 * HZ4_SMALL_MAX ? 1 : 61) {
+		p = take(size);
+		usable = hz4_heap_usable(p);
+		unit_need(usable == hz4_heap_good_size(size), "%zu for %zu",
+			  usable, size);
+		/* All of it may be written. */
+		((volatile char *)p)[0] = 1;
+		((volatile char *)p)[usable - 1] = 1;
+		hz4_heap_free(p);
+	}
+}
+END_TEST
+
+START_TEST(every_kind_of_size)
+{
+	void *p[SIZES];
+	unsigned i;
+
+	for (i = 0; i < SIZES; i++) {
+		p[i] = take(sizes[i]);
+		ck_assert_uint_eq(hz4_heap_usable(p[i]),
+				  hz4_heap_good_size(sizes[i]));
+		fill(p[i], hz4_heap_usable(p[i]), (uint8_t)i);
+	}
+	for (i = 0; i < SIZES; i++) {
+		ck_assert(filled(p[i], hz4_heap_usable(p[i]), (uint8_t)i));
+		errno = ERRNO;
+		hz4_heap_free(p[i]);
+		ck_assert_int_eq(errno, ERRNO);
+	}
+}
+END_TEST
+
+START_TEST(nothing_is_unique)
+{
+	void *p[100];
+	unsigned i, k;
+
+	for (i = 0; i < 100; i++) {
+		p[i] = take(0);
+		for (k = 0; k < i; k++)
+			ck_assert_ptr_ne(p[i], p[k]);
+	}
+	for (i = 0; i < 100; i++)
+		hz4_heap_free(p[i]);
+	errno = ERRNO;
+	hz4_heap_free(NULL);
+	ck_assert_int_eq(errno, ERRNO);
+	ck_assert_uint_eq(hz4_heap_usable(NULL), 0);
+}
+END_TEST
+
+START_TEST(too_much)
+{
+	const size_t huge[] = { beyond, beyond + 1, SIZE_MAX - 4096, SIZE_MAX,
+				beyond - 2 * MIB, beyond / 2 };
+	void *p = take(100);
+	unsigned i;
+
+	fill(p, 100, 1);
+#define REFUSED(call) \
+	do { \
+		errno = 0; \
+		ck_assert_ptr_null(call); \
+		ck_assert_int_eq(errno, ENOMEM); \
+	} while (0)
+	for (i = 0; i < sizeof huge / sizeof *huge; i++) {
+		REFUSED(hz4_heap_malloc(huge[i]));
+		REFUSED(hz4_heap_calloc(1, huge[i]));
+		REFUSED(hz4_heap_calloc(huge[i], 1));
+		REFUSED(hz4_heap_realloc(p, huge[i]));
+		REFUSED(hz4_heap_realloc(NULL, huge[i]));
+		REFUSED(hz4_heap_aligned(64, huge[i]));
+		REFUSED(hz4_heap_aligned(MIB, huge[i]));
+		ck_assert_uint_le(hz4_heap_good_size(huge[i]) + 1,
+				  (size_t)PTRDIFF_MAX + 2);
+	}
+	REFUSED(hz4_heap_calloc(beyond, 2));
+	REFUSED(hz4_heap_calloc(SIZE_MAX, SIZE_MAX));
+	REFUSED(hz4_heap_calloc((size_t)1 << 33, (size_t)1 << 33));
+	REFUSED(hz4_heap_aligned(beyond + 1, 1));
+#undef REFUSED
+	ck_assert(filled(p, 100, 1));
+	ck_assert_uint_eq(hz4_heap_good_size(SIZE_MAX), 0);
+	ck_assert_uint_eq(hz4_heap_good_size(beyond + 1), 0);
+	hz4_heap_free(p);
+}
+END_TEST
+
+START_TEST(calloc_clears_what_was_used)
+{
+	unsigned i, round;
+
+	for (round = 0; round < 3; round++)
+		for (i = 0; i < SIZES; i++) {
+			unsigned char *p = hz4_heap_calloc(1, sizes[i]);
+
+			ck_assert_ptr_nonnull(p);
+			ck_assert(unit_all(p, hz4_min(sizes[i], 4 * MIB), 0));
+			memset(p, 0xa5, hz4_min(sizes[i], 4 * MIB));
+			hz4_heap_free(p);
+		}
+	ck_assert_ptr_nonnull(hz4_heap_calloc(0, 100));
+	ck_assert_ptr_nonnull(hz4_heap_calloc(100, 0));
+}
+END_TEST
+
+/* From every size to every other. */
+START_TEST(realloc_keeps_contents)
+{
+	unsigned i, k;
+	size_t kept;
+	char *p, *q;
+
+	for (i = 0; i < SIZES; i++)
+		for (k = 0; k < SIZES; k++) {
+			if (sizes[k] == 0)
+				continue;
+			p = hz4_heap_realloc(NULL, sizes[i]);
+			ck_assert_ptr_nonnull(p);
+			memset(p, 0xa5, hz4_min(sizes[i], 256 * KIB));
+			q = hz4_heap_realloc(p, sizes[k]);
+			ck_assert_ptr_nonnull(q);
+			kept = hz4_min(sizes[i], sizes[k]);
+			unit_need(unit_all(q, hz4_min(kept, 256 * KIB), 0xa5),
+				  "%zu to %zu", sizes[i], sizes[k]);
+			unit_need(hz4_heap_usable(q) >= sizes[k], "%zu",
+				  sizes[k]);
+			q[sizes[k] - 1] = 1;
+			hz4_heap_free(q);
+		}
+}
+END_TEST
+
+START_TEST(realloc_in_place)
+{
+	unsigned i;
+	void *p;
+
+	for (i = 0; i < SIZES; i++) {
+		p = take(sizes[i]);
+		ck_assert_ptr_eq(hz4_heap_realloc(p, hz4_heap_usable(p)), p);
+		/* To nothing frees. */
+		ck_assert_ptr_null(hz4_heap_realloc(p, 0));
+	}
+	p = hz4_heap_realloc(NULL, 0);
+	ck_assert_ptr_nonnull(p);
+	hz4_heap_free(p);
+}
+END_TEST
+
+START_TEST(alignments)
+{
+	size_t align;
+	void *p[SIZES];
+	unsigned i;
+
+	for (align = 1; align <= (size_t)64 * MIB; align *= 2) {
+		for (i = 0; i < SIZES; i++) {
+			p[i] = hz4_heap_aligned(align, sizes[i]);
+			unit_need(p[i] != NULL &&
+					  (uintptr_t)p[i] % align == 0 &&
+					  (uintptr_t)p[i] % HZ4_ALIGN == 0,
+				  "%p: %zu to %zu", p[i], sizes[i], align);
+			unit_need(hz4_heap_usable(p[i]) >= sizes[i], "%zu",
+				  sizes[i]);
+			fill(p[i], hz4_min(sizes[i], 4 * KIB), (uint8_t)i);
+		}
+		for (i = 0; i < SIZES; i++) {
+			unit_need(filled(p[i], hz4_min(sizes[i], 4 * KIB),
+					 (uint8_t)i), "%zu", sizes[i]);
+			if (i % 2)
+				p[i] = hz4_heap_realloc(p[i], sizes[i] + 1);
+			hz4_heap_free(p[i]);
+		}
+	}
+}
+END_TEST
+
+START_TEST(trim_gives_back)
+{
+	enum { N = 4000 };
+	static void *p[N];
+	size_t bytes;
+	unsigned i;
+
+	for (i = 0; i < N; i++) {
+		p[i] = take(4000);
+		memset(p[i], 1, 4000);
+	}
+	for (i = 0; i < N; i++)
+		hz4_heap_free(p[i]);
+	bytes = hz4_heap_trim();
+	ck_assert_uint_ge(bytes, (size_t)N * 4000 / 2);
+	ck_assert_uint_eq(hz4_heap_trim(), 0);
+	hz4_heap_free(take(4000));
+}
+END_TEST
+
+/* --- mistakes ------------------------------------------------------------ */
+
+static char in_data[64] __attribute__((aligned(64)));
+static void *at;
+
+static void
+free_it(void *arg)
+{
+	(void)arg;
+	hz4_heap_free(at);
+}
+
+/* A small object may be found out when the caches are emptied. */
+static void
+free_and_flush(void *arg)
+{
+	(void)arg;
+	hz4_heap_free(at);
+	hz4_heap_trim();
+}
+
+static void
+free_twice(void *arg)
+{
+	hz4_heap_free(at);
+	free_and_flush(arg);
+}
+
+static void
+free_twice_apart(void *arg)
+{
+	void *other[8];
+	unsigned i;
+
+	for (i = 0; i < 8; i++)
+		other[i] = hz4_heap_malloc(hz4_heap_usable(at));
+	hz4_heap_free(at);
+	for (i = 0; i < 8; i++)
+		hz4_heap_free(other[i]);
+	free_and_flush(arg);
+}
+
+static void
+resize_it(void *arg)
+{
+	(void)arg;
+	at = hz4_heap_realloc(at, 100);
+}
+
+static void
+measure_it(void *arg)
+{
+	(void)arg;
+	at = (void *)hz4_heap_usable(at);
+}
+
+static void
+expect_foreign(void *p)
+{
+	char line[100];
+
+	at = p;
+	snprintf(line, sizeof line,
+		 "hz4: free(): invalid pointer or double free: ptr %p\n", p);
+	unit_fatal(free_it, NULL, line);
+	snprintf(line, sizeof line, "hz4: realloc(): invalid pointer: ptr %p\n",
+		 p);
+	unit_fatal(resize_it, NULL, line);
+	snprintf(line, sizeof line,
+		 "hz4: malloc_usable_size(): invalid pointer: ptr %p\n", p);
+	unit_fatal(measure_it, NULL, line);
+}
+
+START_TEST(foreign_pointers)
+{
+	char local[64];
+
+	take(100);
+	expect_foreign(in_data);
+	expect_foreign(in_data + 1);
+	expect_foreign((void *)((uintptr_t)local & ~(uintptr_t)15));
+	expect_foreign((void *)(uintptr_t)16);
+	expect_foreign((void *)(uintptr_t)1);
+	expect_foreign((void *)UINTPTR_MAX);
+	expect_foreign((void *)(UINTPTR_MAX - 15));
+	expect_foreign((void *)(UINTPTR_MAX / 2 + 1));
+}
+END_TEST
+
+/* Also as the very first call of a process. */
+START_TEST(foreign_pointer_first)
+{
+	expect_foreign(in_data);
+}
+END_TEST
+
+START_TEST(interior_pointers)
+{
+	unsigned i;
+	char *p;
+
+	for (i = 5; i < SIZES; i++) {
+		p = take(sizes[i]);
+		at = p + 16;
+		unit_fatal_start(free_and_flush, NULL, "hz4: free(): invalid ");
+		unit_fatal_start(resize_it, NULL, "hz4: realloc(): invalid ");
+		unit_fatal_start(measure_it, NULL,
+				 "hz4: malloc_usable_size(): invalid ");
+		at = p + 1;
+		unit_fatal_start(free_it, NULL, "hz4: free(): invalid ");
+		at = p + (sizes[i] & ~(size_t)15) - 16;
+		if (at != p)
+			unit_fatal_start(free_and_flush, NULL,
+					 "hz4: free(): invalid ");
+		hz4_heap_free(p);
+	}
+}
+END_TEST
+
+START_TEST(double_frees)
+{
+	unsigned i;
+
+	for (i = 0; i < SIZES; i++) {
+		at = take(sizes[i]);
+		unit_fatal_start(free_twice, NULL, "hz4: free(): ");
+		unit_fatal_start(free_twice_apart, NULL, "hz4: free(): ");
+		hz4_heap_free(at);
+	}
+}
+END_TEST
+
+/* A second free that the cache learns of only after a batch has gone back. */
+static void
+free_twice_late(void *arg)
+{
+	static void *other[SLOTS];
+	size_t size = hz4_heap_usable(at);
+	unsigned i;
+
+	(void)arg;
+	for (i = 0; i < SLOTS; i++)
+		other[i] = hz4_heap_malloc(size);
+	for (i = 0; i < SLOTS / 2; i++)
+		hz4_heap_free(other[i]);
+	hz4_heap_free(at);
+	for (; i < SLOTS; i++)
+		hz4_heap_free(other[i]);
+	hz4_heap_trim();
+	hz4_heap_free(at);
+	hz4_heap_trim();
+}
+
+START_TEST(double_frees_after_the_span_has_gone)
+{
+	unsigned i;
+
+	for (i = 0; i < SIZES && sizes[i] <= HZ4_CLASS_MAX; i++) {
+		at = take(sizes[i]);
+		unit_fatal_start(free_twice_late, NULL, "hz4: free(): ");
+		hz4_heap_free(at);
+		hz4_heap_trim();
+	}
+}
+END_TEST
+
+/*
+ * Freed by two threads: one cache still has the object when the other one
+ * and the span have given it back.
+ */
+static void *filler[3 * SLOTS];
+
+static void *
+free_all(void *arg)
+{
+	unsigned i;
+
+	hz4_heap_free(at);
+	for (i = 0; i < 3 * SLOTS; i++)
+		if (filler[i] != at)
+			hz4_heap_free(filler[i]);
+	hz4_heap_trim();
+	return arg;
+}
+
+static void
+free_in_two_threads(void *arg)
+{
+	size_t size = *(size_t *)arg;
+	pthread_t id;
+	unsigned i;
+
+	for (i = 0; i < 64; i++)
+		hz4_heap_free(hz4_heap_malloc(size));
+	for (i = 0; i < 3 * SLOTS; i++)
+		filler[i] = hz4_heap_malloc(size);
+	at = filler[3 * SLOTS / 2];
+	hz4_heap_free(at);
+	unit_child_need(pthread_create(&id, NULL, free_all, NULL) == 0);
+	unit_child_need(pthread_join(id, NULL) == 0);
+	hz4_heap_trim();
+}
+
+START_TEST(freed_by_two_threads)
+{
+	unsigned i;
+
+	for (i = 10; i < SIZES && sizes[i] <= HZ4_CLASS_MAX; i++)
+		unit_fatal_start(free_in_two_threads,
+				 (void *)(uintptr_t)&sizes[i],
+				 "hz4: free(): ");
+}
+END_TEST
+
+/* The same with the first of both frees in a batch of its own. */
+static void
+free_between_batches(void *arg)
+{
+	size_t size = *(size_t *)arg;
+	unsigned i;
+
+	for (i = 0; i < SLOTS; i++)
+		filler[i] = hz4_heap_malloc(size);
+	at = filler[SLOTS / 2];
+	for (i = 0; i < SLOTS; i++) {
+		hz4_heap_free(filler[i]);
+		if (i % 3 == 0 && filler[i] != at)
+			hz4_heap_free(at);
+	}
+	hz4_heap_trim();
+}
+
+START_TEST(many_frees_of_one)
+{
+	unsigned i;
+
+	for (i = 0; i < SIZES && sizes[i] <= HZ4_CLASS_MAX; i++)
+		unit_fatal_start(free_between_batches,
+				 (void *)(uintptr_t)&sizes[i],
+				 "hz4: free(): ");
+}
+END_TEST
+
+/* --- shadow -------------------------------------------------------------- */
+
+/* An object says how long it is; its contents follow from that. */
+struct header {
+	size_t size;
+	uint64_t key;
+};
+
+static _Atomic(struct header *) shared[SLOTS];
+
+static size_t
+any_size(uint64_t *seed)
+{
+	unsigned bit = (unsigned)unit_below(seed, unit_below(seed, 64) ?
+					    13 : 22);
+
+	return sizeof(struct header) + ((size_t)1 << bit) +
+	       unit_below(seed, (size_t)1 << bit);
+}
+
+static void
+write_all(struct header *h, size_t size, uint64_t key)
+{
+	h->size = size;
+	h->key = key;
+	memset(h + 1, (uint8_t)key, hz4_min(size - sizeof *h, 2000));
+	((uint8_t *)h)[size - 1] = (uint8_t)key;
+}
+
+static void
+read_all(const struct header *h)
+{
+	unit_need(unit_all(h + 1, hz4_min(h->size - sizeof *h, 2000),
+			   (uint8_t)h->key) &&
+			  ((const uint8_t *)h)[h->size - 1] == (uint8_t)h->key,
+		  "%zu bytes at %p", h->size, (const void *)h);
+}
+
+static struct header *
+any_object(uint64_t *seed)
+{
+	size_t size = any_size(seed);
+	struct header *h;
+
+	switch (unit_below(seed, 8)) {
+	case 0:
+		h = hz4_heap_calloc(1, size);
+		unit_need(h != NULL && unit_all(h, hz4_min(size, 4096), 0),
+			  "%zu", size);
+		break;
+	case 1:
+		h = hz4_heap_aligned((size_t)32 << unit_below(seed, 9), size);
+		break;
+	default:
+		h = hz4_heap_malloc(size);
+	}
+	unit_need(h != NULL && (uintptr_t)h % HZ4_ALIGN == 0, "%zu", size);
+	write_all(h, size, unit_random(seed) | 1);
+	return h;
+}
+
+static struct header *
+resized(uint64_t *seed, struct header *h)
+{
+	size_t size = any_size(seed), kept = hz4_min(size, h->size);
+	uint64_t key = h->key;
+
+	h = hz4_heap_realloc(h, size);
+	unit_need(h != NULL && h->key == key, "%zu", size);
+	unit_need(unit_all(h + 1, hz4_min(kept - sizeof *h, 2000),
+			   (uint8_t)key), "%zu", size);
+	write_all(h, size, key);
+	return h;
+}
+
+static void
+exchange(uint64_t seed, unsigned rounds)
+{
+	struct header *h;
+	unsigned i;
+
+	for (i = 0; i < rounds; i++) {
+		h = any_object(&seed);
+		h = atomic_exchange(&shared[unit_below(&seed, SLOTS)], h);
+		if (h == NULL)
+			continue;
+		read_all(h);
+		if (unit_below(&seed, 4) == 0)
+			h = resized(&seed, h);
+		h->key = 0;
+		hz4_heap_free(h);
+		if (unit_below(&seed, 4096) == 0)
+			hz4_heap_trim();
+	}
+}
+
+static void *
+exchange_in_thread(void *number)
+{
+	exchange(1 + (uintptr_t)number, ROUNDS);
+	return NULL;
+}
+
+START_TEST(objects_go_from_thread_to_thread)
+{
+	unsigned i;
+
+	/* With memory going back all the time, and without. */
+	ck_assert(hz4_option_assign(_i ? "purge_delay=0" : "purge_delay=500",
+				    _i ? 13 : 15));
+	unit_threads(THREADS, exchange_in_thread);
+	for (i = 0; i < SLOTS; i++)
+		if (shared[i] != NULL) {
+			read_all(shared[i]);
+			hz4_heap_free(shared[i]);
+		}
+	hz4_heap_trim();
+}
+END_TEST
+
+/* --- the system refuses -------------------------------------------------- */
+
+/* Work that must come through with NULL here and there. */
+static void
+work_in_need(uint64_t seed)
+{
+	struct header *held[32] = { NULL }, *h;
+	size_t size;
+	unsigned i, k;
+
+	for (i = 0; i < 600; i++) {
+		k = (unsigned)unit_below(&seed, 32);
+		if (held[k] != NULL) {
+			read_all(held[k]);
+			size = any_size(&seed);
+			h = unit_below(&seed, 2) ?
+				    hz4_heap_realloc(held[k], size) : NULL;
+			if (h != NULL) {
+				write_all(h, size, 7);
+				held[k] = h;
+				continue;
+			}
+			/* What was refused has changed nothing. */
+			read_all(held[k]);
+			errno = ERRNO;
+			hz4_heap_free(held[k]);
+			unit_need(errno == ERRNO, "%d", errno);
+			held[k] = NULL;
+			continue;
+		}
+		size = any_size(&seed) * (i % 50 == 0 ? 100 : 1);
+		errno = ERRNO;
+		switch (i % 3) {
+		case 0:
+			h = hz4_heap_calloc(size, 1);
+			unit_need(h == NULL ||
+					  unit_all(h, hz4_min(size, MIB), 0),
+				  "%zu", size);
+			break;
+		case 1:
+			h = hz4_heap_aligned((size_t)32 << i % 17, size);
+			break;
+		default:
+			h = hz4_heap_malloc(size);
+		}
+		unit_need(h != NULL || errno == ENOMEM, "%d", errno);
+		if (h != NULL)
+			write_all(h, size, i);
+		held[k] = h;
+	}
+	for (k = 0; k < 32; k++)
+		if (held[k] != NULL) {
+			read_all(held[k]);
+			hz4_heap_free(held[k]);
+		}
+	hz4_heap_trim();
+}
+
+static void *
+fail_and_recover(void *n)
+{
+	hz4_os_fail_from((uintptr_t)n);
+	work_in_need(1 + (uintptr_t)n);
+	hz4_os_fail_from(0);
+	work_in_need(1);
+	free_it(NULL);
+	at = take(8 * MIB);
+	return NULL;
+}
+
+static void
+fail_from_here(void *n)
+{
+	fail_and_recover(n);
+}
+
+static void
+fail_from_the_start(void *n)
+{
+	at = NULL;
+	unit_child_need(hz4_tls_cache == &hz4_empty_cache);
+	fail_and_recover(n);
+}
+
+START_TEST(no_memory_from_any_call_on)
+{
+	uintptr_t n;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	for (n = 1; n <= FAILURES; n++)
+		unit_survives(fail_from_the_start, (void *)n);
+	at = take(4 * MIB);
+	work_in_need(3);
+	for (n = 1; n <= FAILURES; n++)
+		unit_survives(fail_from_here, (void *)n);
+}
+END_TEST
+
+START_TEST(exhausted_and_back)
+{
+	static void *p[64];
+	unsigned i, n;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	for (i = 0; i < 20; i++)
+		hz4_heap_free(take(i * 999));
+	hz4_os_fail_from(1);
+	for (n = 0; n < 64 && (p[n] = hz4_heap_malloc(300000)) != NULL; n++)
+		memset(p[n], (int)n, 300000);
+	ck_assert_uint_lt(n, 64);
+	ck_assert_int_eq(errno, ENOMEM);
+	for (i = 0; i < n; i++) {
+		ck_assert(unit_all(p[i], 300000, (uint8_t)i));
+		hz4_heap_free(p[i]);
+	}
+	/* What was freed can be had without the system. */
+	for (i = 0; i < n; i++) {
+		p[i] = hz4_heap_malloc(300000);
+		ck_assert_ptr_nonnull(p[i]);
+	}
+	hz4_os_fail_from(0);
+	ck_assert_ptr_nonnull(hz4_heap_malloc(10 * MIB));
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, every_size_with_a_class);
+	tcase_add_test(t, every_kind_of_size);
+	tcase_add_test(t, nothing_is_unique);
+	tcase_add_test(t, too_much);
+	tcase_add_test(t, calloc_clears_what_was_used);
+	tcase_add_test(t, realloc_keeps_contents);
+	tcase_add_test(t, realloc_in_place);
+	tcase_add_test(t, alignments);
+	tcase_add_test(t, trim_gives_back);
+	tcase_add_test(t, foreign_pointers);
+	tcase_add_test(t, foreign_pointer_first);
+	tcase_add_test(t, interior_pointers);
+	tcase_add_test(t, double_frees);
+	tcase_add_test(t, double_frees_after_the_span_has_gone);
+	tcase_add_test(t, freed_by_two_threads);
+	tcase_add_test(t, many_frees_of_one);
+	tcase_add_loop_test(t, objects_go_from_thread_to_thread, 0, 2);
+	tcase_add_test(t, no_memory_from_any_call_on);
+	tcase_add_test(t, exhausted_and_back);
+}
+
+int
+main(void)
+{
+	return unit_main("heap", add);
+}

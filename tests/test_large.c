@@ -1,0 +1,476 @@
+/*
+ * large.h: runs of pages and mappings of their own, resized in place or
+ * moved, and the end of a program that frees the wrong address.
+ */
+#include "unit.h"
+
+#include "large.h"
+#include "os.h"
+#include "pageheap.h"
+#include "pagemap.h"
+#include "tune.h"
+
+enum { MIB = 1024 * 1024, HUGE = HZ4_HUGE_MIN, PAGE = HZ4_PAGE };
+
+static const size_t sizes[] = {
+	1, 4096, HZ4_CLASS_MAX, HZ4_CLASS_MAX + 1, MIB - 1, MIB, 5 * MIB + 7,
+	HUGE - PAGE, HUGE - 1, HUGE, HUGE + 1, HUGE + PAGE + 1, 3 * HUGE,
+};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+static void
+start(void)
+{
+	hz4_os_init();
+	hz4_sizeclass_init();
+}
+
+static struct hz4_large_figures
+figures(void)
+{
+	struct hz4_large_figures f;
+
+	hz4_large_figures(&f);
+	return f;
+}
+
+/* A word every 4 KiB and at the end, so that huge ones stay cheap. */
+static void
+fill(void *p, size_t size, uint64_t key)
+{
+	size_t at;
+
+	for (at = 0; at + 8 <= size; at += 4096)
+		*(uint64_t *)((char *)p + at) = key + at;
+}
+
+static void
+check(void *p, size_t size, uint64_t key)
+{
+	size_t at;
+
+	for (at = 0; at + 8 <= size; at += 4096)
+		unit_need(*(uint64_t *)((char *)p + at) == key + at,
+			  "%zu of %zu", at, size);
+}
+
+static void *
+take(size_t size, size_t align, bool zero)
+{
+	char *p = hz4_large_alloc(size, align, zero);
+	size_t at, usable;
+
+	unit_need(p != NULL, "%zu bytes", size);
+	unit_need((uintptr_t)p % hz4_max(align, 16) == 0, "%p to %zu",
+		  (void *)p, align);
+	unit_need(hz4_pagemap_class(p) == HZ4_CLS_RUN, "%p", (void *)p);
+	usable = hz4_large_usable(p, "test");
+	unit_need(usable >= size && usable - size < PAGE, "%zu for %zu",
+		  usable, size);
+	for (at = 0; zero && at < usable; at += 512)
+		unit_need(p[at] == 0, "%zu of %zu", at, usable);
+	p[usable - 1] = 1;
+	return p;
+}
+
+static void
+give(void *p)
+{
+	hz4_large_free(p, "free()");
+	unit_need(hz4_pagemap_class(p) == HZ4_CLS_NONE, "%p", p);
+}
+
+static void
+nothing_left(void)
+{
+	struct hz4_large_figures f = figures();
+	struct hz4_pageheap_figures pages;
+
+	hz4_pageheap_figures(&pages);
+	ck_assert_uint_eq(f.objects, 0);
+	ck_assert_uint_eq(f.bytes, 0);
+	ck_assert_uint_eq(f.mappings, 0);
+	ck_assert_uint_eq(f.mapped, 0);
+	ck_assert_uint_eq(pages.free, pages.mapped);
+}
+
+START_TEST(sizes_and_figures)
+{
+	void *p[SIZES];
+	struct hz4_large_figures f;
+	size_t bytes = 0, mapped = 0, mappings = 0;
+	unsigned i;
+
+	start();
+	for (i = 0; i < SIZES; i++) {
+		p[i] = take(sizes[i], 16, i % 2);
+		fill(p[i], sizes[i], i);
+		bytes += hz4_large_usable(p[i], "test");
+		if (sizes[i] >= HUGE) {
+			mappings++;
+			mapped += hz4_large_usable(p[i], "test");
+		}
+		f = figures();
+		ck_assert_uint_eq(f.objects, i + 1);
+		ck_assert_uint_eq(f.bytes, bytes);
+		ck_assert_uint_eq(f.mappings, mappings);
+		ck_assert_uint_eq(f.mapped, mapped);
+	}
+	for (i = 0; i < SIZES; i++) {
+		check(p[i], sizes[i], i);
+		give(p[i]);
+	}
+	nothing_left();
+}
+END_TEST
+
+/* Only the first page is known: the rest is no object. */
+START_TEST(the_middle_is_not_ours)
+{
+	char *p;
+
+	start();
+	p = take(MIB, 16, false);
+	ck_assert_uint_eq(hz4_pagemap_class(p + PAGE), HZ4_CLS_NONE);
+	ck_assert_uint_eq(hz4_pagemap_class(p + MIB - 16), HZ4_CLS_NONE);
+	give(p);
+}
+END_TEST
+
+START_TEST(alignments)
+{
+	size_t align;
+	unsigned i;
+
+	start();
+	for (align = 1; align <= (size_t)64 * MIB; align *= 4)
+		for (i = 0; i < SIZES; i++) {
+			void *p = take(sizes[i], align, false);
+
+			fill(p, hz4_min(sizes[i], MIB), i);
+			give(p);
+		}
+	nothing_left();
+}
+END_TEST
+
+START_TEST(zeroed_after_use)
+{
+	unsigned i, round;
+
+	start();
+	for (round = 0; round < 3; round++)
+		for (i = 0; i < SIZES; i++) {
+			void *p = take(sizes[i], 16, true);
+
+			memset(p, 0xa5, hz4_min(hz4_large_usable(p, ""),
+						 4 * MIB));
+			give(p);
+		}
+}
+END_TEST
+
+START_TEST(too_much)
+{
+	start();
+	errno = 4711;
+	ck_assert_ptr_null(hz4_large_alloc(SIZE_MAX, 16, false));
+	ck_assert_ptr_null(hz4_large_alloc(SIZE_MAX - PAGE, 16, true));
+	ck_assert_ptr_null(hz4_large_alloc(PTRDIFF_MAX, 16, false));
+	ck_assert_ptr_null(hz4_large_alloc(PTRDIFF_MAX / 2, 16, false));
+	ck_assert_ptr_null(hz4_large_alloc(1, (size_t)PTRDIFF_MAX / 2 + 1,
+					   false));
+	ck_assert_ptr_null(hz4_large_alloc(1, (size_t)PTRDIFF_MAX + 1, false));
+	nothing_left();
+}
+END_TEST
+
+START_TEST(runs_resize_in_place)
+{
+	struct hz4_pageheap_figures before, after;
+	void *p;
+
+	start();
+	p = take(16 * PAGE, 16, false);
+	fill(p, 16 * PAGE, 1);
+	hz4_pageheap_figures(&before);
+	/* What is cut off is free for others. */
+	ck_assert_ptr_eq(hz4_large_resize(p, 4 * PAGE - 100), p);
+	ck_assert_uint_eq(hz4_large_usable(p, "test"), 4 * PAGE);
+	ck_assert_uint_eq(figures().bytes, 4 * PAGE);
+	hz4_pageheap_figures(&after);
+	ck_assert_uint_eq(after.free, before.free + 12 * PAGE);
+	check(p, 4 * PAGE, 1);
+	/* And may be taken again while nobody has it. */
+	ck_assert_ptr_eq(hz4_large_resize(p, 10 * PAGE), p);
+	check(p, 4 * PAGE, 1);
+	fill(p, 10 * PAGE, 2);
+	ck_assert_uint_eq(figures().bytes, 10 * PAGE);
+	ck_assert_ptr_eq(hz4_large_resize(p, 10 * PAGE), p);
+	ck_assert_ptr_eq(hz4_large_resize(p, 10 * PAGE - 1), p);
+	check(p, 10 * PAGE, 2);
+	give(p);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(runs_do_not_grow_over_others)
+{
+	char *p, *q;
+
+	start();
+	p = take(8 * PAGE, 16, false);
+	ck_assert_ptr_eq(hz4_large_resize(p, 4 * PAGE), p);
+	q = take(2 * PAGE, 16, false);
+	/* Only when the second came right behind the first is it a test. */
+	fill(p, 4 * PAGE, 1);
+	fill(q, 2 * PAGE, 2);
+	if (q == p + 4 * PAGE)
+		ck_assert_ptr_null(hz4_large_resize(p, 5 * PAGE));
+	ck_assert_uint_eq(hz4_large_usable(p, "test"), 4 * PAGE);
+	check(p, 4 * PAGE, 1);
+	check(q, 2 * PAGE, 2);
+	ck_assert_uint_eq(figures().bytes, 6 * PAGE);
+	/* Nor into what has a mapping of its own. */
+	ck_assert_ptr_null(hz4_large_resize(q, 2 * (size_t)HUGE));
+	ck_assert_ptr_null(hz4_large_resize(q, PTRDIFF_MAX));
+	check(q, 2 * PAGE, 2);
+	give(p);
+	give(q);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(mappings_grow_and_move)
+{
+	size_t size = HUGE, next;
+	char *p, *q, *in_the_way[6];
+	unsigned i;
+
+	start();
+	p = take(size, 16, false);
+	fill(p, size, 1);
+	for (i = 0; i < 6; i++) {
+		/* So that some cannot grow where they are. */
+		in_the_way[i] = take(HUGE, 16, false);
+		next = size * 3 / 2 + 4096;
+		q = hz4_large_resize(p, next);
+		ck_assert_ptr_nonnull(q);
+		ck_assert_uint_eq((uintptr_t)q % 4096, 0);
+		ck_assert_uint_eq(hz4_pagemap_class(q), HZ4_CLS_RUN);
+		if (q != p)
+			ck_assert_uint_eq(hz4_pagemap_class(p), HZ4_CLS_NONE);
+		ck_assert_uint_ge(hz4_large_usable(q, "test"), next);
+		check(q, size, 1);
+		/* What was added is zeroed: it came from the kernel. */
+		ck_assert_int_eq(q[size], 0);
+		ck_assert_int_eq(q[next - 1], 0);
+		ck_assert_uint_eq(figures().mapped,
+				  hz4_large_usable(q, "test") +
+					  (i + 1) * (size_t)HUGE);
+		p = q;
+		size = next;
+		fill(p, size, 1);
+	}
+	/* Shrinking stays where it is. */
+	q = hz4_large_resize(p, HUGE + 4096);
+	ck_assert_ptr_eq(q, p);
+	ck_assert_uint_ge(hz4_large_usable(p, "test"), HUGE + 4096);
+	ck_assert_uint_lt(hz4_large_usable(p, "test"), HUGE + 4096 + PAGE);
+	check(p, HUGE + 4096, 1);
+	/* Below the border it is to become a run: to be copied. */
+	ck_assert_ptr_null(hz4_large_resize(p, HUGE - 1));
+	ck_assert_ptr_null(hz4_large_resize(p, PTRDIFF_MAX / 2));
+	check(p, HUGE + 4096, 1);
+	give(p);
+	for (i = 0; i < 6; i++)
+		give(in_the_way[i]);
+	nothing_left();
+}
+END_TEST
+
+struct misuse {
+	void *p;
+	size_t (*usable)(const void *p, const char *call);
+	void (*free)(void *p, const char *call);
+	unsigned times;
+};
+
+static void
+misuse(void *arg)
+{
+	struct misuse *m = arg;
+
+	for (; m->times > 0; m->times--) {
+		if (m->free != NULL)
+			m->free(m->p, "free()");
+		else if (m->usable != NULL)
+			m->usable(m->p, "ask()");
+		else
+			hz4_large_resize(m->p, MIB);
+	}
+}
+
+START_TEST(interior_pointers_abort)
+{
+	char line[200];
+	unsigned i;
+
+	start();
+	for (i = 0; i < SIZES; i++) {
+		char *p = take(sizes[i], 16, false);
+		size_t bytes = hz4_large_usable(p, "test");
+		struct misuse m = { p + 16, NULL, hz4_large_free, 1 };
+
+		snprintf(line, sizeof line, "hz4: free(): invalid pointer: "
+			 "ptr %p, inside an object of size %zu\n",
+			 (void *)(p + 16), bytes);
+		unit_fatal(misuse, &m, line);
+		m.p = p + 4096 - 16;
+		unit_fatal_start(misuse, &m, "hz4: free(): invalid pointer");
+		m.free = NULL;
+		unit_fatal_start(misuse, &m, "hz4: realloc(): invalid ");
+		m.usable = hz4_large_usable;
+		unit_fatal_start(misuse, &m, "hz4: ask(): invalid pointer");
+		give(p);
+	}
+}
+END_TEST
+
+/* Threads that move mappings into places that others have just left. */
+enum { MOVERS = 8, MOVES = 1500 };
+
+static void *
+move_about(void *number)
+{
+	size_t size;
+	unsigned i;
+	char *p, *q;
+
+	for (i = 0; i < MOVES; i++) {
+		size = HUGE + (i % 7) * (size_t)PAGE;
+		p = hz4_large_alloc(size, 16, false);
+		unit_need(p != NULL, "%zu", size);
+		*(uintptr_t *)p = (uintptr_t)number;
+		q = hz4_large_resize(p, 2 * size);
+		unit_need(q != NULL && *(uintptr_t *)q == (uintptr_t)number,
+			  "%p", (void *)q);
+		unit_need(hz4_pagemap_class(q) == HZ4_CLS_RUN,
+			  "%p is not known any more", (void *)q);
+		hz4_large_free(q, "free()");
+	}
+	return NULL;
+}
+
+START_TEST(moves_of_many_threads)
+{
+	start();
+	unit_threads(MOVERS, move_about);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(no_memory)
+{
+	unsigned long fail;
+	unsigned i;
+	void *p, *q;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start();
+	for (fail = 1; fail <= 6; fail++)
+		for (i = 0; i < SIZES; i++) {
+			p = take(sizes[i], 16, false);
+			fill(p, sizes[i], i);
+			hz4_os_fail_from(fail);
+			q = hz4_large_alloc(4 * sizes[i], 16, true);
+			if (q != NULL)
+				hz4_large_free(q, "free()");
+			q = hz4_large_resize(p, 2 * sizes[i]);
+			hz4_os_fail_from(0);
+			q = q != NULL ? q : p;
+			check(q, sizes[i], i);
+			ck_assert_uint_eq(hz4_pagemap_class(q), HZ4_CLS_RUN);
+			give(q);
+			ck_assert_uint_eq(figures().objects, 0);
+			ck_assert_uint_eq(figures().bytes, 0);
+		}
+}
+END_TEST
+
+/* The kernel keeps the mapping: its pages serve others, as they are. */
+START_TEST(refused_unmap)
+{
+	struct hz4_pageheap_figures pages;
+	char *p, *q;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start();
+	p = take(HUGE, 16, false);
+	memset(p, 0xa5, HUGE);
+	hz4_os_fail_from(1);
+	errno = 4711;
+	hz4_large_free(p, "free()");
+	ck_assert_int_eq(errno, 4711);
+	hz4_os_fail_from(0);
+	ck_assert_uint_eq(figures().objects, 0);
+	q = take(HUGE / 2, 16, true);
+	ck_assert(unit_all(q, HUGE / 2 - 1, 0));
+	give(q);
+	hz4_pageheap_figures(&pages);
+	ck_assert_uint_le(pages.free, pages.mapped);
+}
+END_TEST
+
+/* A mapping for its alignment's sake may be less than one page of ours. */
+START_TEST(refused_unmap_of_a_small_mapping)
+{
+	struct hz4_pageheap_figures before, after;
+	void *run;
+	char *p;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start();
+	run = take(MIB, 16, false);
+	p = take(100, (size_t)4 * MIB, false);
+	ck_assert(hz4_pageheap_admit((uintptr_t)p - PAGE, 2 * PAGE));
+	hz4_pageheap_figures(&before);
+	hz4_os_fail_from(1);
+	hz4_large_free(p, "free()");
+	hz4_os_fail_from(0);
+	/* The page in front is none of it. */
+	ck_assert_uint_eq(hz4_pagemap_flags((uintptr_t)p - PAGE), 0);
+	ck_assert_ptr_null(hz4_pagemap_owner((uintptr_t)p - PAGE));
+	hz4_pageheap_figures(&after);
+	ck_assert_uint_eq(after.free - before.free,
+			  after.mapped - before.mapped);
+	give(run);
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, sizes_and_figures);
+	tcase_add_test(t, the_middle_is_not_ours);
+	tcase_add_test(t, alignments);
+	tcase_add_test(t, zeroed_after_use);
+	tcase_add_test(t, too_much);
+	tcase_add_test(t, runs_resize_in_place);
+	tcase_add_test(t, runs_do_not_grow_over_others);
+	tcase_add_test(t, mappings_grow_and_move);
+	tcase_add_test(t, interior_pointers_abort);
+	tcase_add_test(t, moves_of_many_threads);
+	tcase_add_test(t, no_memory);
+	tcase_add_test(t, refused_unmap);
+	tcase_add_test(t, refused_unmap_of_a_small_mapping);
+}
+
+int
+main(void)
+{
+	return unit_main("large", add);
+}

@@ -1,0 +1,239 @@
+/*
+ * meta.h: alignment, recycling, threads, fork, and no memory.
+ */
+#include "unit.h"
+
+#include "meta.h"
+#include "os.h"
+#include "tune.h"
+
+enum { BLOCKS = 600, ROUNDS = 4000, THREADS = 4, FORKS = 20 };
+
+struct held {
+	unsigned char *p;
+	size_t size;
+	unsigned char byte;
+};
+
+static size_t
+any_size(uint64_t *seed)
+{
+	/* Every power of two as likely as the next. */
+	size_t top = (size_t)1 << unit_below(seed, 13);
+
+	return 1 + unit_below(seed, 2 * top);
+}
+
+static bool
+try_take(struct held *h, size_t size, unsigned char byte)
+{
+	h->p = hz4_meta_alloc(size);
+	if (h->p == NULL)
+		return false;
+	unit_need((uintptr_t)h->p % 64 == 0, "%p", (void *)h->p);
+	h->size = size;
+	h->byte = byte;
+	memset(h->p, byte, size);
+	return true;
+}
+
+static void
+take(struct held *h, size_t size, unsigned char byte)
+{
+	unit_need(try_take(h, size, byte), "%zu bytes", size);
+}
+
+static void
+give(struct held *h)
+{
+	unit_need(unit_all(h->p, h->size, h->byte), "%zu bytes at %p", h->size,
+		  (void *)h->p);
+	hz4_meta_free(h->p, h->size);
+	h->p = NULL;
+}
+
+START_TEST(every_size)
+{
+	static struct held held[BLOCKS];
+	unsigned i;
+
+	hz4_os_init();
+	for (i = 0; i < BLOCKS; i++)
+		take(&held[i], 1 + (size_t)i * i, (uint8_t)i);
+	for (i = 0; i < BLOCKS; i++)
+		give(&held[i]);
+}
+END_TEST
+
+START_TEST(larger_than_a_chunk)
+{
+	struct held held[3];
+	unsigned i;
+
+	hz4_os_init();
+	for (i = 0; i < 3; i++)
+		take(&held[i], (size_t)HZ4_META_CHUNK * (i + 1) + 1,
+			       (uint8_t)i);
+	ck_assert_uint_ge(hz4_meta_mapped(), (size_t)HZ4_META_CHUNK * 6);
+	for (i = 0; i < 3; i++)
+		give(&held[i]);
+}
+END_TEST
+
+START_TEST(recycled_by_size)
+{
+	static struct held held[BLOCKS];
+	uint64_t seed = 1;
+	size_t mapped;
+	unsigned i, round;
+
+	hz4_os_init();
+	for (i = 0; i < BLOCKS; i++)
+		take(&held[i], any_size(&seed), (uint8_t)i);
+	mapped = hz4_meta_mapped();
+	for (round = 0; round < 50; round++) {
+		for (i = 0; i < BLOCKS; i++)
+			give(&held[i]);
+		for (i = 0; i < BLOCKS; i++)
+			take(&held[i], held[i].size, (uint8_t)i);
+	}
+	ck_assert_uint_eq(hz4_meta_mapped(), mapped);
+}
+END_TEST
+
+START_TEST(freed_memory_stays_readable)
+{
+	struct held held;
+	volatile unsigned char *p;
+
+	hz4_os_init();
+	take(&held, (size_t)4 * HZ4_META_CHUNK, 1);
+	p = held.p;
+	give(&held);
+	/* The links of the free lists lie in front. */
+	ck_assert_uint_eq(p[4 * HZ4_META_CHUNK - 1], 1);
+}
+END_TEST
+
+static void
+churn(uint64_t seed, unsigned rounds)
+{
+	struct held held[32] = { { NULL, 0, 0 } };
+	unsigned i;
+
+	for (i = 0; i < rounds; i++) {
+		struct held *h = &held[unit_below(&seed, 32)];
+
+		if (h->p != NULL)
+			give(h);
+		else
+			take(h, any_size(&seed), (uint8_t)seed);
+	}
+	for (i = 0; i < 32; i++)
+		if (held[i].p != NULL)
+			give(&held[i]);
+}
+
+static void *
+churn_in_thread(void *number)
+{
+	churn(1 + (uintptr_t)number, ROUNDS);
+	return NULL;
+}
+
+START_TEST(from_many_threads)
+{
+	hz4_os_init();
+	unit_threads(THREADS, churn_in_thread);
+}
+END_TEST
+
+static _Atomic bool stop;
+
+static void *
+churn_until_stopped(void *number)
+{
+	uint64_t seed = 1 + (uintptr_t)number;
+
+	while (!stop)
+		churn(unit_random(&seed), 64);
+	return NULL;
+}
+
+/* What the child gets must not overlap what is held over the fork. */
+static void
+use_in_child(void *arg)
+{
+	struct held *held = arg;
+	unsigned i;
+
+	hz4_meta_fork_child();
+	churn(1, ROUNDS / 4);
+	for (i = 0; i < BLOCKS; i++)
+		give(&held[i]);
+	churn(2, ROUNDS / 4);
+}
+
+START_TEST(fork_while_threads_work)
+{
+	static struct held held[BLOCKS];
+	pthread_t id[2];
+	uint64_t seed = 1;
+	unsigned i;
+
+	hz4_os_init();
+	for (i = 0; i < BLOCKS; i++)
+		take(&held[i], any_size(&seed), (uint8_t)i);
+	for (i = 0; i < 2; i++)
+		pthread_create(&id[i], NULL, churn_until_stopped, NULL);
+	for (i = 0; i < FORKS; i++)
+		unit_survives(use_in_child, held);
+	stop = true;
+	for (i = 0; i < 2; i++)
+		pthread_join(id[i], NULL);
+}
+END_TEST
+
+START_TEST(no_memory)
+{
+	static struct held held[BLOCKS];
+	size_t mapped;
+	unsigned i, n = 0;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	hz4_os_init();
+	hz4_os_fail_from(1);
+	errno = 4711;
+	mapped = hz4_meta_mapped();
+	ck_assert_ptr_null(hz4_meta_alloc((size_t)HZ4_META_CHUNK * 8));
+	/* What is there is used up first. */
+	while (n < BLOCKS && try_take(&held[n], 1000, (uint8_t)n))
+		n++;
+	ck_assert_uint_lt(n, BLOCKS);
+	ck_assert_uint_eq(hz4_meta_mapped(), mapped);
+	ck_assert_int_eq(errno, 4711);
+	hz4_os_fail_from(0);
+	take(&held[n], 1000, (uint8_t)n);
+	for (i = 0; i <= n; i++)
+		give(&held[i]);
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, every_size);
+	tcase_add_test(t, larger_than_a_chunk);
+	tcase_add_test(t, recycled_by_size);
+	tcase_add_test(t, freed_memory_stays_readable);
+	tcase_add_test(t, from_many_threads);
+	tcase_add_test(t, fork_while_threads_work);
+	tcase_add_test(t, no_memory);
+}
+
+int
+main(void)
+{
+	return unit_main("meta", add);
+}

@@ -1,0 +1,332 @@
+/*
+ * os.h: mappings, their alignment, growth, moves and purges, and errno,
+ * which none of the calls may change.
+ */
+#include "unit.h"
+
+#include "os.h"
+#include "tune.h"
+
+#include <sys/mman.h>
+
+enum { KIB = 1024, MIB = 1024 * 1024, ERRNO = 4711 };
+
+static size_t page;
+
+static void
+start(void)
+{
+	hz4_os_init();
+	page = hz4_os_page;
+	errno = ERRNO;
+}
+
+/* Whether all of a range is mapped. */
+static bool
+is_mapped(void *p, size_t size)
+{
+	int saved = errno;
+	bool mapped = msync(p, size, MS_ASYNC) == 0;
+
+	errno = saved;
+	return mapped;
+}
+
+/* Bytes of address space of this process. */
+static size_t
+space(void)
+{
+	char line[256];
+	size_t total = 0;
+	unsigned long from, to;
+	FILE *maps = fopen("/proc/self/maps", "r");
+
+	ck_assert_ptr_nonnull(maps);
+	while (fgets(line, sizeof line, maps) != NULL)
+		if (sscanf(line, "%lx-%lx", &from, &to) == 2)
+			total += to - from;
+	fclose(maps);
+	return total;
+}
+
+START_TEST(page_size_is_the_kernels)
+{
+	hz4_os_init();
+	ck_assert_uint_eq(hz4_os_page, (size_t)sysconf(_SC_PAGESIZE));
+}
+END_TEST
+
+START_TEST(pretended_page_size)
+{
+	static const size_t refused[] = { 0, 1, 3, 5000, 12288, SIZE_MAX };
+	unsigned i;
+
+	start();
+	for (i = 0; i < sizeof refused / sizeof *refused; i++) {
+		hz4_os_pretend_page(refused[i]);
+		ck_assert_uint_eq(hz4_os_page, page);
+	}
+	hz4_os_pretend_page(page / 2);
+	ck_assert_uint_eq(hz4_os_page, page);
+	hz4_os_pretend_page(2 * (size_t)HZ4_PAGE);
+	ck_assert_uint_eq(hz4_os_page, page);
+	hz4_os_pretend_page(page);
+	ck_assert_uint_eq(hz4_os_page, page);
+	hz4_os_pretend_page(HZ4_PAGE);
+	ck_assert_uint_eq(hz4_os_page, HZ4_PAGE);
+}
+END_TEST
+
+/* Every alignment, with sizes below, at and above it. */
+START_TEST(alignments)
+{
+	size_t align, size, before;
+	unsigned i;
+	char *p;
+
+	start();
+	before = space();
+	for (align = page; align <= (size_t)256 * MIB; align *= 2)
+		for (i = 0; i < 3; i++) {
+			size = i == 0 ? page : i == 1 ? align : align + page;
+			p = hz4_os_map(size, align);
+			unit_need(p != NULL, "%zu to %zu", size, align);
+			unit_need((uintptr_t)p % align == 0, "%p to %zu",
+				  (void *)p, align);
+			unit_need(p[0] == 0 && p[size - 1] == 0, "%zu", size);
+			p[0] = p[size - 1] = 1;
+			ck_assert(hz4_os_unmap(p, size));
+			ck_assert(!is_mapped(p, page));
+		}
+	/* What was mapped too much for the alignment is gone too. */
+	ck_assert_uint_le(space(), before + 256 * KIB);
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(fresh_memory_is_zero)
+{
+	unsigned char *p;
+	unsigned i;
+
+	start();
+	for (i = 0; i < 16; i++) {
+		p = hz4_os_map(MIB, page);
+		ck_assert(unit_all(p, MIB, 0));
+		memset(p, 0xa5, MIB);
+		ck_assert(hz4_os_unmap(p, MIB));
+	}
+}
+END_TEST
+
+START_TEST(too_much_is_null)
+{
+	start();
+	ck_assert_ptr_null(hz4_os_map(SIZE_MAX / 2 / MIB * MIB, page));
+	ck_assert_ptr_null(hz4_os_map(SIZE_MAX / 2 / MIB * MIB, MIB));
+	ck_assert_ptr_null(hz4_os_map(SIZE_MAX - MIB + 1, MIB));
+	ck_assert_ptr_null(hz4_os_map(MIB, SIZE_MAX / 2 + 1));
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(resize_in_place)
+{
+	unsigned char *p;
+
+	start();
+	p = hz4_os_map(8 * page, page);
+	memset(p, 0xa5, 8 * page);
+	ck_assert(hz4_os_resize(p, 8 * page, 2 * page));
+	ck_assert(unit_all(p, 2 * page, 0xa5));
+	ck_assert(!is_mapped(p + 2 * page, page));
+	/* The place behind is free now: what comes back is zeroed. */
+	ck_assert(hz4_os_resize(p, 2 * page, 8 * page));
+	ck_assert(unit_all(p, 2 * page, 0xa5));
+	ck_assert(unit_all(p + 2 * page, 6 * page, 0));
+	/* Not over a neighbour, here the second half itself. */
+	p[4 * page] = 1;
+	ck_assert(!hz4_os_resize(p, 4 * page, 8 * page));
+	ck_assert(unit_all(p, 2 * page, 0xa5));
+	ck_assert_uint_eq(p[4 * page], 1);
+	ck_assert_int_eq(errno, ERRNO);
+	ck_assert(hz4_os_unmap(p, 8 * page));
+}
+END_TEST
+
+START_TEST(move_keeps_contents)
+{
+	size_t align = 4 * MIB, size = 3 * MIB, i;
+	size_t before;
+	uint32_t *p, *q;
+
+	start();
+	before = space();
+	p = hz4_os_map(size, align);
+	for (i = 0; i < size / sizeof *p; i++)
+		p[i] = (uint32_t)i;
+	q = hz4_os_move(p, size, 2 * size, align);
+	ck_assert_ptr_nonnull(q);
+	ck_assert_ptr_ne(q, p);
+	ck_assert_uint_eq((uintptr_t)q % align, 0);
+	ck_assert(!is_mapped(p, size));
+	for (i = 0; i < size / sizeof *q; i++)
+		unit_need(q[i] == i, "at %zu", i);
+	ck_assert(unit_all((char *)q + size, size, 0));
+	q[2 * size / sizeof *q - 1] = 1;
+	ck_assert(hz4_os_unmap(q, 2 * size));
+	ck_assert_uint_le(space(), before + 256 * KIB);
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(refused_move_changes_nothing)
+{
+	size_t before;
+	char *p;
+
+	start();
+	p = hz4_os_map(MIB, MIB);
+	memset(p, 0xa5, MIB);
+	before = space();
+	ck_assert_ptr_null(hz4_os_move(p, MIB, SIZE_MAX / 2 / MIB * MIB, MIB));
+	ck_assert_uint_le(space(), before + 256 * KIB);
+	/*
+	 * A hole in the old range: the kernel refuses when the new one is
+	 * made, and may leave that behind.
+	 */
+	ck_assert(hz4_os_unmap(p + 2 * page, page));
+	ck_assert_ptr_null(hz4_os_move(p, MIB, 2 * MIB, MIB));
+	ck_assert(unit_all(p, 2 * page, 0xa5));
+	ck_assert(unit_all(p + 3 * page, MIB - 3 * page, 0xa5));
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(purge_makes_zeros)
+{
+	unsigned char *p;
+
+	start();
+	p = hz4_os_map(8 * page, page);
+	memset(p, 0xa5, 8 * page);
+	ck_assert(hz4_os_purge(p + page, 6 * page, false));
+	ck_assert(unit_all(p, page, 0xa5));
+	ck_assert(unit_all(p + page, 6 * page, 0));
+	ck_assert(unit_all(p + 7 * page, page, 0xa5));
+	/* Lazily the old bytes may stay, but the memory is usable. */
+	memset(p, 0xa5, 8 * page);
+	hz4_os_purge(p, 8 * page, true);
+	memset(p, 0x5a, 8 * page);
+	ck_assert(unit_all(p, 8 * page, 0x5a));
+	ck_assert(hz4_os_unmap(p, 8 * page));
+	ck_assert(!hz4_os_purge(p, 8 * page, false));
+	ck_assert(!hz4_os_purge(p, 8 * page, true));
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(refusals_keep_errno)
+{
+	char *p;
+
+	start();
+	p = hz4_os_map(page, page);
+	ck_assert(!hz4_os_unmap(p + 1, page));
+	ck_assert(!hz4_os_purge(p + 1, page, false));
+	ck_assert(!hz4_os_resize(p + 1, page, 2 * page));
+	hz4_os_advise_huge(p + 1, page, true);
+	hz4_os_advise_huge(p, page, true);
+	hz4_os_advise_huge(p, page, false);
+	ck_assert_int_eq(errno, ERRNO);
+	ck_assert(hz4_os_unmap(p, page));
+}
+END_TEST
+
+START_TEST(clock_goes_on)
+{
+	struct timespec t;
+	uint64_t a, b, exact;
+
+	start();
+	a = hz4_os_now();
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	exact = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	ck_assert_uint_le(a, exact);
+	ck_assert_uint_le(exact - a, 1000);
+	unit_sleep(30);
+	b = hz4_os_now();
+	ck_assert_uint_ge(b, a + 10);
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(memory_of_the_machine)
+{
+	size_t pages;
+
+	start();
+	pages = (size_t)sysconf(_SC_PHYS_PAGES);
+	errno = ERRNO;
+	ck_assert_uint_ge(hz4_os_memory(), pages * page / 2);
+	ck_assert_uint_le(hz4_os_memory(), pages * page * 2);
+	/* A control group may allow less, and never more. */
+	hz4_os_read_limit();
+	ck_assert_uint_gt(hz4_os_memory(), 0);
+	ck_assert_uint_le(hz4_os_memory(), pages * page * 2);
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+START_TEST(injected_failures)
+{
+	char *p;
+
+	start();
+	hz4_os_fail_from(3);
+	if (!HZ4_DEBUG_BOX) {
+		for (int i = 0; i < 5; i++) {
+			p = hz4_os_map(page, page);
+			ck_assert_ptr_nonnull(p);
+			ck_assert(hz4_os_unmap(p, page));
+		}
+		return;
+	}
+	p = hz4_os_map(page, page);
+	ck_assert_ptr_nonnull(p);
+	ck_assert_ptr_nonnull(hz4_os_map(page, page));
+	ck_assert_ptr_null(hz4_os_map(page, page));
+	ck_assert(!hz4_os_unmap(p, page));
+	ck_assert(!hz4_os_purge(p, page, false));
+	ck_assert(!hz4_os_resize(p, page, 2 * page));
+	ck_assert_ptr_null(hz4_os_move(p, page, 2 * page, page));
+	*p = 1;
+	hz4_os_fail_from(0);
+	ck_assert(hz4_os_unmap(p, page));
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, page_size_is_the_kernels);
+	tcase_add_test(t, pretended_page_size);
+	tcase_add_test(t, alignments);
+	tcase_add_test(t, fresh_memory_is_zero);
+	tcase_add_test(t, too_much_is_null);
+	tcase_add_test(t, resize_in_place);
+	tcase_add_test(t, move_keeps_contents);
+	tcase_add_test(t, refused_move_changes_nothing);
+	tcase_add_test(t, purge_makes_zeros);
+	tcase_add_test(t, refusals_keep_errno);
+	tcase_add_test(t, clock_goes_on);
+	tcase_add_test(t, memory_of_the_machine);
+	tcase_add_test(t, injected_failures);
+}
+
+int
+main(void)
+{
+	return unit_main("os", add);
+}

@@ -1,0 +1,307 @@
+/*
+ * purge.h: pending, due, armed, run; with times of the tests' own.
+ */
+#include "unit.h"
+
+#include "option.h"
+#include "os.h"
+#include "pageheap.h"
+#include "pagemap.h"
+#include "purge.h"
+#include "transfer.h"
+#include "tune.h"
+
+#include <sys/mman.h>
+
+enum { PAGE = HZ4_PAGE, ALLOWANCE = HZ4_PURGE_ALLOWANCE / PAGE, ARMERS = 8 };
+
+static void
+start(const char *delay)
+{
+	hz4_os_init();
+	hz4_sizeclass_init();
+	ck_assert(hz4_option_assign(delay, strlen(delay)));
+}
+
+/* So many pages that were used and are free. */
+static uintptr_t
+leave_dirty(size_t pages)
+{
+	uintptr_t a = hz4_pageheap_alloc(pages, PAGE);
+
+	ck_assert_uint_ne(a, 0);
+	memset((void *)a, 0xa5, pages * PAGE);
+	hz4_pageheap_free(a, pages);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), pages * PAGE);
+	return a;
+}
+
+START_TEST(nothing_is_pending_at_first)
+{
+	start("purge_delay=500");
+	ck_assert(!hz4_purge_pending());
+	ck_assert(!hz4_purge_due(UINT64_MAX));
+	ck_assert(!hz4_purge_due_polled(UINT64_MAX));
+	hz4_purge_run(UINT64_MAX);
+	ck_assert_uint_eq(hz4_purge_all(), 0);
+}
+END_TEST
+
+START_TEST(the_allowance_never_pends)
+{
+	start("purge_delay=500");
+	leave_dirty(ALLOWANCE);
+	ck_assert(!hz4_purge_pending());
+	ck_assert(!hz4_purge_due(UINT64_MAX));
+	hz4_purge_run(UINT64_MAX);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
+	/* But all of it goes when asked for. */
+	ck_assert_uint_eq(hz4_purge_all(), ALLOWANCE * PAGE);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), 0);
+}
+END_TEST
+
+START_TEST(due_after_the_delay)
+{
+	uint64_t since;
+
+	start("purge_delay=500");
+	leave_dirty(ALLOWANCE + 100);
+	ck_assert(hz4_purge_pending());
+	since = hz4_pageheap_oldest();
+	ck_assert(!hz4_purge_due(since));
+	ck_assert(!hz4_purge_due(since + 499));
+	ck_assert(hz4_purge_due(since + 500));
+	ck_assert(!hz4_purge_due_polled(since));
+	ck_assert(!hz4_purge_due_polled(since + HZ4_PURGE_POLLED_AGE - 1));
+	ck_assert(hz4_purge_due_polled(since + HZ4_PURGE_POLLED_AGE));
+	/* Too young for anybody. */
+	hz4_purge_run(since);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), (ALLOWANCE + 100) * PAGE);
+	hz4_purge_run(since + 500);
+	ck_assert_uint_le(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
+	ck_assert(!hz4_purge_pending());
+	ck_assert(!hz4_purge_due(since + 500));
+}
+END_TEST
+
+START_TEST(a_shorter_delay_than_polling)
+{
+	uint64_t since;
+
+	start("purge_delay=10");
+	leave_dirty(ALLOWANCE + 1);
+	since = hz4_pageheap_oldest();
+	ck_assert(!hz4_purge_due_polled(since + 9));
+	ck_assert(hz4_purge_due_polled(since + 10));
+	ck_assert(hz4_purge_due(since + 10));
+}
+END_TEST
+
+START_TEST(no_delay_keeps_nothing)
+{
+	start("purge_delay=0");
+	leave_dirty(1);
+	ck_assert(hz4_purge_pending());
+	ck_assert(hz4_purge_due(hz4_pageheap_oldest()));
+	hz4_purge_run(hz4_pageheap_oldest());
+	ck_assert_uint_eq(hz4_pageheap_dirty(), 0);
+	ck_assert(!hz4_purge_pending());
+}
+END_TEST
+
+START_TEST(a_bounded_piece_at_a_time)
+{
+	size_t step = HZ4_PURGE_STEP / PAGE, dirty;
+
+	start("purge_delay=0");
+	leave_dirty(step + step / 2);
+	hz4_purge_run(hz4_os_now() + 1000);
+	dirty = hz4_pageheap_dirty();
+	ck_assert_uint_ge(dirty, step / 2 * PAGE);
+	hz4_purge_run(hz4_os_now() + 1000);
+	ck_assert_uint_le(hz4_pageheap_dirty(), dirty / 2);
+	/* Everything has no bound. */
+	hz4_purge_all();
+	leave_dirty(step + step / 2);
+	ck_assert_uint_eq(hz4_purge_all(), (step + step / 2) * PAGE);
+}
+END_TEST
+
+static size_t
+resident(uintptr_t a, size_t bytes)
+{
+	static unsigned char pages[1 << 16];
+	size_t i, n = 0;
+
+	ck_assert_int_eq(mincore((void *)a, bytes, pages), 0);
+	for (i = 0; i < bytes / hz4_os_page; i++)
+		n += pages[i] & 1;
+	return n * hz4_os_page;
+}
+
+START_TEST(memory_really_goes)
+{
+	uintptr_t a;
+
+	start("purge_delay=500");
+	a = leave_dirty(ALLOWANCE);
+	ck_assert_uint_eq(resident(a, ALLOWANCE * PAGE), ALLOWANCE * PAGE);
+	hz4_purge_all();
+	ck_assert_uint_eq(resident(a, ALLOWANCE * PAGE), 0);
+}
+END_TEST
+
+/* Empty spans that a class keeps are free memory too. */
+START_TEST(reserves_are_given_up)
+{
+	struct hz4_transfer_figures f;
+	unsigned cls, path;
+	void *p;
+
+	start("purge_delay=500");
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		ck_assert_uint_eq(hz4_transfer_take(cls, &p, 1, &path), 1);
+		memset(p, 1, hz4_classes[cls].size);
+		hz4_transfer_give(cls, &p, 1, &path);
+	}
+	ck_assert_uint_gt(hz4_purge_all(), 0);
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		hz4_transfer_figures(cls, &f);
+		ck_assert_uint_eq(f.spans, 0);
+	}
+	ck_assert_uint_eq(hz4_pageheap_dirty(), 0);
+}
+END_TEST
+
+START_TEST(lazy_memory_is_not_known_zero)
+{
+	uintptr_t a;
+
+	start("purge_lazy=1");
+	leave_dirty(4);
+	hz4_purge_all();
+	a = hz4_pageheap_alloc(4, PAGE);
+	hz4_pageheap_zero(a, 4);
+	ck_assert(unit_all((void *)a, 4 * PAGE, 0));
+}
+END_TEST
+
+START_TEST(armed_once_in_a_while)
+{
+	uint64_t now;
+
+	start("purge_delay=500");
+	leave_dirty(ALLOWANCE + 1);
+	now = hz4_os_now();
+	ck_assert(hz4_purge_arm(now));
+	ck_assert(!hz4_purge_arm(now));
+	ck_assert(!hz4_purge_arm(now + HZ4_PURGE_NUDGES - 1));
+	ck_assert(hz4_purge_arm(now + HZ4_PURGE_NUDGES));
+	ck_assert(!hz4_purge_arm(now + HZ4_PURGE_NUDGES));
+}
+END_TEST
+
+START_TEST(decay_is_asked_for_once_in_a_while)
+{
+	uint64_t now;
+	uint32_t decays;
+
+	start("purge_delay=500");
+	now = hz4_os_now();
+	decays = hz4_purge_decays();
+	ck_assert(hz4_purge_decay_arm(now));
+	ck_assert_uint_ne(hz4_purge_decays(), decays);
+	decays = hz4_purge_decays();
+	ck_assert(!hz4_purge_decay_arm(now + HZ4_CACHE_DECAY - 1));
+	ck_assert_uint_eq(hz4_purge_decays(), decays);
+	ck_assert(hz4_purge_decay_arm(now + HZ4_CACHE_DECAY));
+	ck_assert_uint_ne(hz4_purge_decays(), decays);
+}
+END_TEST
+
+START_TEST(a_flush_is_asked_for)
+{
+	uint32_t flushes = hz4_purge_flushes();
+
+	hz4_purge_ask_flush();
+	ck_assert_uint_ne(hz4_purge_flushes(), flushes);
+	ck_assert_uint_eq(hz4_purge_flushes(), hz4_purge_flushes());
+}
+END_TEST
+
+static _Atomic unsigned armed;
+static uint64_t armed_now;
+static bool (*arms)(uint64_t now);
+static pthread_barrier_t all_here;
+
+static void *
+arm(void *number)
+{
+	(void)number;
+	pthread_barrier_wait(&all_here);
+	armed += arms(armed_now);
+	return NULL;
+}
+
+START_TEST(armed_by_one_of_many)
+{
+	unsigned round;
+
+	start("purge_delay=500");
+	leave_dirty(ALLOWANCE + 1);
+	pthread_barrier_init(&all_here, NULL, ARMERS);
+	for (round = 1; round <= 50; round++) {
+		armed = 0;
+		arms = round % 2 ? hz4_purge_arm : hz4_purge_decay_arm;
+		armed_now = hz4_os_now() + round * 10000;
+		unit_threads(ARMERS, arm);
+		ck_assert_uint_eq(armed, 1);
+	}
+}
+END_TEST
+
+/* Address space goes back too, and the heap works on. */
+START_TEST(exhausted)
+{
+	struct hz4_pageheap_figures before, after;
+	uintptr_t a;
+
+	start("purge_delay=500");
+	leave_dirty(400);
+	hz4_pageheap_figures(&before);
+	hz4_purge_exhausted();
+	hz4_pageheap_figures(&after);
+	ck_assert_uint_lt(after.mapped, before.mapped);
+	ck_assert_uint_eq(after.free, after.mapped);
+	a = hz4_pageheap_alloc(400, PAGE);
+	ck_assert_uint_ne(a, 0);
+	hz4_pageheap_zero(a, 400);
+	ck_assert(unit_all((void *)a, 400 * PAGE, 0));
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, nothing_is_pending_at_first);
+	tcase_add_test(t, the_allowance_never_pends);
+	tcase_add_test(t, due_after_the_delay);
+	tcase_add_test(t, a_shorter_delay_than_polling);
+	tcase_add_test(t, no_delay_keeps_nothing);
+	tcase_add_test(t, a_bounded_piece_at_a_time);
+	tcase_add_test(t, memory_really_goes);
+	tcase_add_test(t, reserves_are_given_up);
+	tcase_add_test(t, lazy_memory_is_not_known_zero);
+	tcase_add_test(t, armed_once_in_a_while);
+	tcase_add_test(t, decay_is_asked_for_once_in_a_while);
+	tcase_add_test(t, a_flush_is_asked_for);
+	tcase_add_test(t, armed_by_one_of_many);
+	tcase_add_test(t, exhausted);
+}
+
+int
+main(void)
+{
+	return unit_main("purge", add);
+}

@@ -1,0 +1,496 @@
+/*
+ * thread.h: a cache from a thread's first call to its end, use after the
+ * end, the pool, and the child of a fork.
+ */
+#include "unit.h"
+
+#include "heap.h"
+#include "meta.h"
+#include "os.h"
+#include "thread.h"
+
+enum { THREADS = 8, IN_A_ROW = 300, KEYS = 6, FORKS = 12, BLOCKS = 400 };
+
+static void
+count_one(struct hz4_cache *c, void *arg)
+{
+	(void)c;
+	++*(unsigned *)arg;
+}
+
+/* Caches of threads, those of ended ones included. */
+static unsigned
+caches(void)
+{
+	unsigned n = 0;
+
+	hz4_thread_each(count_one, &n);
+	return n;
+}
+
+struct nets {
+	int64_t net[HZ4_CLS_END];
+};
+
+static void
+add_nets(struct hz4_cache *c, void *arg)
+{
+	struct nets *sum = arg;
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		sum->net[cls] += hz4_peek(&c->tier[cls].net);
+}
+
+/* Objects that users and caches have, over all threads. */
+static int64_t
+objects_out(void)
+{
+	struct nets sum = { { 0 } };
+	int64_t n = 0;
+	unsigned cls;
+
+	hz4_thread_each(add_nets, &sum);
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		n += sum.net[cls] + hz4_thread_bare_net(cls);
+	return n;
+}
+
+static void
+use(uint64_t seed, unsigned rounds)
+{
+	unsigned char *p[32] = { NULL };
+	unsigned i, k;
+
+	for (i = 0; i < rounds; i++) {
+		k = (unsigned)unit_below(&seed, 32);
+		if (p[k] != NULL) {
+			unit_need(p[k][0] == (uint8_t)(uintptr_t)p[k] / 16,
+				  "%p", (void *)p[k]);
+			hz4_heap_free(p[k]);
+			p[k] = NULL;
+			continue;
+		}
+		p[k] = hz4_heap_malloc(1 + unit_below(&seed, 9000));
+		unit_need(p[k] != NULL, "no memory");
+		p[k][0] = (uint8_t)(uintptr_t)p[k] / 16;
+	}
+	for (k = 0; k < 32; k++)
+		hz4_heap_free(p[k]);
+}
+
+START_TEST(made_at_the_first_call)
+{
+	struct hz4_cache *c;
+
+	ck_assert_ptr_eq(hz4_tls_cache, &hz4_empty_cache);
+	ck_assert_uint_eq(caches(), 0);
+	c = hz4_thread_cache();
+	ck_assert_ptr_nonnull(c);
+	ck_assert_ptr_ne(c, &hz4_empty_cache);
+	ck_assert_ptr_eq(hz4_tls_cache, c);
+	ck_assert_ptr_eq(hz4_thread_cache(), c);
+	ck_assert(c->first);
+	ck_assert_uint_eq(caches(), 1);
+	ck_assert(unit_all(&hz4_empty_cache, sizeof hz4_empty_cache, 0));
+}
+END_TEST
+
+START_TEST(tables_are_ready_after_start)
+{
+	hz4_thread_start();
+	ck_assert_uint_eq(hz4_classes[HZ4_CLS_END - 1].size, HZ4_CLASS_MAX);
+	ck_assert_uint_eq(hz4_os_page, (size_t)sysconf(_SC_PAGESIZE));
+	ck_assert_uint_eq(caches(), 0);
+	hz4_thread_start();
+}
+END_TEST
+
+static struct hz4_cache *cache_of[THREADS];
+static pthread_barrier_t all_here;
+
+static void *
+note_cache(void *number)
+{
+	uintptr_t i = (uintptr_t)number;
+
+	/* The first calls of the process, all at once. */
+	pthread_barrier_wait(&all_here);
+	use(1 + i, 100);
+	cache_of[i] = hz4_tls_cache;
+	unit_need(hz4_thread_cache() == cache_of[i], "%zu", (size_t)i);
+	pthread_barrier_wait(&all_here);
+	return NULL;
+}
+
+START_TEST(one_for_each)
+{
+	unsigned i, k, firsts = 0;
+
+	pthread_barrier_init(&all_here, NULL, THREADS);
+	unit_threads(THREADS, note_cache);
+	for (i = 0; i < THREADS; i++) {
+		ck_assert_ptr_ne(cache_of[i], &hz4_empty_cache);
+		firsts += cache_of[i]->first;
+		for (k = 0; k < i; k++)
+			ck_assert_ptr_ne(cache_of[i], cache_of[k]);
+	}
+	ck_assert_uint_eq(firsts, 1);
+	ck_assert_uint_eq(caches(), THREADS);
+	ck_assert_int_eq(objects_out(), 0);
+}
+END_TEST
+
+static void *
+use_and_end(void *number)
+{
+	use(1 + (uintptr_t)number, 200);
+	return NULL;
+}
+
+START_TEST(ended_threads_leave_theirs_to_others)
+{
+	size_t metadata = 0;
+	unsigned i;
+
+	hz4_thread_cache();
+	for (i = 0; i < IN_A_ROW; i++) {
+		unit_thread(use_and_end, (void *)(uintptr_t)i);
+		ck_assert_uint_eq(caches(), 2);
+		ck_assert_int_eq(objects_out(), 0);
+		if (i == IN_A_ROW / 2)
+			metadata = hz4_meta_mapped();
+	}
+	ck_assert_uint_eq(hz4_meta_mapped(), metadata);
+	for (i = 0; i < 3; i++) {
+		unit_threads(THREADS, use_and_end);
+		ck_assert_uint_le(caches(), THREADS + 1);
+	}
+}
+END_TEST
+
+static pthread_key_t keys[KEYS];
+static unsigned destroyed, without_cache;
+
+/* Whatever the order of destructors is, all of them may allocate. */
+static void
+allocate_late(void *arg)
+{
+	unsigned char *p = hz4_heap_malloc(100), *q, *r;
+
+	destroyed++;
+	without_cache += hz4_tls_cache == &hz4_empty_cache;
+	ck_assert_ptr_nonnull(p);
+	memset(p, 0xa5, 100);
+	q = hz4_heap_malloc(20000);
+	r = hz4_heap_calloc(1, 500000);
+	ck_assert_ptr_nonnull(q);
+	ck_assert(unit_all(r, 500000, 0));
+	p = hz4_heap_realloc(p, 5000);
+	ck_assert(unit_all(p, 100, 0xa5));
+	hz4_heap_free(p);
+	hz4_heap_free(q);
+	hz4_heap_free(r);
+	/* Allocated before the end. */
+	hz4_heap_free(arg);
+}
+
+static void *
+end_with_destructors(void *from)
+{
+	unsigned i;
+
+	/* Keys made before ours come first, those made later after it. */
+	for (i = 0; i < KEYS; i++) {
+		if (i == KEYS / 2 || from != NULL)
+			use(1, 100);
+		if (from == NULL)
+			pthread_key_create(&keys[i], allocate_late);
+		pthread_setspecific(keys[i], hz4_heap_malloc(100));
+	}
+	return NULL;
+}
+
+START_TEST(use_after_the_end)
+{
+	unsigned round;
+
+	hz4_thread_start();
+	unit_thread(end_with_destructors, NULL);
+	ck_assert_uint_eq(destroyed, KEYS);
+	ck_assert_int_eq(objects_out(), 0);
+	for (round = 2; round <= 20; round++) {
+		unit_thread(end_with_destructors, keys);
+		ck_assert_uint_eq(destroyed, round * KEYS);
+		ck_assert_int_eq(objects_out(), 0);
+		ck_assert_uint_eq(caches(), 1);
+	}
+	/* The test is worth nothing when none came after the end. */
+	ck_assert_uint_ge(without_cache, 1);
+}
+END_TEST
+
+static void *
+only_free(void *p)
+{
+	hz4_heap_free(p);
+	hz4_heap_free(NULL);
+	return NULL;
+}
+
+START_TEST(a_thread_that_only_frees)
+{
+	unsigned i;
+
+	for (i = 0; i < 100; i++)
+		unit_thread(only_free, hz4_heap_malloc(16 + i * 200));
+	ck_assert_uint_le(caches(), 2);
+}
+END_TEST
+
+START_TEST(bare_counts)
+{
+	hz4_thread_add_bare(7, 3);
+	hz4_thread_add_bare(7, -1);
+	ck_assert_int_eq(hz4_thread_bare_net(7), 2);
+	ck_assert_int_eq(hz4_thread_bare_net(8), 0);
+}
+END_TEST
+
+static _Atomic unsigned waiting;
+static _Atomic bool go_on;
+
+static void *
+use_and_wait(void *number)
+{
+	void *p = hz4_heap_malloc(100);
+
+	use(1 + (uintptr_t)number, 200);
+	waiting++;
+	while (!go_on)
+		unit_sleep(1);
+	hz4_heap_free(p);
+	return NULL;
+}
+
+static pthread_t waiter[THREADS];
+
+static void
+start_waiters(void)
+{
+	uintptr_t i;
+
+	for (i = 0; i < THREADS; i++)
+		pthread_create(&waiter[i], NULL, use_and_wait, (void *)i);
+	while (waiting < THREADS)
+		unit_sleep(1);
+}
+
+static void
+end_waiters(void)
+{
+	unsigned i;
+
+	go_on = true;
+	for (i = 0; i < THREADS; i++)
+		pthread_join(waiter[i], NULL);
+}
+
+static void
+check_nudged(struct hz4_cache *c, void *arg)
+{
+	++*(unsigned *)arg;
+	unit_need(hz4_cache_nudged(c), "%p", (void *)c);
+}
+
+START_TEST(nudge_all)
+{
+	unsigned n = 0;
+
+	start_waiters();
+	hz4_thread_nudge_all();
+	hz4_thread_each(check_nudged, &n);
+	ck_assert_uint_eq(n, THREADS);
+	end_waiters();
+}
+END_TEST
+
+static void
+thread_in_child(void)
+{
+	pthread_t id;
+
+	unit_child_need(pthread_create(&id, NULL, use_and_end, NULL) == 0);
+	unit_child_need(pthread_join(id, NULL) == 0);
+}
+
+static void
+adopt_in_child(void *arg)
+{
+	unsigned expected = *(unsigned *)arg, i;
+
+	unit_child_need(caches() == expected);
+	unit_child_need(hz4_tls_cache != &hz4_empty_cache);
+	use(1, 1000);
+	/* The gone threads' caches serve those of the child. */
+	for (i = 0; i < 3; i++)
+		thread_in_child();
+	unit_child_need(caches() == expected);
+}
+
+START_TEST(a_child_adopts_the_caches)
+{
+	unsigned n;
+
+	use(1, 100);
+	start_waiters();
+	n = caches();
+	ck_assert_uint_eq(n, THREADS + 1);
+	unit_survives(adopt_in_child, &n);
+	/* The forking thread goes on in the child, wherever it was. */
+	hz4_poke(&hz4_tls_cache->busy, true);
+	unit_survives(adopt_in_child, &n);
+	hz4_poke(&hz4_tls_cache->busy, false);
+	end_waiters();
+}
+END_TEST
+
+static void *
+busy_and_wait(void *arg)
+{
+	use(1, 200);
+	hz4_poke(&hz4_tls_cache->busy, true);
+	waiting++;
+	while (!go_on)
+		unit_sleep(1);
+	hz4_poke(&hz4_tls_cache->busy, false);
+	return arg;
+}
+
+static void
+leave_in_child(void *arg)
+{
+	(void)arg;
+	unit_child_need(caches() == 1);
+	thread_in_child();
+	unit_child_need(caches() == 2);
+}
+
+START_TEST(a_child_leaves_a_half_changed_cache_alone)
+{
+	pthread_t id;
+
+	use(1, 100);
+	pthread_create(&id, NULL, busy_and_wait, NULL);
+	while (waiting == 0)
+		unit_sleep(1);
+	unit_survives(leave_in_child, NULL);
+	go_on = true;
+	pthread_join(id, NULL);
+}
+END_TEST
+
+static void *
+use_until_stopped(void *number)
+{
+	uint64_t seed = 1 + (uintptr_t)number;
+
+	while (!go_on)
+		use(unit_random(&seed), 200);
+	return NULL;
+}
+
+static void
+live_on_in_child(void *arg)
+{
+	unsigned char **block = arg;
+	unsigned i;
+
+	use(1, 2000);
+	thread_in_child();
+	for (i = 0; i < BLOCKS; i++) {
+		unit_child_need(unit_all(block[i], 20 + i * 10, (uint8_t)i));
+		hz4_heap_free(block[i]);
+	}
+	use(2, 2000);
+	hz4_heap_trim();
+	use(3, 2000);
+}
+
+START_TEST(fork_while_threads_work)
+{
+	static unsigned char *block[BLOCKS];
+	pthread_t id[3];
+	uintptr_t i;
+
+	for (i = 0; i < BLOCKS; i++) {
+		block[i] = hz4_heap_malloc(20 + i * 10);
+		memset(block[i], (int)i, 20 + i * 10);
+	}
+	for (i = 0; i < 3; i++)
+		pthread_create(&id[i], NULL, use_until_stopped, (void *)i);
+	for (i = 0; i < FORKS; i++)
+		unit_survives(live_on_in_child, block);
+	go_on = true;
+	for (i = 0; i < 3; i++)
+		pthread_join(id[i], NULL);
+	for (i = 0; i < BLOCKS; i++)
+		hz4_heap_free(block[i]);
+	hz4_heap_trim();
+}
+END_TEST
+
+static void *
+start_without_memory(void *arg)
+{
+	void *p;
+
+	unit_need(hz4_thread_cache() == NULL, "%p", arg);
+	unit_need(hz4_tls_cache == &hz4_empty_cache, "%p", arg);
+	/* Spans that are there serve it without a cache. */
+	p = hz4_heap_malloc(100);
+	unit_need(p != NULL, "%p", arg);
+	hz4_heap_free(p);
+	hz4_os_fail_from(0);
+	unit_need(hz4_thread_cache() != NULL, "%p", arg);
+	use(1, 100);
+	return NULL;
+}
+
+START_TEST(no_memory_for_a_cache)
+{
+	void *p;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	p = hz4_heap_malloc(100);
+	hz4_os_fail_from(1);
+	while (hz4_meta_alloc(sizeof(struct hz4_cache)) != NULL)
+		;
+	unit_thread(start_without_memory, NULL);
+	hz4_heap_free(p);
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, made_at_the_first_call);
+	tcase_add_test(t, tables_are_ready_after_start);
+	tcase_add_test(t, one_for_each);
+	tcase_add_test(t, ended_threads_leave_theirs_to_others);
+	tcase_add_test(t, use_after_the_end);
+	tcase_add_test(t, a_thread_that_only_frees);
+	tcase_add_test(t, bare_counts);
+	tcase_add_test(t, nudge_all);
+	tcase_add_test(t, a_child_adopts_the_caches);
+	tcase_add_test(t, a_child_leaves_a_half_changed_cache_alone);
+	tcase_add_test(t, fork_while_threads_work);
+	tcase_add_test(t, no_memory_for_a_cache);
+}
+
+int
+main(void)
+{
+	return unit_main("thread", add);
+}

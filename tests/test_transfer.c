@@ -1,0 +1,607 @@
+/*
+ * transfer.h: nothing is handed out twice, nothing is lost, misuse ends in
+ * one line.
+ *
+ *     objects out <= figures.objects == spans * slots
+ *
+ * The first word of an object is its owner's mark: whoever takes it finds
+ * 0 there, and puts 0 back before giving.  Memory starts as 0 and the
+ * tests write nothing else, so this holds over released spans too.
+ */
+#include "unit.h"
+
+#include "meta.h"
+#include "os.h"
+#include "pageheap.h"
+#include "pagemap.h"
+#include "transfer.h"
+
+enum {
+	MOST = 16384, /* objects of a test at once */
+	THREADS = 4,
+	ROUNDS = 4000,
+	BOX = 256, /* where threads leave objects for others */
+	FORKS = 10,
+};
+
+/* Small and mid, one word of bits and many, few slots and large. */
+static const unsigned some[] = { 1, 2, 7, 16, 23, 40, 41, 60, 80, 81, 96 };
+enum { SOME = sizeof some / sizeof *some };
+
+static void *held[MOST];
+
+static void
+start(void)
+{
+	hz4_os_init();
+	hz4_sizeclass_init();
+}
+
+static struct hz4_transfer_figures
+figures(unsigned cls)
+{
+	struct hz4_transfer_figures f;
+
+	hz4_transfer_figures(cls, &f);
+	return f;
+}
+
+static void
+compare(unsigned cls, size_t out)
+{
+	struct hz4_transfer_figures f = figures(cls);
+
+	unit_need(f.objects == f.spans * hz4_classes[cls].slots &&
+			  out <= f.objects,
+		  "class %u: %zu spans, %zu objects, %zu out", cls, f.spans,
+		  f.objects, out);
+}
+
+static _Atomic uintptr_t *
+mark_of(void *object)
+{
+	return object;
+}
+
+/* Take up to `want` objects, mark them and check what can be seen. */
+static unsigned
+take(unsigned cls, void **objects, unsigned want)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	unsigned n, i, path = ~0u;
+
+	n = hz4_transfer_take(cls, objects, want, &path);
+	unit_need(n >= 1 && n <= want, "%u of %u", n, want);
+	unit_need(path & HZ4_TRANSFER_LOCKED, "%x", path);
+	for (i = 0; i < n; i++) {
+		uintptr_t p = (uintptr_t)objects[i];
+
+		unit_need(p % HZ4_ALIGN == 0, "%p", objects[i]);
+		unit_need(hz4_pagemap_class(objects[i]) == cls &&
+				  hz4_pagemap_class((char *)objects[i] +
+						    k->size - 1 -
+						    (k->size - 1) % 16) ==
+					  cls,
+			  "%p of class %u", objects[i], cls);
+		unit_need(hz4_transfer_is_out(objects[i]), "%p", objects[i]);
+		unit_need(atomic_exchange(mark_of(objects[i]), p) == 0,
+			  "%p handed out twice", objects[i]);
+	}
+	return n;
+}
+
+static void
+give(unsigned cls, void **objects, unsigned n)
+{
+	unsigned i, path = ~0u;
+
+	for (i = 0; i < n; i++)
+		unit_need(atomic_exchange(mark_of(objects[i]), 0) ==
+				  (uintptr_t)objects[i],
+			  "%p was not ours", objects[i]);
+	hz4_transfer_give(cls, objects, n, &path);
+	unit_need(!(path & HZ4_TRANSFER_CREATED), "%x", path);
+}
+
+/* Exactly n objects. */
+static void
+take_all(unsigned cls, void **objects, size_t n)
+{
+	size_t got = 0;
+
+	while (got < n)
+		got += take(cls, objects + got,
+			    (unsigned)hz4_min(n - got, HZ4_BATCH_MAX));
+}
+
+static void
+give_all(unsigned cls, void **objects, size_t n, unsigned batch)
+{
+	size_t i;
+
+	for (i = 0; i < n; i += batch)
+		give(cls, objects + i, (unsigned)hz4_min(n - i, batch));
+}
+
+static void
+nothing_left(void)
+{
+	struct hz4_pageheap_figures pages;
+	unsigned cls;
+
+	hz4_transfer_trim();
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		compare(cls, 0);
+		unit_need(figures(cls).spans == 0, "class %u", cls);
+	}
+	hz4_pageheap_figures(&pages);
+	ck_assert_uint_eq(pages.free, pages.mapped);
+}
+
+/* Two whole spans of every class and a few objects of a third one. */
+START_TEST(whole_spans_of_every_class)
+{
+	unsigned cls;
+	uint64_t seed = 1;
+	size_t n, i;
+
+	start();
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		n = hz4_min(2 * (size_t)hz4_classes[cls].slots + 3, MOST);
+		compare(cls, 0);
+		take_all(cls, held, n);
+		compare(cls, n);
+		unit_shuffle(&seed, held, n);
+		give_all(cls, held, n / 2, 1 + (unsigned)cls % 64);
+		compare(cls, n - n / 2);
+		for (i = n / 2; i < n; i++)
+			unit_need(hz4_transfer_is_out(held[i]), "%p",
+				  held[i]);
+		/* What came back is there to be taken again. */
+		take_all(cls, held, n / 2);
+		compare(cls, n);
+		unit_shuffle(&seed, held, n);
+		give_all(cls, held, n, HZ4_BATCH_MAX);
+		compare(cls, 0);
+	}
+	nothing_left();
+}
+END_TEST
+
+START_TEST(a_span_from_the_lowest_address_on)
+{
+	const struct hz4_class *k;
+	unsigned i, c;
+	size_t n;
+
+	start();
+	for (c = 0; c < SOME; c++) {
+		k = &hz4_classes[some[c]];
+		n = hz4_min(k->slots, MOST);
+		take_all(some[c], held, n);
+		for (i = 1; i < n; i++)
+			unit_need((char *)held[i] ==
+					  (char *)held[i - 1] + k->size,
+				  "%u of class %u", i, some[c]);
+		give_all(some[c], held, n, HZ4_BATCH_MAX);
+	}
+}
+END_TEST
+
+/* A free object of a span that has others out lies in it, told by is_out. */
+START_TEST(out_or_not)
+{
+	unsigned c;
+
+	start();
+	for (c = 0; c < SOME; c++) {
+		size_t size = hz4_classes[some[c]].size;
+
+		take_all(some[c], held, 2);
+		give(some[c], &held[1], 1);
+		ck_assert(hz4_transfer_is_out(held[0]));
+		ck_assert(!hz4_transfer_is_out(held[1]));
+		if (size > 16) {
+			ck_assert(!hz4_transfer_is_out((char *)held[0] + 16));
+			ck_assert(!hz4_transfer_is_out((char *)held[0] + size -
+						       16));
+		}
+		give(some[c], &held[0], 1);
+	}
+}
+END_TEST
+
+/* More at once than a batch, from more spans than a batch has places. */
+START_TEST(give_any_number)
+{
+	uint64_t seed = 1;
+	unsigned c;
+	size_t n;
+
+	start();
+	for (c = 0; c < SOME; c++) {
+		n = hz4_min(100 * (size_t)hz4_classes[some[c]].slots, 3000);
+		take_all(some[c], held, n);
+		unit_shuffle(&seed, held, n);
+		give(some[c], held, (unsigned)n);
+		compare(some[c], 0);
+	}
+	give(1, held, 0);
+	nothing_left();
+}
+END_TEST
+
+/* Freed spans serve other classes, again and again. */
+START_TEST(pages_go_from_class_to_class)
+{
+	struct hz4_pageheap_figures f;
+	size_t first = 0;
+	unsigned round, c;
+
+	start();
+	for (round = 0; round < 3; round++) {
+		for (c = 0; c < SOME; c++) {
+			size_t n = hz4_min(MOST,
+				((size_t)2 << 20) / hz4_classes[some[c]].size);
+
+			take_all(some[c], held, n);
+			give_all(some[c], held, n, HZ4_BATCH_MAX);
+			hz4_transfer_trim();
+		}
+		hz4_pageheap_figures(&f);
+		if (round == 0)
+			first = f.mapped;
+		ck_assert_uint_eq(f.mapped, first);
+	}
+	nothing_left();
+}
+END_TEST
+
+struct misuse {
+	unsigned cls;
+	void *object[4];
+	unsigned n;
+};
+
+static void
+give_wrong(void *arg)
+{
+	struct misuse *m = arg;
+	unsigned i, path;
+
+	for (i = 0; i < m->n; i++)
+		hz4_transfer_give(m->cls, &m->object[i], 1, &path);
+}
+
+static void
+give_wrong_at_once(void *arg)
+{
+	struct misuse *m = arg;
+	unsigned path;
+
+	hz4_transfer_give(m->cls, m->object, m->n, &path);
+}
+
+static void
+expect_line(struct misuse *m, const char *what, void *p, const char *inside)
+{
+	char line[200];
+
+	snprintf(line, sizeof line, "hz4: free(): %s: ptr %p, %ssize %u\n",
+		 what, p, inside, (unsigned)hz4_classes[m->cls].size);
+	unit_fatal(give_wrong, m, line);
+	unit_fatal(give_wrong_at_once, m, line);
+}
+
+START_TEST(double_free)
+{
+	struct misuse m;
+	unsigned c;
+
+	start();
+	for (c = 0; c < SOME; c++) {
+		void *o[4];
+
+		take_all(some[c], o, 4);
+		m = (struct misuse){ some[c], { o[0], o[0] }, 2 };
+		expect_line(&m, "double free", o[0], "");
+		m = (struct misuse){ some[c], { o[2], o[0], o[2] }, 3 };
+		expect_line(&m, "double free", o[2], "");
+		m = (struct misuse){ some[c], { o[3], o[1], o[2], o[3] }, 4 };
+		expect_line(&m, "double free", o[3], "");
+		/* Nothing of it happened here. */
+		give(some[c], o, 4);
+	}
+}
+END_TEST
+
+START_TEST(interior_pointer)
+{
+	struct misuse m;
+	unsigned c;
+
+	start();
+	for (c = 1; c < SOME; c++) {
+		size_t size = hz4_classes[some[c]].size;
+		char *o[3];
+
+		take_all(some[c], (void **)o, 3);
+		m = (struct misuse){ some[c], { o[1] + 16 }, 1 };
+		expect_line(&m, "invalid pointer", o[1] + 16,
+			    "inside an object of ");
+		m = (struct misuse){ some[c], { o[0], o[2] + size - 16 }, 2 };
+		expect_line(&m, "invalid pointer", o[2] + size - 16,
+			    "inside an object of ");
+	}
+}
+END_TEST
+
+/* The rest of a span, behind its last object. */
+START_TEST(pointer_behind_the_last_object)
+{
+	struct misuse m;
+	unsigned cls;
+	size_t bytes;
+
+	start();
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		const struct hz4_class *k = &hz4_classes[cls];
+
+		bytes = (size_t)k->slots * k->size;
+		if (bytes == (size_t)k->pages * HZ4_PAGE)
+			continue;
+		take_all(cls, held, 1);
+		m = (struct misuse){ cls, { (char *)held[0] + bytes }, 1 };
+		unit_fatal_start(give_wrong, &m,
+				 "hz4: free(): invalid pointer: ptr ");
+		give(cls, held, 1);
+	}
+}
+END_TEST
+
+/*
+ * A cache may find out late that it holds an object twice: when the span
+ * has gone back with the first of them.  Its pages are then free, first,
+ * last or in the midst of a run, or belong to another class or object.
+ */
+struct late {
+	unsigned cls;
+	unsigned next; /* class that gets the pages, or HZ4_CLS_NONE */
+	size_t n;      /* objects held, of three spans */
+};
+
+static void
+give_after_release(void *arg)
+{
+	const struct late *l = arg;
+	unsigned path, got, i;
+
+	give_all(l->cls, held, l->n, HZ4_BATCH_MAX);
+	hz4_transfer_trim();
+	if (l->next != HZ4_CLS_NONE)
+		for (i = 0; i < 40; i++) {
+			void *others[HZ4_BATCH_MAX];
+
+			got = hz4_transfer_take(l->next, others,
+						HZ4_BATCH_MAX, &path);
+			unit_child_need(got > 0);
+		}
+	hz4_transfer_give(l->cls, &held[l->n / 2], 1, &path);
+}
+
+static void
+double_free_after(unsigned cls, unsigned next)
+{
+	struct late late = { cls, next, 0 };
+
+	late.n = hz4_min(3 * (size_t)hz4_classes[cls].slots, MOST);
+	take_all(cls, held, late.n);
+	unit_fatal_start(give_after_release, &late, "hz4: free(): ");
+	give_all(cls, held, late.n, HZ4_BATCH_MAX);
+	hz4_transfer_trim();
+}
+
+START_TEST(double_free_of_a_released_span)
+{
+	unsigned c;
+
+	start();
+	for (c = 0; c < SOME; c++)
+		double_free_after(some[c], HZ4_CLS_NONE);
+}
+END_TEST
+
+START_TEST(double_free_of_a_span_of_another_class)
+{
+	unsigned c;
+
+	start();
+	for (c = 0; c < SOME; c++)
+		double_free_after(some[c], some[(c + 5) % SOME]);
+}
+END_TEST
+
+static unsigned shared_cls;
+static _Atomic(void *) box[BOX];
+static _Atomic bool stop;
+
+/* Take, leave in the box, give what others left there. */
+static void
+exchange(uint64_t *seed, unsigned rounds)
+{
+	void *mine[HZ4_BATCH_MAX], *other[HZ4_BATCH_MAX];
+	unsigned i, k, n, others;
+
+	for (i = 0; i < rounds; i++) {
+		n = take(shared_cls, mine,
+			 1 + (unsigned)unit_below(seed, HZ4_BATCH_MAX));
+		others = 0;
+		for (k = 0; k < n; k++) {
+			other[others] = atomic_exchange(
+				&box[unit_below(seed, BOX)], mine[k]);
+			others += other[others] != NULL;
+		}
+		if (others > 0)
+			give(shared_cls, other, others);
+		if (i % 256 == 0)
+			hz4_transfer_trim();
+	}
+}
+
+static void *
+exchange_in_thread(void *number)
+{
+	uint64_t seed = 1 + (uintptr_t)number;
+
+	exchange(&seed, ROUNDS);
+	return NULL;
+}
+
+static size_t
+empty_box(void)
+{
+	size_t i, n = 0;
+	void *p;
+
+	for (i = 0; i < BOX; i++) {
+		p = atomic_exchange(&box[i], NULL);
+		if (p != NULL) {
+			give(shared_cls, &p, 1);
+			n++;
+		}
+	}
+	return n;
+}
+
+START_TEST(from_many_threads)
+{
+	static const unsigned classes[] = { 1, 16, 60, 96 };
+	size_t out, i;
+
+	start();
+	shared_cls = classes[_i];
+	unit_threads(THREADS, exchange_in_thread);
+	for (out = 0, i = 0; i < BOX; i++)
+		out += box[i] != NULL;
+	compare(shared_cls, out);
+	empty_box();
+	compare(shared_cls, 0);
+	nothing_left();
+}
+END_TEST
+
+static void *
+exchange_until_stopped(void *number)
+{
+	uint64_t seed = 1 + (uintptr_t)number;
+
+	while (!stop)
+		exchange(&seed, 16);
+	return NULL;
+}
+
+static void
+use_in_child(void *arg)
+{
+	size_t n = *(size_t *)arg, i;
+	void *p[8];
+	unsigned path, got;
+	uintptr_t key = (uintptr_t)held;
+
+	/* Marks of threads that are gone mean nothing: no take() here. */
+	hz4_transfer_fork_child();
+	hz4_pageheap_fork_child();
+	hz4_meta_fork_child();
+	for (i = 0; i < 2000; i++) {
+		got = hz4_transfer_take(shared_cls, p, 8, &path);
+		unit_child_need(got >= 1);
+		while (got > 0)
+			*(uintptr_t *)p[--got] = key + i;
+	}
+	for (i = 0; i < n; i++)
+		unit_child_need(*(uintptr_t *)held[i] == (uintptr_t)held[i]);
+	give_all(shared_cls, held, n, HZ4_BATCH_MAX);
+	take_all(shared_cls, held, n);
+	give_all(shared_cls, held, n, 7);
+}
+
+START_TEST(fork_while_threads_work)
+{
+	pthread_t id[2];
+	size_t n;
+	unsigned i;
+
+	start();
+	shared_cls = 16;
+	n = 2 * (size_t)hz4_classes[shared_cls].slots;
+	take_all(shared_cls, held, n);
+	for (i = 0; i < 2; i++)
+		pthread_create(&id[i], NULL, exchange_until_stopped, NULL);
+	for (i = 0; i < FORKS; i++)
+		unit_survives(use_in_child, &n);
+	stop = true;
+	for (i = 0; i < 2; i++)
+		pthread_join(id[i], NULL);
+	give_all(shared_cls, held, n, HZ4_BATCH_MAX);
+	empty_box();
+	nothing_left();
+}
+END_TEST
+
+START_TEST(no_memory)
+{
+	unsigned long fail;
+	unsigned c, path, n;
+	size_t out;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start();
+	for (c = 0; c < SOME; c++)
+		for (fail = 1; fail <= 4; fail++) {
+			hz4_os_fail_from(fail);
+			for (out = 0; out < MOST - HZ4_BATCH_MAX; out += n) {
+				n = hz4_transfer_take(some[c], held + out,
+						      HZ4_BATCH_MAX, &path);
+				if (n == 0)
+					break;
+			}
+			compare(some[c], out);
+			/* Giving needs no memory. */
+			hz4_transfer_give(some[c], held, (unsigned)out, &path);
+			hz4_transfer_trim();
+			hz4_os_fail_from(0);
+			ck_assert_uint_eq(figures(some[c]).spans, 0);
+			take_all(some[c], held, 5);
+			compare(some[c], 5);
+			give_all(some[c], held, 5, 5);
+		}
+	hz4_transfer_trim();
+	for (c = 1; c < HZ4_CLS_END; c++)
+		ck_assert_uint_eq(figures(c).spans, 0);
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, whole_spans_of_every_class);
+	tcase_add_test(t, a_span_from_the_lowest_address_on);
+	tcase_add_test(t, out_or_not);
+	tcase_add_test(t, give_any_number);
+	tcase_add_test(t, pages_go_from_class_to_class);
+	tcase_add_test(t, double_free);
+	tcase_add_test(t, interior_pointer);
+	tcase_add_test(t, pointer_behind_the_last_object);
+	tcase_add_test(t, double_free_of_a_released_span);
+	tcase_add_test(t, double_free_of_a_span_of_another_class);
+	tcase_add_loop_test(t, from_many_threads, 0, 4);
+	tcase_add_test(t, fork_while_threads_work);
+	tcase_add_test(t, no_memory);
+}
+
+int
+main(void)
+{
+	return unit_main("transfer", add);
+}

@@ -1,0 +1,237 @@
+/*
+ * unit.h - what the Check programs of the modules share: the runner, a
+ * check that is cheap in long loops, random numbers, deaths that are
+ * expected, threads and children.
+ *
+ * Each test runs in a process of its own and finds every module as it is
+ * at the start of a program.  Check itself runs on libc's malloc.
+ */
+#ifndef HZ4_UNIT_H
+#define HZ4_UNIT_H
+
+#include "base.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define UNIT_UNUSED __attribute__((unused))
+
+enum { UNIT_LIMIT = 60, UNIT_THREADS_MAX = 16 };
+
+/*
+ * ck_assert writes a record each time it holds: too slow for a loop, and it
+ * takes a lock that the child of a thread's fork could find held.
+ */
+#define unit_need(cond, ...) \
+	do { \
+		char unit_why[256]; \
+\
+		if (hz4_unlikely(!(cond))) { \
+			snprintf(unit_why, sizeof unit_why, __VA_ARGS__); \
+			ck_abort_msg("%s: %s", #cond, unit_why); \
+		} \
+	} while (0)
+
+/* The main of every test: `add` enters the tests into the only case. */
+UNIT_UNUSED static int
+unit_main(const char *name, void (*add)(TCase *t))
+{
+	Suite *s = suite_create(name);
+	TCase *t = tcase_create(name);
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	suite_add_tcase(s, t);
+	tcase_set_timeout(t, UNIT_LIMIT);
+	add(t);
+	/* Without fork the second test would find the first one's state. */
+	srunner_set_fork_status(r, CK_FORK);
+	unsetenv("HZ4_OPTIONS");
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* The next number of a stream; any seed but 0 (xorshift64*). */
+UNIT_UNUSED static uint64_t
+unit_random(uint64_t *state)
+{
+	uint64_t x = *state;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	*state = x;
+	return x * UINT64_C(0x2545f4914f6cdd1d) >> 16;
+}
+
+UNIT_UNUSED static size_t
+unit_below(uint64_t *state, size_t n)
+{
+	return (size_t)(unit_random(state) % n);
+}
+
+/* Exchange every element with another at random. */
+UNIT_UNUSED static void
+unit_shuffle(uint64_t *state, void **list, size_t n)
+{
+	size_t i, k;
+
+	for (i = n; i > 1; i--) {
+		void *held = list[i - 1];
+
+		k = unit_below(state, i);
+		list[i - 1] = list[k];
+		list[k] = held;
+	}
+}
+
+UNIT_UNUSED static bool
+unit_all(const void *p, size_t n, unsigned char byte)
+{
+	const unsigned char *b = p;
+
+	return n == 0 || (b[0] == byte && memcmp(b, b + 1, n - 1) == 0);
+}
+
+UNIT_UNUSED static void
+unit_sleep(unsigned ms)
+{
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	while (nanosleep(&t, &t) == -1 && errno == EINTR)
+		;
+}
+
+/* How a child ended, and what it said on stderr. */
+struct unit_end {
+	int status;
+	unsigned writes; /* write calls, none longer than a page */
+	size_t length;
+	char text[4096];
+};
+
+/*
+ * Run `go` in a child.  The pipe keeps the borders of writes, so that they
+ * can be counted.
+ */
+UNIT_UNUSED static void
+unit_child(struct unit_end *end, void (*go)(void *arg), void *arg)
+{
+	struct rlimit no_core = { 0, 0 };
+	int ends[2];
+	ssize_t n;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe2(ends, O_DIRECT), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		setrlimit(RLIMIT_CORE, &no_core);
+		dup2(ends[1], STDERR_FILENO);
+		close(ends[0]);
+		close(ends[1]);
+		alarm(UNIT_LIMIT / 2);
+		go(arg);
+		_exit(0);
+	}
+	close(ends[1]);
+	memset(end, 0, sizeof *end);
+	while ((n = read(ends[0], end->text + end->length,
+			 sizeof end->text - 1 - end->length)) > 0) {
+		end->length += (size_t)n;
+		end->writes++;
+	}
+	close(ends[0]);
+	ck_assert_int_eq(waitpid(pid, &end->status, 0), pid);
+}
+
+/* `go` must end in SIGABRT with exactly this line on stderr. */
+UNIT_UNUSED static void
+unit_fatal(void (*go)(void *arg), void *arg, const char *line)
+{
+	struct unit_end end;
+
+	unit_child(&end, go, arg);
+	ck_assert_str_eq(end.text, line);
+	ck_assert(WIFSIGNALED(end.status));
+	ck_assert_int_eq(WTERMSIG(end.status), SIGABRT);
+	ck_assert_uint_eq(end.writes, 1);
+}
+
+/* The same where only the start of the line is promised. */
+UNIT_UNUSED static void
+unit_fatal_start(void (*go)(void *arg), void *arg, const char *start)
+{
+	struct unit_end end;
+	const char *newline;
+
+	unit_child(&end, go, arg);
+	ck_assert_msg(WIFSIGNALED(end.status) &&
+			      WTERMSIG(end.status) == SIGABRT,
+		      "wait status %x, stderr \"%s\"", (unsigned)end.status,
+		      end.text);
+	newline = strchr(end.text, '\n');
+	ck_assert_msg(strncmp(end.text, start, strlen(start)) == 0 &&
+			      newline == end.text + end.length - 1,
+		      "stderr is \"%s\", not \"%s...\"", end.text, start);
+}
+
+/* A child in which `go` must run to its end, with nothing on stderr. */
+UNIT_UNUSED static void
+unit_survives(void (*go)(void *arg), void *arg)
+{
+	struct unit_end end;
+
+	unit_child(&end, go, arg);
+	ck_assert_msg(end.status == 0, "wait status %x, stderr \"%s\"",
+		      (unsigned)end.status, end.text);
+	ck_assert_str_eq(end.text, "");
+}
+
+/* For a child: Check's own failures belong to the test's process. */
+#define unit_child_need(cond) \
+	do { \
+		if (!(cond)) { \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, \
+				#cond); \
+			_exit(1); \
+		} \
+	} while (0)
+
+/* Run `go` in `n` threads, each with its number, and wait for them. */
+UNIT_UNUSED static void
+unit_threads(unsigned n, void *(*go)(void *number))
+{
+	pthread_t id[UNIT_THREADS_MAX];
+	uintptr_t i;
+
+	for (i = 0; i < n; i++)
+		ck_assert_int_eq(pthread_create(&id[i], NULL, go, (void *)i),
+				 0);
+	for (i = 0; i < n; i++)
+		ck_assert_int_eq(pthread_join(id[i], NULL), 0);
+}
+
+/* The same in one thread with any argument. */
+UNIT_UNUSED static void
+unit_thread(void *(*go)(void *arg), void *arg)
+{
+	pthread_t id;
+
+	ck_assert_int_eq(pthread_create(&id, NULL, go, arg), 0);
+	ck_assert_int_eq(pthread_join(id, NULL), 0);
+}
+
+#endif
