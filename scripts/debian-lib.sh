@@ -32,7 +32,7 @@ need() {
 prepare() {
 	if [ ! -x configure ] || [ ! -f build-aux/ltmain.sh ] ||
 		[ "$(find configure.ac m4 -newer configure)" ] ||
-		[ "$(find Makefile.am -newer Makefile.in)" ]; then
+		[ "$(find ./*.am packaging/*.am -newer Makefile.in)" ]; then
 		./bootstrap
 	fi
 }

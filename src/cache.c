@@ -282,8 +282,7 @@ hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
 		return NULL;
 	hz4_poke(&s->top, top);
 	/* A fork's child may lose these, but not see them twice. */
-	atomic_signal_fence(memory_order_release);
-	hz4_poke(&l->count, n - 1);
+	atomic_store_explicit(&l->count, n - 1, memory_order_release);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_hit, 1);

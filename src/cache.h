@@ -115,9 +115,8 @@ hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 	if (hz4_unlikely(top == s->high) || hz4_unlikely(top[-1] == object))
 		return false;
 	*top = object;
-	/* A fork's child must not see the count without the object. */
-	atomic_signal_fence(memory_order_release);
-	hz4_poke(&s->top, top + 1);
+	/* Release: a fork's child must not see it without the object. */
+	atomic_store_explicit(&s->top, top + 1, memory_order_release);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_hit, 1);
 	return true;
 }

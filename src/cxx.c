@@ -92,11 +92,22 @@ new_nothrow_failed(const char *name, size_t size, const void *tag)
 	return f.address ? f.nothrow(size, tag) : loop(HZ4_ALIGN, size, false);
 }
 
+/*
+ * libstdc++ rounds the size up to the alignment; a size that wraps there
+ * must fail as it did here, so the plain operator is asked for the most.
+ */
+static size_t
+no_wrap(size_t size, size_t align)
+{
+	return size > SIZE_MAX - align ? SIZE_MAX / 2 + 1 : size;
+}
+
 static HZ4_SLOW void *
 new_aligned_failed(const char *name, size_t size, size_t align)
 {
 	union code f = { .address = find_operator(name) };
 
+	size = no_wrap(size, align);
 	return f.address ? f.aligned(size, align) : loop(align, size, true);
 }
 
@@ -106,6 +117,7 @@ new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
 {
 	union code f = { .address = find_operator(name) };
 
+	size = no_wrap(size, align);
 	return f.address ? f.aligned_nothrow(size, align, tag) :
 			   loop(align, size, false);
 }

@@ -42,6 +42,7 @@ upkeep(struct hz4_cache *c)
 {
 	uint64_t now;
 
+	hz4_live_tick();
 	if (++c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
 		return;
 	now = hz4_os_now();
@@ -82,6 +83,7 @@ answer_nudge(struct hz4_cache *c)
 {
 	uint64_t now = hz4_os_now();
 
+	hz4_live_tick();
 	if (c->flushed != hz4_purge_flushes())
 		flush(c);
 	if (c->decayed != hz4_purge_decays()) {
@@ -177,11 +179,17 @@ take_exhausted(size_t size, struct hz4_cache *c)
 	return p != NULL ? p : refuse();
 }
 
+/*
+ * Between the two a fork's child must not adopt the cache: what follows
+ * `true`, and what comes before `false`, stays on its side.
+ */
 static void
 set_busy(struct hz4_cache *c, bool busy)
 {
-	if (c != NULL)
-		hz4_poke(&c->busy, busy);
+	if (c == NULL)
+		return;
+	atomic_store_explicit(&c->busy, busy, memory_order_release);
+	atomic_thread_fence(memory_order_release);
 }
 
 HZ4_SLOW void *
@@ -415,6 +423,5 @@ hz4_heap_good_size(size_t size)
 		return hz4_classes[hz4_sizeclass(size)].size;
 	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN)
 		return 0;
-	return hz4_round_up(size, size < HZ4_HUGE_MIN ? HZ4_PAGE :
-							hz4_os_page);
+	return hz4_round_up(size, HZ4_PAGE);
 }

@@ -153,24 +153,24 @@ resize_run(struct hz4_large *l, size_t size)
 static void *
 move_mapping(struct hz4_large *l, size_t n)
 {
-	uintptr_t old = l->start;
-	void *p;
+	void *old = (void *)l->start;
+	void *to = hz4_os_reserve(n, HZ4_REGION_ALIGN);
 
+	if (to == NULL)
+		return NULL;
+	if (!hz4_pageheap_admit((uintptr_t)to, n)) {
+		hz4_os_unmap(to, n);
+		return NULL;
+	}
 	/*
 	 * The entry goes first: once the pages have moved, their place may
 	 * be another thread's.
 	 */
-	hz4_pagemap_set(old, 1, HZ4_CLS_NONE, NULL);
-	p = hz4_os_move((void *)old, l->bytes, n, HZ4_REGION_ALIGN);
-	if (p == NULL) {
-		hz4_pagemap_set(old, 1, HZ4_CLS_RUN, l);
-		return NULL;
-	}
-	if (!hz4_pageheap_admit((uintptr_t)p, n))
-		hz4_fatal("realloc(): no memory for the page map");
-	l->start = (uintptr_t)p;
+	hz4_pagemap_set(l->start, 1, HZ4_CLS_NONE, NULL);
+	if (hz4_os_move(old, l->bytes, to, n))
+		l->start = (uintptr_t)to;
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
-	return p;
+	return l->start == (uintptr_t)to ? to : NULL;
 }
 
 static void *

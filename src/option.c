@@ -204,7 +204,8 @@ hz4_option_list(char *buffer, size_t size)
 	size_t used = 0;
 	int i;
 
-	buffer[0] = '\0';
+	if (size > 0)
+		buffer[0] = '\0';
 	for (i = 0; i < HZ4_OPT_COUNT; i++) {
 		if (rows[i].kind == PATH && paths[i][0] == '\0')
 			continue;

@@ -170,17 +170,16 @@ hz4_os_resize(void *p, size_t size, size_t new_size)
 }
 
 void *
-hz4_os_move(void *p, size_t size, size_t new_size, size_t align)
+hz4_os_reserve(size_t size, size_t align)
 {
-	void *to = map_aligned(new_size, align, PROT_NONE);
+	return map_aligned(size, align, PROT_NONE);
+}
 
-	if (to == NULL)
-		return NULL;
-	/*
-	 * After a failure the place may be free again, and another thread's
-	 * by now: it is not ours to unmap.
-	 */
-	return remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+bool
+hz4_os_move(void *p, size_t size, void *to, size_t new_size)
+{
+	return remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) !=
+	       NULL;
 }
 
 static bool
@@ -199,9 +198,7 @@ advise(void *p, size_t size, int advice)
 bool
 hz4_os_purge(void *p, size_t size, bool lazy)
 {
-	if (lazy)
-		return advise(p, size, MADV_FREE) && false;
-	return advise(p, size, MADV_DONTNEED);
+	return advise(p, size, lazy ? MADV_FREE : MADV_DONTNEED);
 }
 
 void

@@ -45,17 +45,21 @@ bool hz4_os_unmap(void *p, size_t size);
  */
 bool hz4_os_resize(void *p, size_t size, size_t new_size);
 
+/* Address space without memory, to move a mapping to.  NULL: refused. */
+void *hz4_os_reserve(size_t size, size_t align);
+
 /*
- * Move a mapping, its contents and its page tables, to a new place of
- * new_size bytes with the same alignment.  NULL: nothing has changed.
+ * Move a mapping, its contents and its page tables, to `to`, a reservation
+ * of new_size bytes.  False: the mapping is as it was, and the reservation
+ * is lost (it may be somebody else's by now, so nobody may unmap it).
  */
-void *hz4_os_move(void *p, size_t size, size_t new_size, size_t align);
+bool hz4_os_move(void *p, size_t size, void *to, size_t new_size);
 
 /*
  * Drop the contents: the range reads as zero afterwards and costs no
  * memory until it is touched.  False when the system refuses: then the
  * contents may still be there.  With `lazy` the kernel takes the memory
- * only when it needs it, and the contents are undefined until then.
+ * only when it needs it: the contents may still be there in any case.
  */
 bool hz4_os_purge(void *p, size_t size, bool lazy);
 

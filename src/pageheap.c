@@ -384,7 +384,7 @@ soil(uintptr_t from, uintptr_t to)
  */
 static void
 carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
-	     size_t pages)
+	     size_t pages, uint64_t now)
 {
 	uintptr_t end = start + pages * HZ4_PAGE;
 	uintptr_t run_end = r->start + r->pages * (size_t)HZ4_PAGE;
@@ -401,7 +401,7 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 	dirty_before += soil(hz4_max(low, r->start), start);
 	dirty_after += soil(end, hz4_min(high, run_end));
 	if (r->dirty == 0)
-		r->stamp = hz4_os_now();
+		r->stamp = now;
 	if (before == 0 && after == 0) {
 		put_by_locked(r);
 		return;
@@ -445,6 +445,8 @@ find_or_grow_locked(size_t pages, size_t align)
 uintptr_t
 hz4_pageheap_alloc(size_t pages, size_t align)
 {
+	/* Never under the lock: a preloaded clock may allocate. */
+	uint64_t now = hz4_os_now();
 	struct hz4_run *r = NULL;
 	struct hz4_list *at;
 	uintptr_t start = 0;
@@ -456,7 +458,7 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 	if (r != NULL) {
 		start = hz4_round_up(r->start, align);
 		at = remove_locked(r);
-		carve_locked(r, at, start, pages);
+		carve_locked(r, at, start, pages, now);
 		heap.handed_out++;
 	}
 	unlock_heap();
@@ -464,31 +466,34 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 }
 
 static void
-free_locked(uintptr_t start, size_t pages)
+free_locked(uintptr_t start, size_t pages, uint64_t now)
 {
 	hz4_pagemap_mark(start, pages, HZ4_PAGE_DIRTY, HZ4_PAGE_TRIED);
-	add_run_locked(start, pages, pages, hz4_os_now());
+	add_run_locked(start, pages, pages, now);
 }
 
 void
 hz4_pageheap_free(uintptr_t start, size_t pages)
 {
+	uint64_t now = hz4_os_now();
+
 	lock_heap();
 	if (heap.handed_out > 0)
 		heap.handed_out--;
-	free_locked(start, pages);
+	free_locked(start, pages, now);
 	unlock_heap();
 }
 
 bool
 hz4_pageheap_cut(uintptr_t start, size_t pages)
 {
+	uint64_t now = hz4_os_now();
 	bool ok;
 
 	lock_heap();
 	ok = secure_locked(1);
 	if (ok)
-		free_locked(start, pages);
+		free_locked(start, pages, now);
 	unlock_heap();
 	return ok;
 }
@@ -496,6 +501,7 @@ hz4_pageheap_cut(uintptr_t start, size_t pages)
 bool
 hz4_pageheap_extend(uintptr_t end, size_t more)
 {
+	uint64_t now = hz4_os_now();
 	struct hz4_run *r;
 	bool found;
 
@@ -503,7 +509,7 @@ hz4_pageheap_extend(uintptr_t end, size_t more)
 	r = run_at_locked(end);
 	found = r != NULL && r->start == end && r->pages >= more;
 	if (found)
-		carve_locked(r, remove_locked(r), end, more);
+		carve_locked(r, remove_locked(r), end, more, now);
 	unlock_heap();
 	return found;
 }
@@ -511,13 +517,14 @@ hz4_pageheap_extend(uintptr_t end, size_t more)
 bool
 hz4_pageheap_donate(uintptr_t start, size_t pages)
 {
+	uint64_t now = hz4_os_now();
 	bool ok;
 
 	lock_heap();
 	ok = secure_locked(1);
 	if (ok) {
 		heap.mapped += pages * HZ4_PAGE;
-		free_locked(start, pages);
+		free_locked(start, pages, now);
 	}
 	unlock_heap();
 	return ok;
@@ -539,15 +546,17 @@ purgeable(uintptr_t page)
 
 /*
  * Purge the dirty stretches of a run that is in no list; up to `limit`
- * pages of it.  Returns the pages that were tried.  A refused page stays
- * dirty, and is not tried again until it has been used.
+ * pages of it.  Returns the pages that were tried and adds those that went
+ * back to `gone`.  A refused page stays dirty, and is not tried again until
+ * it has been used.
  */
 static size_t
-purge_run(struct hz4_run *r, size_t limit)
+purge_run(struct hz4_run *r, size_t limit, size_t *gone)
 {
 	bool lazy = hz4_option(HZ4_OPT_purge_lazy) != 0;
 	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE, from;
 	size_t n, done = 0;
+	bool ok;
 
 	while (a < end && done < limit) {
 		if (!purgeable(a)) {
@@ -557,11 +566,13 @@ purge_run(struct hz4_run *r, size_t limit)
 		from = a;
 		for (n = 0; a < end && done + n < limit && purgeable(a); n++)
 			a += HZ4_PAGE;
-		if (hz4_os_purge((void *)from, n * HZ4_PAGE, lazy))
+		done += n;
+		ok = hz4_os_purge((void *)from, n * HZ4_PAGE, lazy);
+		*gone += ok ? n : 0;
+		if (ok && !lazy)
 			hz4_pagemap_mark(from, n, 0, HZ4_PAGE_DIRTY);
 		else
 			hz4_pagemap_mark(from, n, HZ4_PAGE_TRIED, 0);
-		done += n;
 	}
 	return done;
 }
@@ -588,12 +599,13 @@ take_due(uint64_t now, uint64_t age, size_t keep)
 size_t
 hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 {
-	size_t done = 0, n;
+	size_t done = 0, gone = 0, n;
 	struct hz4_run *r;
 
 	while (done < limit && (r = take_due(now, age, keep)) != NULL) {
 		/* Without the lock: other threads go on. */
-		n = purge_run(r, (limit - done + HZ4_PAGE - 1) / HZ4_PAGE);
+		n = purge_run(r, (limit - done + HZ4_PAGE - 1) / HZ4_PAGE,
+			      &gone);
 		done += n * HZ4_PAGE;
 		lock_heap();
 		/* Flags know better than sums what is left. */
@@ -603,7 +615,7 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 		coalesce_and_insert_locked(r, heap.aged.next);
 		unlock_heap();
 	}
-	return done;
+	return gone * HZ4_PAGE;
 }
 
 /* A free run of the fullest bin, taken out, if it has so many pages. */

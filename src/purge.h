@@ -23,9 +23,9 @@ bool hz4_purge_due(uint64_t now);
 bool hz4_purge_due_polled(uint64_t now);
 
 /*
- * True for the one caller that has to nudge all threads: pages are pending
- * and that has not been done for HZ4_PURGE_NUDGES ms.  Who is refused nudges
- * itself, so that nothing is forgotten.
+ * For a caller who sees pages pending: true for the one that has to nudge
+ * all threads, since that has not been done for HZ4_PURGE_NUDGES ms.  Who is
+ * refused nudges itself, so that nothing is forgotten.
  */
 bool hz4_purge_arm(uint64_t now);
 

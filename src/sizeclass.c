@@ -92,9 +92,9 @@ hz4_sizeclass_aligned(size_t size, size_t align)
 {
 	unsigned cls;
 
-	size = hz4_round_up(size, align);
 	if (align > HZ4_PAGE || size > HZ4_CLASS_MAX)
 		return HZ4_CLS_NONE;
+	size = hz4_round_up(size, align);
 	for (cls = hz4_sizeclass(size); cls < HZ4_CLS_END; cls++)
 		if (hz4_classes[cls].size % align == 0)
 			return cls;

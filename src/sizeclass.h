@@ -2,7 +2,7 @@
  * sizeclass.h - from a size to its class and from a class to its shape.
  *
  * Classes are 16 bytes apart up to 256, then eight to a doubling, so an
- * object wastes at most an eighth of itself:
+ * object wastes at most 15 bytes or an eighth of itself:
  *
  *     class      1 .. 16   17 .. 40     41 .. 80      81 .. 96
  *     size      16 .. 256  288 .. 2048  2304 .. 64Ki  72Ki .. 256Ki

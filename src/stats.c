@@ -13,7 +13,7 @@ struct row {
 
 static const struct row rows[] = {
 	[HZ4_STAT_MALLOC_CALLS] = { "malloc_calls",
-				    "mallocs: the sum of where they were served",
+				    "mallocs: the sum of where they went",
 				    NONE },
 	[HZ4_STAT_FREE_CALLS] = { "free_calls",
 				  "frees: the sum of where they were taken",

@@ -49,8 +49,8 @@ enum {
 	 * a run of them; fewer for big objects, where a span of a MiB is
 	 * dear enough.  Pages a span may have at most.
 	 */
-	HZ4_SPAN_MIN_SLOTS = 16,
-	HZ4_SPAN_MIN_SLOTS_BIG = 4,
+	HZ4_SPAN_MIN_SLOTS = 8,
+	HZ4_SPAN_MIN_SLOTS_BIG = 2,
 	HZ4_SPAN_MAX_PAGES = 16,
 
 	/* Most objects that move between a cache and the spans at once. */
