@@ -383,6 +383,19 @@ static volatile sig_atomic_t child_goes_on;
 static volatile sig_atomic_t is_child;
 
 /*
+ * One shot: the handler winds the timer up again when it is done.  An
+ * interval that is shorter than the handler would leave the program no time
+ * to get on.
+ */
+static void
+timer(unsigned us)
+{
+	struct itimerval t = { { 0, 0 }, { 0, (suseconds_t)us } };
+
+	setitimer(ITIMER_REAL, &t, NULL);
+}
+
+/*
  * A program of one thread forks wherever the timer found it, often inside
  * malloc.  The child ends at once, or returns into what was interrupted.
  */
@@ -407,16 +420,8 @@ fork_in_the_handler(int number)
 	if (child_goes_on)
 		handler_fails = handler_fails + (e2e_reap(pid, 20000) != 0);
 	handler_forks = handler_forks + 1;
+	timer(1500);
 	errno = saved;
-}
-
-static void
-timer(unsigned us)
-{
-	struct itimerval t = { { 0, (suseconds_t)us },
-		{ 0, (suseconds_t)us } };
-
-	setitimer(ITIMER_REAL, &t, NULL);
 }
 
 static void
