@@ -333,7 +333,6 @@ hz4_cache_reset(struct hz4_cache *c)
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
 	}
-	c->polls = 0;
 	c->missed = 0;
 	c->granted = c->budget = budget_start(c);
 }
@@ -353,7 +352,7 @@ hz4_cache_settle(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	c->polls = 0;
+	c->looking = 0;
 	atomic_store(&c->nudged, false);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		hz4_poke(&c->stack[cls].low, hz4_peek(&c->stack[cls].base));
@@ -367,12 +366,14 @@ bool
 hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	bool found;
+	void **top = hz4_peek(&s->top);
 
-	hz4_poke(&s->low, hz4_peek(&s->base));
-	found = hz4_cache_pop(c, cls, object);
-	set_low(c, s);
-	return found;
+	if (top == hz4_peek(&s->base))
+		return false;
+	hz4_poke(&s->top, top - 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_hit, 1);
+	*object = top[-1];
+	return true;
 }
 
 size_t

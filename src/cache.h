@@ -70,11 +70,12 @@ struct hz4_cache {
 	_Atomic bool nudged;
 	bool first;	  /* of the first thread: starts with more [const] */
 	uint32_t visits;  /* slow paths so far [owner] */
-	uint32_t polls;	  /* looks at the clock since the nudge [owner] */
 	uint32_t flushed; /* hz4_purge_flushes() at the last flush [owner] */
 	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */
 	uint32_t missed;  /* bytes since the budget grew [owner] */
-	uint64_t oldest;  /* oldest free pages at the first poll [owner] */
+	uint64_t looking; /* ms of the first look since the nudge [owner] */
+	uint64_t came_by; /* ms of the last other slow path [owner] */
+	uint64_t resting; /* ms until which it does not nudge [owner] */
 	size_t granted;	  /* bytes of budget earned so far [owner] */
 	size_t budget;	  /* of these, bytes not given to a class [owner] */
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];

@@ -50,7 +50,8 @@ upkeep(struct hz4_cache *c)
 		purge(c, now);
 	if (hz4_purge_decay_arm(now))
 		hz4_thread_nudge_all();
-	if (!hz4_purge_pending() || hz4_cache_nudged(c))
+	c->came_by = now;
+	if (!hz4_purge_pending() || hz4_cache_nudged(c) || now < c->resting)
 		return;
 	if (hz4_purge_arm(now))
 		hz4_thread_nudge_all();
@@ -60,18 +61,20 @@ upkeep(struct hz4_cache *c)
 
 /*
  * Whether a nudged thread has to look at the clock again with its next
- * malloc: pages wait, and nobody uses them.
+ * malloc: pages wait, and it has no misses that bring it by anyway, some
+ * time after it began to look or emptied its caches.
  */
 static bool
-keep_polling(struct hz4_cache *c)
+keep_looking(struct hz4_cache *c, uint64_t now)
 {
-	uint64_t oldest = hz4_pageheap_oldest();
-
 	if (!hz4_purge_pending())
 		return false;
-	if (c->polls++ == 0)
-		c->oldest = oldest;
-	return c->polls < HZ4_PURGE_POLLS || oldest == c->oldest;
+	if (c->looking == 0)
+		c->looking = now;
+	if (c->came_by <= c->looking + HZ4_PURGE_SETTLING)
+		return true;
+	c->resting = now + HZ4_PURGE_NUDGES;
+	return false;
 }
 
 /*
@@ -90,10 +93,11 @@ answer_nudge(struct hz4_cache *c)
 		c->decayed = hz4_purge_decays();
 		hz4_cache_decay(c);
 	}
-	if (hz4_purge_due(now) ||
-	    (c->polls >= HZ4_PURGE_POLLS && hz4_purge_due_polled(now)))
+	if (hz4_purge_due(now)) {
 		purge(c, now);
-	if (!keep_polling(c))
+		c->looking = now;
+	}
+	if (!keep_looking(c, now))
 		hz4_cache_settle(c);
 }
 
@@ -109,6 +113,8 @@ take_cached(struct hz4_cache *c, unsigned cls)
 	/* There may be one after all: hidden by the nudge. */
 	if (hz4_cache_pop_nudged(c, cls, &p))
 		return p;
+	if (hz4_cache_nudged(c))
+		upkeep(c);
 	return hz4_cache_refill(c, cls);
 }
 

@@ -12,6 +12,9 @@
 /* When the threads were nudged last, ms. [atomic] relaxed: rate limits */
 static _Atomic uint64_t nudged_at, decayed_at;
 
+/* Not to purge again before, ms. [atomic] relaxed: a rate limit */
+static _Atomic uint64_t next_round;
+
 /* [atomic] relaxed: compared only for being another one. */
 static _Atomic uint32_t flushes, decays;
 
@@ -34,25 +37,13 @@ hz4_purge_pending(void)
 	return hz4_unlikely(hz4_pageheap_dirty() > allowance());
 }
 
-static bool
-older_than(uint64_t now, uint64_t age)
-{
-	uint64_t oldest = hz4_pageheap_oldest();
-
-	return oldest != UINT64_MAX && oldest + age <= now;
-}
-
 bool
 hz4_purge_due(uint64_t now)
 {
-	return hz4_purge_pending() && older_than(now, delay());
-}
+	uint64_t oldest = hz4_pageheap_oldest();
 
-bool
-hz4_purge_due_polled(uint64_t now)
-{
-	return hz4_purge_pending() &&
-	       older_than(now, hz4_min(delay(), HZ4_PURGE_POLLED_AGE));
+	return hz4_purge_pending() && oldest != UINT64_MAX &&
+	       oldest + delay() <= now && now >= hz4_peek(&next_round);
 }
 
 /* True for one caller when `at` lies `age` ms back. */
@@ -103,9 +94,13 @@ hz4_purge_ask_flush(void)
 void
 hz4_purge_run(uint64_t now)
 {
+	size_t done;
+
 	hz4_transfer_trim();
-	hz4_pageheap_purge(now, hz4_min(delay(), HZ4_PURGE_POLLED_AGE),
-			   allowance(), HZ4_PURGE_STEP);
+	done = hz4_pageheap_purge(now, delay(), allowance(), HZ4_PURGE_STEP);
+	hz4_poke(&next_round, done >= HZ4_PURGE_STEP || delay() == 0 ?
+				      0 :
+				      now + HZ4_PURGE_ROUNDS);
 }
 
 size_t

@@ -16,11 +16,11 @@
 /* More free pages are resident than the allowance; no lock, no clock. */
 bool hz4_purge_pending(void);
 
-/* Pending, and the oldest pages are old enough at `now` (ms). */
+/*
+ * Pending, the oldest pages are old enough at `now` (ms), and the last purge
+ * is a while ago or did not come to its end.
+ */
 bool hz4_purge_due(uint64_t now);
-
-/* The same for threads that have looked HZ4_PURGE_POLLS times. */
-bool hz4_purge_due_polled(uint64_t now);
 
 /*
  * For a caller who sees pages pending: true for the one that has to nudge

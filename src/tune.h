@@ -104,15 +104,15 @@ enum {
 	HZ4_PURGE_ALLOWANCE = 8 * 1024 * 1024,
 	/* Bytes given back in one call at most: bounds its latency. */
 	HZ4_PURGE_STEP = 64 * 1024 * 1024,
+	/* Time between two purges, unless the first left something (ms). */
+	HZ4_PURGE_ROUNDS = 100,
 	/*
-	 * While pages wait for their age, nudged threads look at the clock
-	 * at every malloc.  After so many looks they stop if the waiting
-	 * pages are in use again, else those need to be only this old (ms).
+	 * All threads are nudged at most once in this time, and a thread
+	 * whose misses bring it by anyway is left alone for so long (ms).
 	 */
-	HZ4_PURGE_POLLS = 4096,
-	HZ4_PURGE_POLLED_AGE = 50,
-	/* All threads are nudged at most once in this time (ms). */
-	HZ4_PURGE_NUDGES = 50,
+	HZ4_PURGE_NUDGES = 200,
+	/* Misses within so many ms of a nudge or a flush prove nothing. */
+	HZ4_PURGE_SETTLING = 10,
 
 	/* Tries before a thread sleeps for a lock. */
 	HZ4_LOCK_SPINS = 100,

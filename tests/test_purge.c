@@ -41,8 +41,7 @@ START_TEST(nothing_is_pending_at_first)
 	start("purge_delay=500");
 	ck_assert(!hz4_purge_pending());
 	ck_assert(!hz4_purge_due(UINT64_MAX));
-	ck_assert(!hz4_purge_due_polled(UINT64_MAX));
-	hz4_purge_run(UINT64_MAX);
+	hz4_purge_run(1000);
 	ck_assert_uint_eq(hz4_purge_all(), 0);
 }
 END_TEST
@@ -53,7 +52,7 @@ START_TEST(the_allowance_never_pends)
 	leave_dirty(ALLOWANCE);
 	ck_assert(!hz4_purge_pending());
 	ck_assert(!hz4_purge_due(UINT64_MAX));
-	hz4_purge_run(UINT64_MAX);
+	hz4_purge_run(UINT64_MAX / 2);
 	ck_assert_uint_eq(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
 	/* But all of it goes when asked for. */
 	ck_assert_uint_eq(hz4_purge_all(), ALLOWANCE * PAGE);
@@ -72,12 +71,12 @@ START_TEST(due_after_the_delay)
 	ck_assert(!hz4_purge_due(since));
 	ck_assert(!hz4_purge_due(since + 499));
 	ck_assert(hz4_purge_due(since + 500));
-	ck_assert(!hz4_purge_due_polled(since));
-	ck_assert(!hz4_purge_due_polled(since + HZ4_PURGE_POLLED_AGE - 1));
-	ck_assert(hz4_purge_due_polled(since + HZ4_PURGE_POLLED_AGE));
 	/* Too young for anybody. */
 	hz4_purge_run(since);
 	ck_assert_uint_eq(hz4_pageheap_dirty(), (ALLOWANCE + 100) * PAGE);
+	/* That was a round; the next one is a while later. */
+	ck_assert(!hz4_purge_due(since + HZ4_PURGE_ROUNDS - 1));
+	ck_assert(hz4_purge_due(since + 500));
 	hz4_purge_run(since + 500);
 	ck_assert_uint_le(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
 	ck_assert(!hz4_purge_pending());
@@ -85,16 +84,18 @@ START_TEST(due_after_the_delay)
 }
 END_TEST
 
-START_TEST(a_shorter_delay_than_polling)
+START_TEST(rounds_keep_their_distance)
 {
 	uint64_t since;
 
 	start("purge_delay=10");
 	leave_dirty(ALLOWANCE + 1);
 	since = hz4_pageheap_oldest();
-	ck_assert(!hz4_purge_due_polled(since + 9));
-	ck_assert(hz4_purge_due_polled(since + 10));
+	ck_assert(!hz4_purge_due(since + 9));
 	ck_assert(hz4_purge_due(since + 10));
+	hz4_purge_run(since + 5);
+	ck_assert(!hz4_purge_due(since + 5 + HZ4_PURGE_ROUNDS - 1));
+	ck_assert(hz4_purge_due(since + 5 + HZ4_PURGE_ROUNDS));
 }
 END_TEST
 
@@ -287,7 +288,7 @@ add(TCase *t)
 	tcase_add_test(t, nothing_is_pending_at_first);
 	tcase_add_test(t, the_allowance_never_pends);
 	tcase_add_test(t, due_after_the_delay);
-	tcase_add_test(t, a_shorter_delay_than_polling);
+	tcase_add_test(t, rounds_keep_their_distance);
 	tcase_add_test(t, no_delay_keeps_nothing);
 	tcase_add_test(t, a_bounded_piece_at_a_time);
 	tcase_add_test(t, memory_really_goes);
