@@ -122,7 +122,7 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	struct hz4_tier *t = &c->tier[cls];
 	size_t size = hz4_classes[cls].size;
 	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
-	uint32_t step = t->limit / 2;
+	uint32_t step = t->limit / (t->limit < base_limit(cls) ? 2 : 4);
 
 	t->turn = (uint8_t)turn;
 	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX && hz4_sizeclass_is_mid(cls))
@@ -304,6 +304,8 @@ flush_l0(struct hz4_cache *c, unsigned cls)
 	hz4_transfer_give(cls, l->slot, n, &path);
 	hz4_poke(&l->count, 0);
 	add_net(&c->tier[cls], -(int64_t)n);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs, n);
 }
 
 void
@@ -371,9 +373,32 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 	if (top == hz4_peek(&s->base))
 		return false;
 	hz4_poke(&s->top, top - 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_hit, 1);
+	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
 	return true;
+}
+
+static void
+add_hits(struct hz4_counts *out, enum hz4_counter which,
+	 _Atomic uint64_t *hits)
+{
+	hz4_poke(&out->value[which], hz4_peek(&out->value[which]) +
+					     hz4_peek(hits));
+}
+
+void
+hz4_cache_counts(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	unsigned i;
+
+	if (!HZ4_MID_STATS_B1)
+		return;
+	for (i = 0; i < HZ4_COUNTERS; i++)
+		hz4_poke(&out->value[i], hz4_peek(&c->counts[cls].value[i]));
+	add_hits(out, HZ4_COUNT_malloc_alloc_run_hit,
+		 hz4_hits(s, HZ4_HIT_MALLOC));
+	add_hits(out, HZ4_COUNT_free_alloc_run_hit, hz4_hits(s, HZ4_HIT_FREE));
 }
 
 size_t

@@ -34,6 +34,7 @@ struct hz4_stack {
 	void **high; /* [owner] */
 	/* [owner] writes; [atomic] relaxed: others read it for figures */
 	void **_Atomic base;
+	HZ4_HITS_MEMBER
 };
 
 #define HZ4_NUDGED ((void **)UINTPTR_MAX)
@@ -97,7 +98,7 @@ hz4_cache_pop(struct hz4_cache *c, size_t cls, void **object)
 	if (hz4_unlikely(top <= hz4_peek(&s->low)))
 		return false;
 	hz4_poke(&s->top, top - 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_hit, 1);
+	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
 	return true;
 }
@@ -118,7 +119,7 @@ hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 	*top = object;
 	/* Release: a fork's child must not see it without the object. */
 	atomic_store_explicit(&s->top, top + 1, memory_order_release);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_hit, 1);
+	hz4_count_hit(hz4_hits(s, HZ4_HIT_FREE));
 	return true;
 }
 
@@ -162,6 +163,10 @@ hz4_cache_nudged(struct hz4_cache *c)
 
 /* Take one object whether nudged or not.  Owner only. */
 bool hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object);
+
+/* What was counted for a class, the hits included (--enable-stats). */
+void hz4_cache_counts(struct hz4_cache *c, unsigned cls,
+		      struct hz4_counts *out);
 
 /* Objects in L0 and L1; a hint when another thread asks. */
 size_t hz4_cache_count(struct hz4_cache *c, unsigned cls);

@@ -156,11 +156,13 @@ static void
 add_counts(struct hz4_cache *c, void *arg)
 {
 	struct hz4_snapshot *s = arg;
+	struct hz4_counts counts;
 	unsigned cls;
 
-	for (cls = 1; cls < HZ4_CLS_VALUES; cls++)
-		hz4_stat_add(s->row[cls - 1] + HZ4_CLASS_FIGURES,
-			     &c->counts[cls]);
+	for (cls = 1; cls < HZ4_CLS_VALUES; cls++) {
+		hz4_cache_counts(c, cls, &counts);
+		hz4_stat_add(s->row[cls - 1] + HZ4_CLASS_FIGURES, &counts);
+	}
 }
 
 static void

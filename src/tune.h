@@ -77,7 +77,6 @@ enum {
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
 	HZ4_BUDGET_START = 2 * 1024,
 	HZ4_BUDGET_DOUBLES = 640 * 1024,
-	HZ4_BUDGET_MAX = 8 * 1024 * 1024,
 
 	/*
 	 * A class of a thread that had no miss for so long (ms) gives half
