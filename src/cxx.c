@@ -178,24 +178,28 @@ NEW_ALIGNED_NOTHROW(nw, JOIN(_Znw, SIZE, St11align_val_tRKSt9nothrow_t))
 NEW_ALIGNED_NOTHROW(na, JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t))
 
 /* Sizes and alignments are not needed to find the object. */
-#define DELETE(name, ...) \
-	HZ4_EXPORT void name(void *p, ##__VA_ARGS__); \
-	void name(void *p, ##__VA_ARGS__) \
+#define DELETE(name, parameters) \
+	HZ4_EXPORT void name parameters; \
+	void name parameters \
 	{ \
 		hz4_heap_free(p); \
 	}
 
 #define U __attribute__((unused))
 
-DELETE(_ZdlPv)
-DELETE(_ZdaPv)
-DELETE(_ZdlPvRKSt9nothrow_t, const void *tag U)
-DELETE(_ZdaPvRKSt9nothrow_t, const void *tag U)
-DELETE(JOIN(_ZdlPv, SIZE, ), size_t size U)
-DELETE(JOIN(_ZdaPv, SIZE, ), size_t size U)
-DELETE(_ZdlPvSt11align_val_t, size_t align U)
-DELETE(_ZdaPvSt11align_val_t, size_t align U)
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, size_t align U, const void *tag U)
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, size_t align U, const void *tag U)
-DELETE(JOIN(_ZdlPv, SIZE, St11align_val_t), size_t size U, size_t align U)
-DELETE(JOIN(_ZdaPv, SIZE, St11align_val_t), size_t size U, size_t align U)
+DELETE(_ZdlPv, (void *p))
+DELETE(_ZdaPv, (void *p))
+DELETE(_ZdlPvRKSt9nothrow_t, (void *p, const void *tag U))
+DELETE(_ZdaPvRKSt9nothrow_t, (void *p, const void *tag U))
+DELETE(JOIN(_ZdlPv, SIZE, ), (void *p, size_t size U))
+DELETE(JOIN(_ZdaPv, SIZE, ), (void *p, size_t size U))
+DELETE(_ZdlPvSt11align_val_t, (void *p, size_t align U))
+DELETE(_ZdaPvSt11align_val_t, (void *p, size_t align U))
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t,
+    (void *p, size_t align U, const void *tag U))
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t,
+    (void *p, size_t align U, const void *tag U))
+DELETE(JOIN(_ZdlPv, SIZE, St11align_val_t),
+    (void *p, size_t size U, size_t align U))
+DELETE(JOIN(_ZdaPv, SIZE, St11align_val_t),
+    (void *p, size_t size U, size_t align U))
