@@ -207,31 +207,37 @@ fork_child(void)
 }
 
 /*
- * Once a process.  To register may allocate: the caller's cache is in place
- * by now.  False when there will be no call at a thread's end.
+ * Once a process.  Both calls may run a preloaded wrapper that allocates:
+ * the caller's cache is in place by now, and no lock is held.  Two threads
+ * that are first at the same time both make a key, and one drops its own.
+ * False when there will be no call at a thread's end.
  */
 static bool
 have_key(void)
 {
 	int state = atomic_load_explicit(&process.key_state,
 					 memory_order_acquire);
-	bool made = false;
+	pthread_key_t key;
+	bool made;
+	bool first;
 
-	if (hz4_unlikely(state == KEY_NONE)) {
-		hz4_lock_acquire(&process.lock);
-		state = hz4_peek(&process.key_state);
-		if (state == KEY_NONE) {
-			made = true;
-			state = pthread_key_create(&process.key, end_thread) ?
-					KEY_FAILED :
-					KEY_MADE;
-			atomic_store_explicit(&process.key_state, state,
-					      memory_order_release);
-		}
-		hz4_lock_release(&process.lock);
+	if (hz4_likely(state != KEY_NONE))
+		return state == KEY_MADE;
+	made = pthread_key_create(&key, end_thread) == 0;
+	hz4_lock_acquire(&process.lock);
+	state = hz4_peek(&process.key_state);
+	first = state == KEY_NONE;
+	if (first) {
+		state = made ? KEY_MADE : KEY_FAILED;
+		process.key = made ? key : 0;
+		atomic_store_explicit(&process.key_state, state,
+				      memory_order_release);
 	}
-	if (made && pthread_atfork(NULL, NULL, fork_child) != 0)
+	hz4_lock_release(&process.lock);
+	if (first && pthread_atfork(NULL, NULL, fork_child) != 0)
 		hz4_log("no memory to register the fork handler");
+	if (made && !first)
+		pthread_key_delete(key);
 	return state == KEY_MADE;
 }
 
