@@ -175,7 +175,7 @@ static size_t
 counters(void)
 {
 	return hz4_flavour != NULL && strstr(hz4_flavour(), "stats") != NULL ?
-	    12 * E2E_KIB : 0;
+	    16 * E2E_KIB : 0;
 }
 
 START_TEST(idle_threads_cost_little)
