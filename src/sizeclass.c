@@ -4,8 +4,8 @@
 #include "sizeclass.h"
 
 struct hz4_class hz4_classes[HZ4_CLS_VALUES];
-uint8_t hz4_small_class[HZ4_SMALL_MAX / HZ4_SMALL_STEP + 1];
-uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
+_Atomic uint8_t hz4_small_class[HZ4_SMALL_MAX / HZ4_SMALL_STEP + 1];
+_Atomic uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
 
 /* Classes of 16-byte steps before the eight to a doubling begin. */
 enum { LINEAR_CLASSES = 16, LINEAR_END = LINEAR_CLASSES * HZ4_SMALL_STEP };
@@ -73,7 +73,8 @@ hz4_sizeclass_init(void)
 		shape(&hz4_classes[cls], size);
 		for (i = low; i <= size && i <= HZ4_SMALL_MAX;
 		     i += HZ4_SMALL_STEP)
-			hz4_small_class[i / HZ4_SMALL_STEP] = (uint8_t)cls;
+			hz4_poke(&hz4_small_class[i / HZ4_SMALL_STEP],
+				 (uint8_t)cls);
 		low = hz4_round_up(size + 1, HZ4_SMALL_STEP);
 	}
 	low = 0;
@@ -82,7 +83,8 @@ hz4_sizeclass_init(void)
 		if (size % HZ4_MID_STEP != 0)
 			continue;
 		for (i = low; i <= size; i += HZ4_MID_STEP)
-			hz4_mid_class[i / HZ4_MID_STEP] = (uint8_t)cls;
+			hz4_poke(&hz4_mid_class[i / HZ4_MID_STEP],
+				 (uint8_t)cls);
 		low = size + HZ4_MID_STEP;
 	}
 }

@@ -46,8 +46,12 @@ struct hz4_class {
 };
 
 extern struct hz4_class hz4_classes[HZ4_CLS_VALUES];
-extern uint8_t hz4_small_class[HZ4_SMALL_MAX / HZ4_SMALL_STEP + 1];
-extern uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
+/*
+ * [atomic] relaxed: another thread's first malloc may read while they are
+ * made; whether it finds 0 or the class, it is right.
+ */
+extern _Atomic uint8_t hz4_small_class[HZ4_SMALL_MAX / HZ4_SMALL_STEP + 1];
+extern _Atomic uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
 
 void hz4_sizeclass_init(void);
 
@@ -55,14 +59,16 @@ void hz4_sizeclass_init(void);
 HZ4_FAST size_t
 hz4_sizeclass_small(size_t size)
 {
-	return hz4_small_class[(size + HZ4_SMALL_STEP - 1) / HZ4_SMALL_STEP];
+	return hz4_peek(&hz4_small_class[(size + HZ4_SMALL_STEP - 1) /
+					 HZ4_SMALL_STEP]);
 }
 
 /* The class of a size above that, of at most HZ4_CLASS_MAX. */
 HZ4_FAST size_t
 hz4_sizeclass_mid(size_t size)
 {
-	return hz4_mid_class[(size + HZ4_MID_STEP - 1) / HZ4_MID_STEP];
+	return hz4_peek(&hz4_mid_class[(size + HZ4_MID_STEP - 1) /
+				       HZ4_MID_STEP]);
 }
 
 /* The class of a size of at most HZ4_CLASS_MAX. */
