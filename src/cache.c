@@ -68,6 +68,25 @@ earn(struct hz4_cache *c, unsigned cls)
 	c->budget += more;
 }
 
+/* The first class in use from `cls` on, HZ4_CLS_END when there is none. */
+static unsigned
+next_used(const struct hz4_cache *c, unsigned cls)
+{
+	uint64_t left = c->used[cls / 64] >> cls % 64;
+
+	if (left != 0)
+		return cls + (unsigned)__builtin_ctzll(left);
+	for (cls = cls / 64 + 1; cls <= HZ4_CLS_END / 64; cls++)
+		if (c->used[cls] != 0)
+			return cls * 64 +
+			       (unsigned)__builtin_ctzll(c->used[cls]);
+	return HZ4_CLS_END;
+}
+
+#define for_each_used(c, cls) \
+	for ((cls) = next_used(c, 1); (cls) < HZ4_CLS_END; \
+	     (cls) = next_used(c, (cls) + 1))
+
 /* Bytes of a stack's array, with the NULL below its base. */
 static size_t
 array_bytes(size_t room)
@@ -180,7 +199,7 @@ hz4_cache_decay(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+	for_each_used (c, cls) {
 		struct hz4_stack *s = &c->stack[cls];
 		struct hz4_tier *t = &c->tier[cls];
 		size_t held = (size_t)(hz4_peek(&s->top) - hz4_peek(&s->base));
@@ -203,6 +222,7 @@ note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
 	struct hz4_tier *t = &c->tier[cls];
 
+	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
 	if (t->events < UINT16_MAX)
 		t->events++;
 	earn(c, cls);
@@ -314,7 +334,7 @@ hz4_cache_flush(struct hz4_cache *c)
 	unsigned cls;
 	size_t held;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+	for_each_used (c, cls) {
 		flush_l0(c, cls);
 		held = (size_t)(hz4_peek(&c->stack[cls].top) -
 				hz4_peek(&c->stack[cls].base));
@@ -329,12 +349,13 @@ hz4_cache_reset(struct hz4_cache *c)
 	unsigned cls;
 
 	hz4_cache_flush(c);
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+	for_each_used (c, cls) {
 		c->stack[cls].high = hz4_peek(&c->stack[cls].base);
 		c->tier[cls].limit = 0;
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
 	}
+	memset(c->used, 0, sizeof c->used);
 	c->missed = 0;
 	c->granted = c->budget = budget_start(c);
 }

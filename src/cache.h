@@ -70,6 +70,11 @@ struct hz4_cache {
 	 */
 	_Atomic bool nudged;
 	bool first;	  /* of the first thread: starts with more [const] */
+	/*
+	 * One bit for each class that had an event since the reset: the
+	 * others have no limit and hold nothing. [owner]
+	 */
+	uint64_t used[HZ4_CLS_END / 64 + 1];
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint32_t flushed; /* hz4_purge_flushes() at the last flush [owner] */
 	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */

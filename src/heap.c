@@ -248,14 +248,16 @@ give(void *p, unsigned cls, struct hz4_cache *c)
 HZ4_SLOW void
 hz4_heap_free_slow(void *p)
 {
-	unsigned cls = hz4_pagemap_class(p);
 	struct hz4_cache *c;
+	unsigned cls;
 	int saved;
 
+	/* glibc frees some thirty of them at the end of each thread. */
 	if (p == NULL) {
 		hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_free_null);
 		return;
 	}
+	cls = hz4_pagemap_class(p);
 	if (cls == HZ4_CLS_NONE)
 		hz4_fatal("free(): invalid pointer or double free: ptr %p", p);
 	saved = errno;

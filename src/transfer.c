@@ -76,12 +76,12 @@ full_word(const struct hz4_class *k, uint32_t w)
 static bool
 is_empty(const struct hz4_class *k, struct hz4_span *s)
 {
-	uint32_t w;
+	uint32_t last = k->words - 1, w;
 
-	for (w = 0; w < k->words; w++)
-		if (atomic_load(&s->bits[w]) != full_word(k, w))
+	for (w = 0; w < last; w++)
+		if (atomic_load(&s->bits[w]) != ~(uint64_t)0)
 			return false;
-	return true;
+	return atomic_load(&s->bits[last]) == full_word(k, last);
 }
 
 static bool
