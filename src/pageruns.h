@@ -1,0 +1,88 @@
+/*
+ * pageruns.h - the inside of the page heap: the free runs, as pageheap.c
+ * keeps them and pagepurge.c takes some of them out for a while.  Nobody
+ * else includes this.
+ *
+ * A run that was taken out is in no list and no neighbour finds it in the
+ * page map, so it may be worked on without the lock.
+ *
+ * Layer 2.
+ */
+#ifndef HZ4_PAGERUNS_H
+#define HZ4_PAGERUNS_H
+
+#include "lock.h"
+#include "pagemap.h"
+#include "span.h"
+
+enum {
+	/* Runs of fewer pages have a bin for each number of pages. */
+	HZ4_RUNS_EXACT = 64,
+	HZ4_RUNS_BINS = HZ4_RUNS_EXACT + 48,
+
+	/* A purge would bring something: dirty, and not refused before. */
+	HZ4_RUNS_PURGEABLE = HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED,
+};
+
+/*
+ * Freeing must not need memory.  So every run of pages that is handed out
+ * has a structure put by for the day it comes back:
+ *
+ *     spares >= handed_out
+ */
+struct hz4_runs {
+	struct hz4_lock lock;
+	uint32_t epoch;		 /* runs of another one are lost [lock] */
+	bool ready;		 /* lists are initialised [lock] */
+	struct hz4_list bin[HZ4_RUNS_BINS]; /* [lock] */
+	uint64_t filled[2];	 /* bit per bin that has runs [lock] */
+	struct hz4_list aged;	 /* dirty runs, oldest first [lock] */
+	struct hz4_list spare;	 /* unused structures [lock] */
+	size_t spares;		 /* [lock] */
+	size_t handed_out;	 /* runs [lock] */
+	size_t mapped;		 /* bytes [lock] */
+	size_t free;		 /* pages [lock] */
+	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
+	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
+};
+
+extern struct hz4_runs hz4_runs;
+
+/* Take the lock and, the first time, make the lists. */
+void hz4_runs_lock(void);
+
+void hz4_runs_unlock(void);
+
+/*
+ * Take a run out of the heap.  Returns the place that it had in the list of
+ * dirty runs.
+ */
+struct hz4_list *hz4_runs_remove_locked(struct hz4_run *r);
+
+/*
+ * Put a run that was taken out into the heap and coalesce it with its free
+ * neighbours; before `at` in the list of dirty runs if it has dirty pages.
+ */
+void hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at);
+
+/* Put by the structure of a run that is no more. */
+void hz4_runs_put_by_locked(struct hz4_run *r);
+
+HZ4_FAST bool
+hz4_runs_purgeable(uintptr_t page)
+{
+	return (hz4_pagemap_flags(page) & HZ4_RUNS_PURGEABLE) == HZ4_PAGE_DIRTY;
+}
+
+/* How many of the pages a purge would bring back. */
+static inline size_t
+hz4_runs_count_dirty(uintptr_t start, size_t pages)
+{
+	size_t n = 0;
+
+	for (; pages > 0; pages--, start += HZ4_PAGE)
+		n += hz4_runs_purgeable(start);
+	return n;
+}
+
+#endif
