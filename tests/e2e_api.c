@@ -3,9 +3,8 @@
  * what errno says, what the bytes are.  Where libc's own malloc is weaker
  * than what hz4 promises, the test asks for the promise only on hz4.
  */
-#include "e2e_common.h"
+#include "e2e_check.h"
 
-#include <check.h>
 #include <gnu/libc-version.h>
 
 static size_t os_page;
@@ -20,8 +19,6 @@ static const size_t edge_sizes[] = {
 	1048576, 1048577, 2000000, 2097152, 2097153, 3000000, 4194304,
 	4194305, 8388609,
 };
-
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Sizes that no allocator may grant: above PTRDIFF_MAX. */
 static const size_t too_big[] = {
@@ -1140,13 +1137,9 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
-static Suite *
-api_suite(void)
+static void
+add(TCase *t)
 {
-	Suite *s = suite_create("api");
-	TCase *t = tcase_create("blocks");
-
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, zero_bytes_are_a_block_of_their_own);
 	tcase_add_test(t, every_size_is_aligned);
 	tcase_add_test(t, free_of_null_does_nothing);
@@ -1155,10 +1148,6 @@ api_suite(void)
 	tcase_add_test(t, calloc_clears_what_was_used);
 	tcase_add_test(t, calloc_clears_after_a_mixture);
 	tcase_add_test(t, usable_bytes_are_the_blocks_own);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("refusals");
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, products_that_overflow_are_refused);
 	tcase_add_loop_test(t, sizes_above_the_limit_are_refused, 0,
 	    COUNT(too_big));
@@ -1166,19 +1155,11 @@ api_suite(void)
 	    COUNT(no_room));
 	tcase_add_test(t, huge_alignments_are_refused);
 	tcase_add_test(t, posix_memalign_rejects_what_posix_says);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("alignment");
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, memalign_rounds_up_to_a_power_of_two);
 	tcase_add_test(t, aligned_alloc_wants_a_power_of_two);
 	tcase_add_loop_test(t, every_alignment_with_every_size, 0, 19);
 	tcase_add_test(t, aligned_blocks_are_reused_safely);
 	tcase_add_test(t, valloc_and_pvalloc_use_pages);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("realloc");
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, realloc_from_any_size_to_any_other);
 	tcase_add_test(t, realloc_grows_and_shrinks_in_steps);
 	tcase_add_test(t, realloc_by_small_steps);
@@ -1187,39 +1168,20 @@ api_suite(void)
 	tcase_add_test(t, realloc_that_fails_leaves_the_block);
 	tcase_add_test(t, realloc_to_the_usable_size_stays);
 	tcase_add_test(t, realloc_shrinks_for_real);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("names");
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, other_names_of_free);
 	tcase_add_test(t, twins_belong_to_the_same_heap);
 	tcase_add_test(t, libc_functions_hand_over_blocks);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("figures");
-	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, mallinfo_follows_the_program, 0, 5);
 	tcase_add_test(t, mallinfo_is_mallinfo2_in_ints);
 	tcase_add_test(t, malloc_info_writes_xml);
 	tcase_add_test(t, malloc_stats_goes_to_stderr);
 	tcase_add_loop_test(t, malloc_trim_gives_memory_back, 0, 5);
 	tcase_add_test(t, mallopt_answers_and_nothing_breaks);
-	suite_add_tcase(s, t);
-	return s;
 }
 
 int
 main(void)
 {
-	SRunner *sr = srunner_create(api_suite());
-	int failed;
-
 	os_page = (size_t)sysconf(_SC_PAGESIZE);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	if (failed != 0)
-		printf("HZ4_TEST_SEED=%llu\n",
-		    (unsigned long long)e2e_seed());
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return e2e_main("api", 60, add);
 }

@@ -7,9 +7,8 @@
  *
  * A hang ends in SIGALRM in the child or in Check's time limit here.
  */
-#include "e2e_common.h"
+#include "e2e_check.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -595,13 +594,9 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
-static Suite *
-fork_suite(void)
+static void
+add(TCase *t)
 {
-	Suite *s = suite_create("fork");
-	TCase *t = tcase_create("fork");
-
-	tcase_set_timeout(t, 120 * e2e_scale());
 	tcase_add_test(t, fork_while_threads_allocate);
 	tcase_add_test(t, fork_from_several_threads);
 	tcase_add_test(t, parent_goes_on_after_forks);
@@ -613,18 +608,10 @@ fork_suite(void)
 	tcase_add_test(t, stdio_closes_no_cycle);
 	tcase_add_test(t, a_line_of_generations);
 	tcase_add_test(t, spawn_and_system);
-	suite_add_tcase(s, t);
-	return s;
 }
 
 int
 main(void)
 {
-	SRunner *sr = srunner_create(fork_suite());
-	int failed;
-
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return e2e_main("fork", 120 * e2e_scale(), add);
 }

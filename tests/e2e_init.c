@@ -8,14 +8,11 @@
  * there is no compiler, or no shared libhz4 (hz4_lib says where it is), that
  * part is skipped.
  */
-#include "e2e_common.h"
-
-#include <check.h>
+#include "e2e_check.h"
 
 static char dir[64] = "/tmp/e2e_init.XXXXXX";
 static char source[4096];	/* where tests/ is */
 static const char *library;	/* the shared libhz4, or NULL */
-static bool built;
 
 extern char **environ;
 
@@ -89,57 +86,33 @@ remove_all(void)
 	(void)!system(command);
 }
 
-struct outcome {
-	int status;
-	char out[256];
-	char err[1024];
+struct launch {
+	char **argv;
+	const char *preload;
+	const char *setting;	/* one more variable, or NULL */
 };
 
 static void
-read_back(int fd, char *text, size_t size)
+launch(void *arg)
 {
-	char path[64];
+	const struct launch *l = arg;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	e2e_slurp(path, text, size);
-	close(fd);
+	if (chdir(dir) != 0)
+		_exit(125);
+	if (l->setting != NULL)
+		putenv(strdup(l->setting));
+	if (l->preload != NULL && *l->preload != '\0')
+		setenv("LD_PRELOAD", l->preload, 1);
+	execve(l->argv[0], l->argv, environ);
+	_exit(126);
 }
 
-/*
- * Run argv[0] of the temporary directory with `preload` and one more
- * variable; everything it prints is kept.
- */
-static struct outcome
-run(char **argv, const char *preload, const char *setting)
-{
-	struct outcome o = { .status = 0 };
-	int out = memfd_create("out", 0);
-	int err = memfd_create("err", 0);
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		dup2(out, 1);
-		dup2(err, 2);
-		alarm(30);
-		if (chdir(dir) != 0)
-			_exit(125);
-		if (setting != NULL)
-			putenv(strdup(setting));
-		if (preload != NULL && *preload != '\0')
-			setenv("LD_PRELOAD", preload, 1);
-		execve(argv[0], argv, environ);
-		_exit(126);
-	}
-	o.status = e2e_reap(pid, 40000);
-	read_back(out, o.out, sizeof(o.out));
-	read_back(err, o.err, sizeof(o.err));
-	return o;
-}
-
+/* Run argv[0] of the temporary directory: "done" and nothing on stderr. */
 static void
 must_be_well(char **argv, const char *preload, const char *setting)
 {
-	struct outcome o = run(argv, preload, setting);
+	struct launch l = { argv, preload, setting };
+	struct e2e_outcome o = e2e_capture(launch, &l);
 
 	ck_assert_msg(o.status == 0 && strstr(o.out, "done\n") != NULL &&
 	    o.err[0] == '\0', "%s %s, preloaded %s: wait status %d, \"%s\", "
@@ -166,65 +139,45 @@ static const char *const first[] = {
 	"realloc", "memalign", "large", "too_large", "fork",
 };
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+static char init_program[] = "./init_program";
+static char tls[] = "./tls_library.so";
+static char static_tls[] = "./static_tls_library.so";
+static char *init_argv[] = { init_program, tls, static_tls, NULL };
+
+/* The first call of the process is that one. */
+static void
+begin_with(const char *call, const char *before, const char *behind)
+{
+	char setting[64];
+
+	snprintf(setting, sizeof(setting), "E2E_FIRST=%s", call);
+	must_be_well(init_argv, preload(before, behind), setting);
+}
 
 START_TEST(any_call_may_be_the_first)
 {
-	char program[] = "./init_program";
-	char tls[] = "./tls_library.so";
-	char static_tls[] = "./static_tls_library.so";
-	char *argv[] = { program, tls, static_tls, NULL };
-	char setting[64];
-
-	if (!built)
-		return;
-	snprintf(setting, sizeof(setting), "E2E_FIRST=%s", first[_i]);
-	must_be_well(argv, preload("", ""), setting);
+	begin_with(first[_i], "", "");
 }
 END_TEST
 
 START_TEST(wrapper_in_front)
 {
-	char program[] = "./init_program";
-	char tls[] = "./tls_library.so";
-	char static_tls[] = "./static_tls_library.so";
-	char *argv[] = { program, tls, static_tls, NULL };
-	char setting[64];
-
-	if (!built)
-		return;
-	snprintf(setting, sizeof(setting), "E2E_FIRST=%s", first[_i]);
-	must_be_well(argv, preload("./wrap_library.so", ""), setting);
+	begin_with(first[_i], "./wrap_library.so", "");
 }
 END_TEST
 
 START_TEST(wrapper_behind)
 {
-	char program[] = "./init_program";
-	char tls[] = "./tls_library.so";
-	char static_tls[] = "./static_tls_library.so";
-	char *argv[] = { program, tls, static_tls, NULL };
-	char setting[64];
-
-	if (!built)
-		return;
-	snprintf(setting, sizeof(setting), "E2E_FIRST=%s", first[_i]);
-	must_be_well(argv, preload("", "./wrap_library.so"), setting);
+	begin_with(first[_i], "", "./wrap_library.so");
 }
 END_TEST
 
 START_TEST(audited)
 {
-	char program[] = "./init_program";
-	char tls[] = "./tls_library.so";
-	char static_tls[] = "./static_tls_library.so";
-	char *argv[] = { program, tls, static_tls, NULL };
-
-	if (!built)
-		return;
-	must_be_well(argv, preload("", ""), "LD_AUDIT=./audit_library.so");
+	must_be_well(init_argv, preload("", ""),
+	    "LD_AUDIT=./audit_library.so");
 	if (library != NULL)
-		must_be_well(argv, preload("", ""),
+		must_be_well(init_argv, preload("", ""),
 		    "LD_AUDIT=./audit_hz4.so");
 }
 END_TEST
@@ -235,7 +188,7 @@ START_TEST(opened_and_closed)
 	char path[4096];
 	char *argv[] = { program, path, NULL };
 
-	if (!built || library == NULL)
+	if (library == NULL)
 		return;
 	snprintf(path, sizeof(path), "%s", library);
 	must_be_well(argv, NULL, NULL);
@@ -245,15 +198,12 @@ END_TEST
 /* Lazy and immediate binding, and a program without any open file. */
 START_TEST(other_circumstances)
 {
-	char program[] = "./init_program";
-	char *argv[] = { program, NULL };
+	char *argv[] = { init_program, NULL };
 	char shell[] = "/bin/sh";
 	char option[] = "-c";
 	char script[] = "./init_program <&- >&- 2>&- && echo done";
 	char *closed[] = { shell, option, script, NULL };
 
-	if (!built)
-		return;
 	must_be_well(argv, preload("", ""), "LD_BIND_NOW=1");
 	must_be_well(closed, preload("", ""), NULL);
 }
@@ -261,27 +211,20 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
-static Suite *
-init_suite(void)
+static void
+add(TCase *t)
 {
-	Suite *s = suite_create("init");
-	TCase *t = tcase_create("init");
-
-	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, any_call_may_be_the_first, 0, COUNT(first));
 	tcase_add_loop_test(t, wrapper_in_front, 0, COUNT(first));
 	tcase_add_loop_test(t, wrapper_behind, 0, COUNT(first));
 	tcase_add_test(t, audited);
 	tcase_add_test(t, opened_and_closed);
 	tcase_add_test(t, other_circumstances);
-	suite_add_tcase(s, t);
-	return s;
 }
 
 int
 main(void)
 {
-	SRunner *sr;
 	int failed;
 
 	find_source();
@@ -290,16 +233,12 @@ main(void)
 		library = NULL;
 	if (mkdtemp(dir) == NULL)
 		return 99;
-	built = build_all();
-	if (!built) {
+	if (!build_all()) {
 		remove_all();
 		puts("cannot compile the programs of this test");
 		return E2E_SKIP;
 	}
-	sr = srunner_create(init_suite());
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
+	failed = e2e_main("init", 60, add);
 	remove_all();
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return failed;
 }

@@ -9,9 +9,8 @@
  * table below says which.  On another allocator the outcome of each is
  * printed, and nothing is asked of it.
  */
-#include "e2e_common.h"
+#include "e2e_check.h"
 
-#include <check.h>
 #include <pthread.h>
 
 /* When a case has to be caught. */
@@ -437,8 +436,6 @@ static const struct misuse cases[] = {
 	{ "realloc to 0 twice, large", AT_CALL, realloc_zero_twice, 300000 },
 };
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-
 /* --- running one -------------------------------------------------------- */
 
 static void *
@@ -477,24 +474,21 @@ flush(size_t n)
 }
 
 static void
-be_the_child(const struct misuse *m, int out, int err)
+be_the_child(void *arg)
 {
+	const struct misuse *m = arg;
 	/* Less than any core; at 0 qemu-user adds a line of its own. */
 	struct rlimit none = { 2, 2 };
 	pthread_t t;
 
 	setrlimit(RLIMIT_CORE, &none);
 	signal(SIGABRT, SIG_DFL);
-	dup2(out, 1);
-	dup2(err, 2);
-	alarm(30);
 	/* In a thread of its own, whose end empties its caches. */
 	if (pthread_create(&t, NULL, run_case, (void *)(uintptr_t)m) != 0)
 		_exit(98);
 	pthread_join(t, NULL);
 	flush(m->n);
 	progress->survived = 1;
-	_exit(0);
 }
 
 /* Is this hz4's one line and nothing else? */
@@ -510,48 +504,39 @@ is_one_line(const char *text)
 }
 
 static void
-verdict(const struct misuse *m, int status, const char *text, off_t printed)
+verdict(const struct misuse *m, const struct e2e_outcome *o)
 {
+	int status = o->status;
 	bool aborted = WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
 
 	ck_assert_msg(status != -1, "%s: hangs", m->name);
 	ck_assert_msg(progress->ready, "%s: never came to it (status %d)",
 	    m->name, status);
-	ck_assert_msg(printed == 0, "%s: prints on stdout", m->name);
+	ck_assert_msg(o->out[0] == '\0', "%s: prints on stdout", m->name);
 	if (!aborted) {
 		ck_assert_msg(status == 0 && m->must == NO_HARM,
 		    "%s: wait status %d%s", m->name, status,
 		    progress->survived ? ", not noticed" : "");
 		return;
 	}
-	ck_assert_msg(is_one_line(text), "%s: says \"%s\"", m->name, text);
+	ck_assert_msg(is_one_line(o->err), "%s: says \"%s\"", m->name, o->err);
 	ck_assert_msg(m->must != AT_CALL || !progress->returned,
-	    "%s: noticed only later: %s", m->name, text);
+	    "%s: noticed only later: %s", m->name, o->err);
 }
 
 START_TEST(misuse)
 {
 	const struct misuse *m = &cases[_i];
-	int out = memfd_create("out", 0);
-	int err = memfd_create("err", 0);
-	char text[1024] = "";
-	char path[64];
-	pid_t pid;
-	int status;
+	struct e2e_outcome o;
 
 	memset((void *)(uintptr_t)progress, 0, sizeof(*progress));
-	pid = fork();
-	if (pid == 0)
-		be_the_child(m, out, err);
-	status = e2e_reap(pid, 40000);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", err);
-	e2e_slurp(path, text, sizeof(text));
-	if (WIFEXITED(status) && WEXITSTATUS(status) == E2E_SKIP)
+	o = e2e_capture(be_the_child, (void *)(uintptr_t)m);
+	if (WIFEXITED(o.status) && WEXITSTATUS(o.status) == E2E_SKIP)
 		return;
 	if (e2e_is_hz4())
-		verdict(m, status, text, lseek(out, 0, SEEK_END));
+		verdict(m, &o);
 	else
-		printf("%s: wait status %d, %s\n", m->name, status,
+		printf("%s: wait status %d, %s\n", m->name, o.status,
 		    !progress->returned ? "at the call" :
 		    !progress->survived ? "later" : "not noticed");
 }
@@ -559,31 +544,18 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
-static Suite *
-misuse_suite(void)
+static void
+add(TCase *t)
 {
-	Suite *s = suite_create("misuse");
-	TCase *t = tcase_create("misuse");
-
-	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, misuse, 0, COUNT(cases));
-	suite_add_tcase(s, t);
-	return s;
 }
 
 int
 main(void)
 {
-	SRunner *sr;
-	int failed;
-
 	progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if ((void *)(uintptr_t)progress == MAP_FAILED)
 		return 99;
-	sr = srunner_create(misuse_suite());
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return e2e_main("misuse", 60, add);
 }

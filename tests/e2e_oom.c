@@ -3,9 +3,8 @@
  * work goes on once there is memory again.  Limits are set in children, and
  * those say what is wrong without stdio, for that wants memory too.
  */
-#include "e2e_common.h"
+#include "e2e_check.h"
 
-#include <check.h>
 #include <pthread.h>
 
 enum {
@@ -18,8 +17,6 @@ extern char **environ;
 
 static const size_t sizes[] = { 16, 100, 1000, 2048, 5000, 20000, 65536,
 	100000, 1048576, 5242880 };
-
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Run a function in a child; it must return. */
 static void
@@ -540,13 +537,9 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
-static Suite *
-oom_suite(void)
+static void
+add(TCase *t)
 {
-	Suite *s = suite_create("oom");
-	TCase *t = tcase_create("oom");
-
-	tcase_set_timeout(t, 90);
 	tcase_add_loop_test(t, limit_of_address_space, 0, COUNT(sizes));
 	tcase_add_loop_test(t, limit_of_data, 0, COUNT(sizes));
 	tcase_add_test(t, realloc_to_the_wall);
@@ -556,21 +549,12 @@ oom_suite(void)
 	tcase_add_test(t, starts_under_16_mib);
 	tcase_add_test(t, starts_or_says_why_under_any_limit);
 	tcase_add_test(t, first_malloc_of_the_process_fails);
-	suite_add_tcase(s, t);
-	return s;
 }
 
 int
 main(int argc, char **argv)
 {
-	SRunner *sr;
-	int failed;
-
 	if (argc == 2 && strcmp(argv[1], "small") == 0)
 		return first_status != 0 ? first_status : be_small();
-	sr = srunner_create(oom_suite());
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return e2e_main("oom", 90, add);
 }

@@ -2,9 +2,8 @@
  * Threads that come and go, that only free, that sit idle, that allocate
  * while they are being torn down: nothing is lost and memory stays flat.
  */
-#include "e2e_common.h"
+#include "e2e_check.h"
 
-#include <check.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -686,13 +685,9 @@ END_TEST
 
 /* ------------------------------------------------------------------------ */
 
-static Suite *
-thread_suite(void)
+static void
+add(TCase *t)
 {
-	Suite *s = suite_create("thread");
-	TCase *t = tcase_create("thread");
-
-	tcase_set_timeout(t, 60 * e2e_scale());
 	tcase_add_test(t, short_threads_leave_nothing);
 	tcase_add_test(t, threads_start_and_end_at_once);
 	tcase_add_test(t, idle_threads_cost_little);
@@ -707,18 +702,10 @@ thread_suite(void)
 	    ONLY_FREES + 1);
 	tcase_add_loop_test(t, memory_goes_back_at_a_trim, OWN,
 	    ONLY_FREES + 1);
-	suite_add_tcase(s, t);
-	return s;
 }
 
 int
 main(void)
 {
-	SRunner *sr = srunner_create(thread_suite());
-	int failed;
-
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return e2e_main("thread", 60 * e2e_scale(), add);
 }

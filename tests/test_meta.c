@@ -148,16 +148,10 @@ START_TEST(from_many_threads)
 }
 END_TEST
 
-static _Atomic bool stop;
-
-static void *
-churn_until_stopped(void *number)
+static void
+churn_some(uint64_t *seed)
 {
-	uint64_t seed = 1 + (uintptr_t)number;
-
-	while (!stop)
-		churn(unit_random(&seed), 64);
-	return NULL;
+	churn(unit_random(seed), 64);
 }
 
 /* What the child gets must not overlap what is held over the fork. */
@@ -177,20 +171,13 @@ use_in_child(void *arg)
 START_TEST(fork_while_threads_work)
 {
 	static struct held held[BLOCKS];
-	pthread_t id[2];
 	uint64_t seed = 1;
 	unsigned i;
 
 	hz4_os_init();
 	for (i = 0; i < BLOCKS; i++)
 		take(&held[i], any_size(&seed), (uint8_t)i);
-	for (i = 0; i < 2; i++)
-		pthread_create(&id[i], NULL, churn_until_stopped, NULL);
-	for (i = 0; i < FORKS; i++)
-		unit_survives(use_in_child, held);
-	stop = true;
-	for (i = 0; i < 2; i++)
-		pthread_join(id[i], NULL);
+	unit_fork_under(churn_some, FORKS, use_in_child, held);
 }
 END_TEST
 

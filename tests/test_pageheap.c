@@ -661,16 +661,10 @@ START_TEST(from_many_threads)
 }
 END_TEST
 
-static _Atomic bool stop;
-
-static void *
-churn_until_stopped(void *number)
+static void
+churn_some(uint64_t *seed)
 {
-	uint64_t seed = 1 + (uintptr_t)number;
-
-	while (!stop)
-		churn(unit_random(&seed), 64);
-	return NULL;
+	churn(unit_random(seed), 64);
 }
 
 static void
@@ -694,7 +688,6 @@ use_in_child(void *arg)
 START_TEST(fork_while_threads_work)
 {
 	static struct run held[HELD_MAX];
-	pthread_t id[2];
 	unsigned i;
 
 	start();
@@ -703,13 +696,7 @@ START_TEST(fork_while_threads_work)
 		held[i].start = take(held[i].pages, PAGE);
 		memset((void *)held[i].start, (int)i, held[i].pages * PAGE);
 	}
-	for (i = 0; i < 2; i++)
-		pthread_create(&id[i], NULL, churn_until_stopped, NULL);
-	for (i = 0; i < FORKS; i++)
-		unit_survives(use_in_child, held);
-	stop = true;
-	for (i = 0; i < 2; i++)
-		pthread_join(id[i], NULL);
+	unit_fork_under(churn_some, FORKS, use_in_child, held);
 }
 END_TEST
 

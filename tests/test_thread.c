@@ -390,14 +390,10 @@ START_TEST(a_child_leaves_a_half_changed_cache_alone)
 }
 END_TEST
 
-static void *
-use_until_stopped(void *number)
+static void
+use_some(uint64_t *seed)
 {
-	uint64_t seed = 1 + (uintptr_t)number;
-
-	while (!go_on)
-		use(unit_random(&seed), 200);
-	return NULL;
+	use(unit_random(seed), 200);
 }
 
 static void
@@ -420,20 +416,13 @@ live_on_in_child(void *arg)
 START_TEST(fork_while_threads_work)
 {
 	static unsigned char *block[BLOCKS];
-	pthread_t id[3];
 	uintptr_t i;
 
 	for (i = 0; i < BLOCKS; i++) {
 		block[i] = hz4_heap_malloc(20 + i * 10);
 		memset(block[i], (int)i, 20 + i * 10);
 	}
-	for (i = 0; i < 3; i++)
-		pthread_create(&id[i], NULL, use_until_stopped, (void *)i);
-	for (i = 0; i < FORKS; i++)
-		unit_survives(live_on_in_child, block);
-	go_on = true;
-	for (i = 0; i < 3; i++)
-		pthread_join(id[i], NULL);
+	unit_fork_under(use_some, FORKS, live_on_in_child, block);
 	for (i = 0; i < BLOCKS; i++)
 		hz4_heap_free(block[i]);
 	hz4_heap_trim();

@@ -423,7 +423,6 @@ END_TEST
 
 static unsigned shared_cls;
 static _Atomic(void *) box[BOX];
-static _Atomic bool stop;
 
 /* Take, leave in the box, give what others left there. */
 static void
@@ -490,14 +489,10 @@ START_TEST(from_many_threads)
 }
 END_TEST
 
-static void *
-exchange_until_stopped(void *number)
+static void
+exchange_some(uint64_t *seed)
 {
-	uint64_t seed = 1 + (uintptr_t)number;
-
-	while (!stop)
-		exchange(&seed, 16);
-	return NULL;
+	exchange(seed, 16);
 }
 
 static void
@@ -527,21 +522,13 @@ use_in_child(void *arg)
 
 START_TEST(fork_while_threads_work)
 {
-	pthread_t id[2];
 	size_t n;
-	unsigned i;
 
 	start();
 	shared_cls = 16;
 	n = 2 * (size_t)hz4_classes[shared_cls].slots;
 	take_all(shared_cls, held, n);
-	for (i = 0; i < 2; i++)
-		pthread_create(&id[i], NULL, exchange_until_stopped, NULL);
-	for (i = 0; i < FORKS; i++)
-		unit_survives(use_in_child, &n);
-	stop = true;
-	for (i = 0; i < 2; i++)
-		pthread_join(id[i], NULL);
+	unit_fork_under(exchange_some, FORKS, use_in_child, &n);
 	give_all(shared_cls, held, n, HZ4_BATCH_MAX);
 	empty_box();
 	nothing_left();

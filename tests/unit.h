@@ -235,4 +235,45 @@ unit_thread(void *(*go)(void *arg), void *arg)
 	ck_assert_int_eq(pthread_join(id, NULL), 0);
 }
 
+/* What threads do over and over until the test stops them. */
+struct unit_noise {
+	void (*work)(uint64_t *seed);
+	uint64_t seed; /* each thread's own */
+	_Atomic bool *stop;
+};
+
+UNIT_UNUSED static void *
+unit_make_noise(void *arg)
+{
+	struct unit_noise *n = arg;
+
+	while (!*n->stop)
+		n->work(&n->seed);
+	return NULL;
+}
+
+/* While threads are at work, `forks` children must survive `child`. */
+UNIT_UNUSED static void
+unit_fork_under(void (*work)(uint64_t *seed), unsigned forks,
+		void (*child)(void *arg), void *arg)
+{
+	enum { NOISY = 3 };
+	struct unit_noise noise[NOISY];
+	_Atomic bool stop = false;
+	pthread_t id[NOISY];
+	unsigned i;
+
+	for (i = 0; i < NOISY; i++) {
+		noise[i] = (struct unit_noise){ work, 1 + i, &stop };
+		ck_assert_int_eq(pthread_create(&id[i], NULL, unit_make_noise,
+						&noise[i]),
+				 0);
+	}
+	for (i = 0; i < forks; i++)
+		unit_survives(child, arg);
+	stop = true;
+	for (i = 0; i < NOISY; i++)
+		ck_assert_int_eq(pthread_join(id[i], NULL), 0);
+}
+
 #endif
