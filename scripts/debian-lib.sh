@@ -1,7 +1,18 @@
 # shellcheck shell=sh
 # What debian-try and debian-check share.  Sourced, not run.
 
-# need PACKAGE...: install what is missing, as root or through sudo.
+# as_root COMMAND...: dpkg wants the directories of root's programs, which
+# are not in the path after a plain su.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		env PATH="$PATH:/usr/sbin:/sbin" "$@"
+	else
+		sudo "$@"
+	fi
+}
+
+# need PACKAGE...: install what is missing, as root or through sudo.  Where
+# that fails, the last line says so.
 need() {
 	missing=
 	for package in "$@"; do
@@ -12,20 +23,24 @@ need() {
 		esac
 	done
 	[ -n "$missing" ] || return 0
-	echo "installing:$missing"
-	sudo=
-	if [ "$(id -u)" != 0 ]; then
-		if ! command -v sudo >/dev/null; then
-			echo "missing, and neither root nor sudo:$missing" >&2
-			return 1
-		fi
-		sudo=sudo
+	if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+		echo "${0##*/}: neither root nor sudo to install:$missing" >&2
+		return 1
 	fi
-	# shellcheck disable=SC2086 # lists of words
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y update &&
-		$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
-			-o Dpkg::Use-Pty=0 install --no-install-recommends \
-			$missing
+	echo "installing:$missing"
+	# A source that cannot be reached need not be one that is wanted.
+	# shellcheck disable=SC2086 # a list of words
+	{
+		as_root env DEBIAN_FRONTEND=noninteractive \
+			apt-get -q -y update
+		as_root env DEBIAN_FRONTEND=noninteractive \
+			apt-get -q -y -o Dpkg::Use-Pty=0 \
+			-o DPkg::Lock::Timeout=300 \
+			install --no-install-recommends $missing
+	} || {
+		echo "${0##*/}: could not install:$missing" >&2
+		return 1
+	}
 }
 
 # prepare: configure and everything that it is made from.
