@@ -80,6 +80,7 @@ struct hz4_cache {
 	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */
 	uint32_t missed;  /* bytes since the budget grew [owner] */
 	uint64_t looking; /* ms of the first look since the nudge [owner] */
+	uint64_t looked;  /* ms of the last look while nudged [owner] */
 	uint64_t came_by; /* ms of the last other slow path [owner] */
 	uint64_t resting; /* ms until which it does not nudge [owner] */
 	size_t granted;	  /* bytes of budget earned so far [owner] */

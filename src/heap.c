@@ -79,13 +79,17 @@ keep_looking(struct hz4_cache *c, uint64_t now)
 
 /*
  * A nudged thread's malloc: do what was asked for, give back what lies idle
- * when the pages that wait are due.
+ * when the pages that wait are due.  Once in a tick of the clock is enough:
+ * while a thread looks, all its mallocs come here.
  */
 static void
 answer_nudge(struct hz4_cache *c)
 {
 	uint64_t now = hz4_os_now();
 
+	if (now == c->looked && c->flushed == hz4_purge_flushes())
+		return;
+	c->looked = now;
 	hz4_live_tick();
 	if (c->flushed != hz4_purge_flushes())
 		flush(c);
