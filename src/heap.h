@@ -16,9 +16,9 @@
  *                      --> stack full: the oldest go to the spans
  *                      --> large.c
  *
- * On x86-64 malloc is a load of the thread's pointer, a table look-up, a
- * test of top against low, a store and a load; free is two loads for the
- * class, a test and two stores.
+ * On x86-64 malloc is the class's arithmetic, a load of the thread's
+ * pointer, a test of top against low, a store and a load; free is two
+ * loads for the class, a test and two stores.
  *
  * Layer 4.
  */
@@ -35,9 +35,9 @@
 void *hz4_heap_malloc_slow(size_t size);
 void hz4_heap_free_slow(void *p);
 
-/* Mid and large classes: L0 first, when it is built. */
+/* Mid classes: L0 first, when it is built. */
 HZ4_FAST bool
-hz4_heap_pop_mid(struct hz4_cache *c, size_t cls, void **object)
+hz4_heap_pop(struct hz4_cache *c, size_t cls, void **object)
 {
 	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
 		*object = hz4_l0_pop(c->l0, cls);
@@ -56,18 +56,13 @@ hz4_heap_pop_mid(struct hz4_cache *c, size_t cls, void **object)
 HZ4_FAST void *
 hz4_heap_malloc(size_t size)
 {
-	struct hz4_cache *c = hz4_tls_cache;
+	unsigned bit = hz4_sizeclass_bit(size);
 	void *p;
 
-	if (hz4_likely(size <= HZ4_SMALL_MAX)) {
-		if (hz4_likely(hz4_cache_pop(c, hz4_sizeclass_small(size),
-					     &p)))
-			return p;
-	} else if (hz4_likely(size <= HZ4_CLASS_MAX)) {
-		if (hz4_likely(hz4_heap_pop_mid(c, hz4_sizeclass_mid(size),
-						&p)))
-			return p;
-	}
+	if (hz4_likely(bit < HZ4_CLASS_BITS) &&
+	    hz4_likely(hz4_heap_pop(hz4_tls_cache,
+				    hz4_sizeclass_of(size, bit), &p)))
+		return p;
 	return hz4_heap_malloc_slow(size);
 }
 

@@ -1,14 +1,12 @@
 /*
- * sizeclass.c - the tables, made once.
+ * sizeclass.c - the shapes of the classes, made once.
  */
 #include "sizeclass.h"
 
 struct hz4_class hz4_classes[HZ4_CLS_VALUES];
-_Atomic uint8_t hz4_small_class[HZ4_SMALL_MAX / HZ4_SMALL_STEP + 1];
-_Atomic uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
 
 /* Classes of 16-byte steps before the eight to a doubling begin. */
-enum { LINEAR_CLASSES = 16, LINEAR_END = LINEAR_CLASSES * HZ4_SMALL_STEP };
+enum { LINEAR_CLASSES = 16, LINEAR_END = LINEAR_CLASSES * HZ4_ALIGN };
 
 static uint32_t
 size_of_class(unsigned cls)
@@ -16,7 +14,7 @@ size_of_class(unsigned cls)
 	unsigned above, doubling, eighth;
 
 	if (cls <= LINEAR_CLASSES)
-		return cls * HZ4_SMALL_STEP;
+		return cls * HZ4_ALIGN;
 	above = cls - LINEAR_CLASSES - 1;
 	doubling = above / 8;
 	eighth = above % 8 + 1;
@@ -65,28 +63,10 @@ shape(struct hz4_class *c, uint32_t size)
 void
 hz4_sizeclass_init(void)
 {
-	uint32_t size, low = 0, i;
 	unsigned cls;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		size = size_of_class(cls);
-		shape(&hz4_classes[cls], size);
-		for (i = low; i <= size && i <= HZ4_SMALL_MAX;
-		     i += HZ4_SMALL_STEP)
-			hz4_poke(&hz4_small_class[i / HZ4_SMALL_STEP],
-				 (uint8_t)cls);
-		low = hz4_round_up(size + 1, HZ4_SMALL_STEP);
-	}
-	low = 0;
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		size = hz4_classes[cls].size;
-		if (size % HZ4_MID_STEP != 0)
-			continue;
-		for (i = low; i <= size; i += HZ4_MID_STEP)
-			hz4_poke(&hz4_mid_class[i / HZ4_MID_STEP],
-				 (uint8_t)cls);
-		low = size + HZ4_MID_STEP;
-	}
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		shape(&hz4_classes[cls], size_of_class(cls));
 }
 
 unsigned

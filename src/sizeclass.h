@@ -9,10 +9,9 @@
  *     box           small  small        mid           large
  *
  * Class 0 means "not ours", HZ4_CLS_RUN a large object of whole pages.
- * Two byte tables lead from a size to its class: one of 16-byte steps for
- * the small box, one of 256-byte steps above.  Before hz4_sizeclass_init
- * they hold 0, the class whose caches are always empty, so the first malloc
- * of a process takes the slow path without a test of its own.
+ * A size leads to its class by arithmetic alone, without a table, which
+ * would take cache lines from the program, and without a branch, which
+ * varying sizes would mispredict.
  *
  * Layer 2.  Constant after init.
  */
@@ -30,8 +29,9 @@ enum {
 	/* Values a page's class byte can have. */
 	HZ4_CLS_VALUES = HZ4_CLS_RUN + 1,
 
-	HZ4_SMALL_STEP = 16,
-	HZ4_MID_STEP = 256,
+	/* log2 of HZ4_CLASS_MAX, and of the end of the first eight steps. */
+	HZ4_CLASS_BITS = 18,
+	HZ4_LINEAR_BITS = 7,
 	HZ4_SLOT_SHIFT = 40,
 };
 
@@ -46,37 +46,38 @@ struct hz4_class {
 };
 
 extern struct hz4_class hz4_classes[HZ4_CLS_VALUES];
-/*
- * [atomic] relaxed: another thread's first malloc may read while they are
- * made; whether it finds 0 or the class, it is right.
- */
-extern _Atomic uint8_t hz4_small_class[HZ4_SMALL_MAX / HZ4_SMALL_STEP + 1];
-extern _Atomic uint8_t hz4_mid_class[HZ4_CLASS_MAX / HZ4_MID_STEP + 1];
 
 void hz4_sizeclass_init(void);
 
-/* The class of a size of at most HZ4_SMALL_MAX. */
-HZ4_FAST size_t
-hz4_sizeclass_small(size_t size)
+/*
+ * The highest bit of size - 1, at least HZ4_LINEAR_BITS.  A size has a
+ * class if this is below HZ4_CLASS_BITS; 0 has none here.
+ */
+HZ4_FAST unsigned
+hz4_sizeclass_bit(size_t size)
 {
-	return hz4_peek(&hz4_small_class[(size + HZ4_SMALL_STEP - 1) /
-					 HZ4_SMALL_STEP]);
+	unsigned long last = (size - 1) | 1ul << HZ4_LINEAR_BITS;
+
+	return (unsigned)(sizeof last * 8 - 1) ^
+	       (unsigned)__builtin_clzl(last);
 }
 
-/* The class of a size above that, of at most HZ4_CLASS_MAX. */
-HZ4_FAST size_t
-hz4_sizeclass_mid(size_t size)
+/*
+ * The class of a size that has this highest bit: eight classes for each
+ * doubling, by the three bits that follow.
+ */
+HZ4_FAST uint32_t
+hz4_sizeclass_of(size_t size, unsigned bit)
 {
-	return hz4_peek(&hz4_mid_class[(size + HZ4_MID_STEP - 1) /
-				       HZ4_MID_STEP]);
+	return (uint32_t)((size * 8 - 8) >> bit) + bit * 8 -
+	       (HZ4_LINEAR_BITS * 8 - 1);
 }
 
 /* The class of a size of at most HZ4_CLASS_MAX. */
 static inline unsigned
 hz4_sizeclass(size_t size)
 {
-	return (unsigned)(size <= HZ4_SMALL_MAX ? hz4_sizeclass_small(size) :
-						  hz4_sizeclass_mid(size));
+	return size == 0 ? 1 : hz4_sizeclass_of(size, hz4_sizeclass_bit(size));
 }
 
 HZ4_FAST bool

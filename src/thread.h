@@ -21,7 +21,7 @@ extern HZ4_TLS struct hz4_cache *hz4_tls_cache;
  */
 struct hz4_cache *hz4_thread_cache(void);
 
-/* Make sure that tables and options are ready. */
+/* Make sure that shapes and options are ready. */
 void hz4_thread_start(void);
 
 /* Nudge all threads (cache.h). */

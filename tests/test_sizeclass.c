@@ -5,12 +5,22 @@
 
 #include "sizeclass.h"
 
-START_TEST(nothing_before_init)
+/* What malloc asks first: whether there is a class at all. */
+START_TEST(which_sizes_have_a_class)
 {
 	size_t size;
 
-	for (size = 0; size <= HZ4_CLASS_MAX; size++)
-		unit_need(hz4_sizeclass(size) == HZ4_CLS_NONE, "%zu", size);
+	for (size = 1; size <= HZ4_CLASS_MAX; size++)
+		unit_need(hz4_sizeclass_bit(size) < HZ4_CLASS_BITS, "%zu",
+			  size);
+	ck_assert_uint_ge(hz4_sizeclass_bit(0), HZ4_CLASS_BITS);
+	for (size = HZ4_CLASS_MAX + 1; size != 0; size *= 2)
+		unit_need(hz4_sizeclass_bit(size) >= HZ4_CLASS_BITS, "%zu",
+			  size);
+	for (size = HZ4_CLASS_MAX * 2; size != 0; size *= 2)
+		unit_need(hz4_sizeclass_bit(size - 1) >= HZ4_CLASS_BITS, "%zu",
+			  size - 1);
+	ck_assert_uint_ge(hz4_sizeclass_bit(SIZE_MAX), HZ4_CLASS_BITS);
 }
 END_TEST
 
@@ -50,7 +60,7 @@ START_TEST(every_size)
 		unit_need(object >= size, "%zu in %zu", size, object);
 		unit_need(cls == 1 || hz4_classes[cls - 1].size < size,
 			  "%zu in %zu", size, object);
-		unit_need(size == 0 || object - size < HZ4_SMALL_STEP ||
+		unit_need(size == 0 || object - size < HZ4_ALIGN ||
 				  object - size <= object / 8,
 			  "%zu in %zu", size, object);
 		unit_need((cls < HZ4_CLS_FIRST_MID) == (size <= HZ4_SMALL_MAX),
@@ -221,7 +231,7 @@ END_TEST
 static void
 add(TCase *t)
 {
-	tcase_add_test(t, nothing_before_init);
+	tcase_add_test(t, which_sizes_have_a_class);
 	tcase_add_test(t, borders_of_the_boxes);
 	tcase_add_test(t, every_size);
 	tcase_add_test(t, init_twice);
