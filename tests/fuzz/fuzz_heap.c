@@ -533,8 +533,11 @@ branch(struct input *in)
 		need(hz4_check() == 0, "the child leaves no order");
 		_exit(0);
 	}
-	need(waitpid(pid, &status, 0) == pid && status == 0,
-	     "the child's wait status is %x", (unsigned)status);
+	/* The fuzzer's clock ticks by signals. */
+	while (waitpid(pid, &status, 0) == -1)
+		need(errno == EINTR, "waitpid: %s", strerror(errno));
+	need(status == 0, "the child's wait status is %x",
+	     (unsigned)status);
 }
 
 static void

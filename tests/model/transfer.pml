@@ -1,0 +1,326 @@
+/*
+ * transfer.pml - objects between users and the spans of one class.
+ *
+ * Models src/transfer.c: take_locked and take_from_span (taker), create_span
+ * with take_structure and keep_structure, give_bits with is_linked and
+ * is_empty (giver, without a lock), relink_spans, detach_locked,
+ * link_locked, release_pages.  A step here is one atomic access there; all
+ * of them are seq_cst in the source, but for loads under the lock of bits
+ * that others only set.
+ *
+ * A span has two objects, each in a word of its own, so that looking at all
+ * words takes more than one step.  The partial list is a set, and the taker
+ * may find any of its spans first.  A user takes one or two objects, gives
+ * them back together or keeps them for ever.
+ *
+ * Holds in all interleavings: an object that is taken was nobody's, one that
+ * is given was its giver's, a page belongs to one span, and in the end each
+ * span with a free object is in the list and no page is lost.
+ *
+ * MUTANT 1: the taker that drains a span does not look again
+ * MUTANT 2: it looks again, but before it clears `linked`
+ * MUTANT 3: the giver looks at `linked` before it sets the bit
+ * MUTANT 4: a span is released on the giver's look without the lock alone
+ * MUTANT 5: a span is linked again though it may have no pages
+ */
+#ifndef MUTANT
+#define MUTANT 0
+#endif
+#ifndef USERS
+#define USERS 3
+#endif
+
+#define SPANS 2
+#define PAGES 2
+#define NONE 255
+
+#define W(s, w) bits[(s) * 2 + (w)]
+#define H(p, w) held[(p) * 2 + (w)]
+
+bool bits[SPANS * 2];
+bool linked[SPANS];
+bool has_pages[SPANS]; /* `active` */
+byte start[SPANS] = NONE;
+bool in_list[SPANS];	/* the partial list */
+bool unused[SPANS] = true;
+byte owner[PAGES] = NONE; /* the page map */
+bool page_free[PAGES] = true;
+byte held[PAGES * 2] = NONE; /* whose an object is */
+bool lock;
+byte done;
+
+inline acquire() { atomic { !lock; lock = true } }
+inline release() { lock = false }
+
+inline link(s) {
+	d_step { assert(!in_list[s]); in_list[s] = true };
+	linked[s] = true
+}
+
+/* One word; under the lock others only set bits, so one step will do. */
+inline take_word(s, w) {
+	atomic {
+		if
+		:: W(s, w) && got < want ->
+			W(s, w) = false;
+			assert(H(start[s], w) == NONE);
+			H(start[s], w) = me;
+			got++
+		:: else
+		fi
+	}
+}
+
+/* The set bits of span s, at most `want` in all. */
+inline take_from(s) {
+	take_word(s, 0);
+	take_word(s, 1)
+}
+
+inline look_for_free(s) {
+	found = W(s, 0);
+	if
+	:: !found -> found = W(s, 1)
+	:: else
+	fi
+}
+
+inline look_for_out(s) {
+	found = !W(s, 0);
+	if
+	:: !found -> found = !W(s, 1)
+	:: else
+	fi
+}
+
+inline take_locked() {
+	do
+	:: got < want ->
+		if
+		:: in_list[0] -> s = 0
+		:: in_list[1] -> s = 1
+		:: !in_list[0] && !in_list[1] -> break
+		fi;
+		take_from(s);
+		if
+		:: got == want -> break
+		:: else
+		fi;
+		in_list[s] = false;
+#if MUTANT == 2
+		look_for_free(s);
+		linked[s] = false;
+#else
+		linked[s] = false;
+#if MUTANT == 1
+		found = false;
+#else
+		look_for_free(s);
+#endif
+#endif
+		if
+		:: found -> link(s)
+		:: else
+		fi
+	:: else -> break
+	od
+}
+
+/* Enters with the lock, leaves without. */
+inline create_span() {
+	if
+	:: unused[0] -> s = 0; unused[0] = false
+	:: unused[1] -> s = 1; unused[1] = false
+	:: !unused[0] && !unused[1] -> s = NONE
+	fi;
+	release();
+	page = NONE;
+	if
+	:: s != NONE -> atomic {
+		if
+		:: page_free[0] -> page = 0; page_free[0] = false
+		:: page_free[1] -> page = 1; page_free[1] = false
+		:: !page_free[0] && !page_free[1]
+		fi
+		}
+	:: else
+	fi;
+	if
+	:: page != NONE ->
+		start[s] = page;
+		W(s, 0) = true;
+		W(s, 1) = true;
+		take_from(s);
+		assert(owner[page] == NONE);
+		owner[page] = s;
+		acquire();
+		has_pages[s] = true;
+		if
+		:: got < 2 -> link(s)
+		:: else
+		fi;
+		release()
+	:: page == NONE && s != NONE ->
+		acquire();
+		unused[s] = true;
+		release()
+	:: else
+	fi
+}
+
+inline relink(x) {
+	if
+	:: x != NONE ->
+		acquire();
+		page = NONE;
+#if MUTANT == 4
+		found = !has_pages[x] || !seems_empty;
+#else
+		look_for_out(x);
+		found = found || !has_pages[x];
+#endif
+		if
+		:: !found ->
+			if
+			:: !linked[x] -> link(x)
+			:: else
+			fi;
+			if
+			:: in_list[1 - x] ->
+				page = start[x];
+				in_list[x] = false;
+				linked[x] = false;
+				has_pages[x] = false;
+				unused[x] = true
+			:: else /* kept in reserve */
+			fi
+		:: else
+		fi;
+		look_for_free(x);
+		if
+#if MUTANT == 5
+		:: page == NONE && !linked[x] && found -> link(x)
+#else
+		:: page == NONE && has_pages[x] && !linked[x] && found -> link(x)
+#endif
+		:: else
+		fi;
+		release();
+		if
+		:: page != NONE ->
+			owner[page] = NONE;
+			page_free[page] = true
+		:: else
+		fi
+	:: else
+	fi;
+	d_step { found = false; page = 0; seems_empty = false }
+}
+
+/* Give the object at slot v of page p, if it is this user's. */
+inline give(p, v, todo) {
+	todo = NONE;
+#if MUTANT == 3
+	atomic {
+		if
+		:: H(p, v) == me -> found = linked[owner[p]]
+		:: else
+		fi
+	};
+#endif
+	atomic {
+		if
+		:: H(p, v) == me ->
+			s = owner[p];
+			assert(s != NONE && start[s] == p);
+			assert(!W(s, v));
+			H(p, v) = NONE;
+			W(s, v) = true;
+			todo = s
+		:: else
+		fi
+	};
+	seems_empty = false;
+	if
+	:: todo != NONE ->
+#if MUTANT != 3
+		found = linked[s];
+#endif
+		if
+		:: !found
+		:: else ->
+			look_for_out(s);
+			seems_empty = !found;
+			if
+			:: found -> todo = NONE
+			:: else
+			fi
+		fi
+	:: else
+	fi;
+	d_step { found = false; s = 0 }
+}
+
+proctype user(byte me)
+{
+	byte want, got, s, page, todo, p;
+	bool found, seems_empty;
+
+	if
+	:: want = 1
+	:: want = 2
+	fi;
+	acquire();
+	take_locked();
+	if
+	:: got > 0 -> release()
+	:: else -> create_span()
+	fi;
+	d_step { found = false; s = 0; page = 0; got = 0; want = 0 };
+	if
+	:: p = 0;
+		do
+		:: p < PAGES ->
+			give(p, 0, todo);
+			relink(todo);
+			give(p, 1, todo);
+			relink(todo);
+			p++
+		:: else -> break
+		od
+	:: skip /* keeps what it has */
+	fi;
+	done++
+}
+
+inline check_span(s) {
+	assert(in_list[s] == linked[s]);
+	assert(!in_list[s] || has_pages[s]);
+	assert(!(has_pages[s] && (W(s, 0) || W(s, 1))) || in_list[s]);
+	assert(has_pages[s] != unused[s]);
+	assert(!has_pages[s] || owner[start[s]] == s)
+}
+
+inline check_page(p) {
+	assert(page_free[p] == (owner[p] == NONE));
+	assert(owner[p] == NONE || start[owner[p]] == p)
+}
+
+init {
+	byte i;
+
+	atomic {
+		do
+		:: i < USERS -> run user(i); i++
+		:: else -> break
+		od
+	};
+	atomic {
+		done == USERS;
+		assert(!lock);
+		check_span(0);
+		check_span(1);
+		check_page(0);
+		check_page(1)
+	}
+}
