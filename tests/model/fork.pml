@@ -1,0 +1,276 @@
+/*
+ * fork.pml - a fork while another thread allocates and frees.
+ *
+ * Models fork_child and adopt (src/thread.c), hz4_lock_fork_child
+ * (src/lock.c), hz4_transfer_fork_child, link_locked and relink_spans
+ * (src/transfer.c), set_busy (src/heap.c), hz4_cache_push (src/cache.h) and
+ * give_oldest, hz4_cache_refill (src/cache.c), as one thread sees them whose
+ * work is cut off anywhere.
+ *
+ * Thread b works on its cache and on the spans until the fork, then it is no
+ * more.  Thread a forks, runs the handler and goes on in the child: frees an
+ * object of before, allocates from all there is, and its cache's successor
+ * takes over what b's cache held.
+ *
+ * Two spans of two objects.  Changing the list is two steps, between which
+ * it is `torn`.  Holds in the child: no lock is waited for in vain, no torn
+ * list is walked, no object is in two places, what b's cache gives was
+ * written, and a span that gets an object back is in the list.
+ *
+ * b stops wherever it is, which is no deadlock; that a goes on is asserted
+ * where it takes the lock.
+ *
+ * compile with -DNOREDUCE
+ * run with -E
+ *
+ * MUTANT 1: a lock that a thread which is gone held stays held
+ * MUTANT 2: the lock is dropped, the lists stay
+ * MUTANT 3: the lists start afresh without a next epoch
+ * MUTANT 4: a cache is adopted though its thread was busy
+ * MUTANT 5: a push raises `top` before the object is written
+ */
+#ifndef MUTANT
+#define MUTANT 0
+#endif
+
+#define SPANS 2
+#define OBJECTS 4	/* span of o: o / 2 */
+#define NONE 255
+#define ROOM 2
+
+bool forked;		/* thread b is no more */
+
+bool lies[OBJECTS];	/* in its span */
+bool users_a[OBJECTS];	/* a's, from before or since */
+bool users_b[OBJECTS];
+
+byte stack[ROOM] = NONE; /* b's cache */
+byte top;
+bool busy;
+
+byte lock;		/* 0, or 1 for a, 2 for b */
+bool torn;
+bool in_list[SPANS];
+byte linked[SPANS];	/* an epoch, or 0 */
+byte epoch = 1;
+
+inline acquire(who) {
+	assert(!forked || lock != 2);
+	atomic { lock == 0; lock = who }
+}
+inline release() { lock = 0 }
+
+inline link(s) {
+	assert(!torn);
+	torn = true;
+	in_list[s] = true;
+	torn = false;
+	linked[s] = epoch
+}
+
+inline unlink(s) {
+	assert(!torn);
+	torn = true;
+	in_list[s] = false;
+	torn = false;
+	linked[s] = 0
+}
+
+#define HAS_FREE(s) (lies[(s) * 2] || lies[(s) * 2 + 1])
+
+/* One object of span s by a or b, with the lock held. */
+inline take_from(s, o) {
+	o = NONE;
+	if
+	:: atomic { lies[s * 2] -> lies[s * 2] = false; o = s * 2 }
+	:: atomic { lies[s * 2 + 1] -> lies[s * 2 + 1] = false; o = s * 2 + 1 }
+	:: else
+	fi
+}
+
+/* Give one object: the bit, then the lock if its span is not linked. */
+inline give(who, o) {
+	atomic { assert(!lies[o]); lies[o] = true };
+	if
+	:: linked[o / 2] != epoch ->
+		acquire(who);
+		if
+		:: linked[o / 2] != epoch && HAS_FREE(o / 2) -> link(o / 2)
+		:: else
+		fi;
+		release()
+	:: else
+	fi
+}
+
+inline take(who, s, o) {
+	acquire(who);
+	assert(!torn);
+	o = NONE;
+	if
+	:: in_list[0] -> s = 0
+	:: in_list[1] -> s = 1
+	:: !in_list[0] && !in_list[1] -> s = NONE
+	fi;
+	if
+	:: s != NONE ->
+		take_from(s, o);
+		if
+		:: !HAS_FREE(s) ->
+			unlink(s);
+			if
+			:: HAS_FREE(s) -> link(s)
+			:: else
+			fi
+		:: else
+		fi
+	:: else
+	fi;
+	release()
+}
+
+proctype b() provided (!forked)
+{
+	byte s, o;
+
+	do
+	:: top == 0 -> /* a miss: one for the user, none for the cache */
+		busy = true;
+		take(2, s, o);
+		if
+		:: o != NONE -> users_b[o] = true
+		:: else
+		fi;
+		busy = false
+	:: top > 0 -> /* a pop */
+		atomic { top--; o = stack[top]; users_b[o] = true }
+	:: top < ROOM -> /* a push of whatever b has */
+		if
+		:: users_b[0] -> o = 0
+		:: users_b[1] -> o = 1
+		:: users_b[2] -> o = 2
+		:: users_b[3] -> o = 3
+		:: else -> o = NONE
+		fi;
+		if
+		:: o != NONE ->
+			users_b[o] = false;
+#if MUTANT == 5
+			top++;
+			stack[top - 1] = o
+#else
+			stack[top] = o;
+			top++
+#endif
+		:: else
+		fi
+	:: top > 0 -> /* the oldest goes back */
+		busy = true;
+		o = stack[0];
+		give(2, o);
+		stack[0] = stack[1];
+		top--;
+		stack[top] = NONE;
+		busy = false
+	od
+}
+
+/* The places where an object is; b's own user is gone with b. */
+#define CACHED(o) (adopted && ((top > 0 && stack[0] == o) || \
+	(top > 1 && stack[1] == o)))
+#define PLACES(o) (lies[o] + users_a[o] + CACHED(o))
+
+inline once() {
+	atomic {
+		assert(PLACES(0) <= 1 && PLACES(1) <= 1);
+		assert(PLACES(2) <= 1 && PLACES(3) <= 1);
+		assert(!adopted || top < 1 || stack[0] != NONE);
+		assert(!adopted || top < 2 || stack[1] != NONE);
+		assert(top < 2 || !adopted || stack[0] != stack[1])
+	}
+}
+
+inline fork_child() {
+#if MUTANT != 1
+	if
+	:: lock == 2 ->
+		lock = 0;
+#if MUTANT != 2
+		torn = false;
+		in_list[0] = false;
+		in_list[1] = false;
+#if MUTANT != 3
+		epoch++
+#endif
+#endif
+	:: else
+	fi;
+#endif
+#if MUTANT == 4
+	adopted = true
+#else
+	adopted = !busy
+#endif
+}
+
+active proctype a()
+{
+	bool adopted;
+	byte s, o, n, held = NONE;
+
+	/* Before: span 0 is full but for a's object, span 1 is free. */
+	atomic {
+		users_a[0] = true;
+		lies[1] = true;
+		lies[2] = true;
+		lies[3] = true;
+		in_list[0] = true;
+		in_list[1] = true;
+		linked[0] = 1;
+		linked[1] = 1;
+		run b()
+	};
+	forked = true;
+	fork_child();
+	once();
+	users_a[0] = false;
+	give(1, 0);
+	assert(in_list[0] && linked[0] == epoch);
+	once();
+	do
+	:: n < OBJECTS ->
+		take(1, s, o);
+		if
+		:: o == NONE -> break
+		:: else
+		fi;
+		atomic { assert(!users_a[o]); users_a[o] = true };
+		once();
+		n++
+	:: else -> break
+	od;
+	do
+	:: adopted && top > 0 ->
+		atomic {
+			top--;
+			o = stack[top];
+			assert(o != NONE && !users_a[o] && !lies[o]);
+			users_a[o] = true
+		};
+		once()
+	:: else -> break
+	od;
+	n = 0;
+	do
+	:: n < OBJECTS ->
+		if
+		:: users_a[n] ->
+			users_a[n] = false;
+			give(1, n);
+			assert(in_list[n / 2] && linked[n / 2] == epoch)
+		:: else
+		fi;
+		n++
+	:: else -> break
+	od
+}
