@@ -366,6 +366,8 @@ hz4_cache_nudge(struct hz4_cache *c)
 	unsigned cls;
 
 	atomic_store(&c->nudged, true);
+	/* Else a `low` could be seen, and overwritten, before `nudged` is. */
+	atomic_thread_fence(memory_order_seq_cst);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		hz4_poke(&c->stack[cls].low, HZ4_NUDGED);
 }
@@ -376,7 +378,8 @@ hz4_cache_settle(struct hz4_cache *c)
 	unsigned cls;
 
 	c->looking = 0;
-	atomic_store(&c->nudged, false);
+	/* It reads the nudge that it undoes, so all before that is seen. */
+	atomic_exchange(&c->nudged, false);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		hz4_poke(&c->stack[cls].low, hz4_peek(&c->stack[cls].base));
 	/* A nudge that came in between: as in set_low. */
@@ -391,6 +394,10 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
 
+	/* The `low` of a nudge that was answered and settled before it came. */
+	if (hz4_unlikely(hz4_peek(&s->low) == HZ4_NUDGED) &&
+	    !hz4_cache_nudged(c))
+		set_low(c, s);
 	if (top == hz4_peek(&s->base))
 		return false;
 	hz4_poke(&s->top, top - 1);

@@ -101,8 +101,13 @@ answer_nudge(struct hz4_cache *c)
 		purge(c, now);
 		c->looking = now;
 	}
-	if (!keep_looking(c, now))
-		hz4_cache_settle(c);
+	if (keep_looking(c, now))
+		return;
+	hz4_cache_settle(c);
+	/* A request that came in between, whose nudge settling has undone. */
+	if (c->flushed != hz4_purge_flushes() ||
+	    c->decayed != hz4_purge_decays())
+		hz4_cache_nudge(c);
 }
 
 static void *

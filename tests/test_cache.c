@@ -437,6 +437,28 @@ START_TEST(nudge_and_settle)
 }
 END_TEST
 
+/* The nudge's thread wrote this `low` after the owner had settled. */
+START_TEST(a_late_low_does_not_stay)
+{
+	void *p;
+
+	start(true);
+	burst(&cache, 5, 8);
+	hz4_cache_nudge(&cache);
+	hz4_cache_settle(&cache);
+	hz4_poke(&cache.stack[5].low, HZ4_NUDGED);
+	ck_assert(!hz4_cache_pop(&cache, 5, &p));
+	held[0] = take(&cache, 5);
+	give(&cache, 5, held[0]);
+	ck_assert(hz4_cache_pop(&cache, 5, &p));
+	ck_assert_ptr_eq(p, held[0]);
+	*(uintptr_t *)p = (uintptr_t)p;
+	give(&cache, 5, p);
+	hz4_cache_flush(&cache);
+	nothing_left();
+}
+END_TEST
+
 static void *
 nudge_on_and_on(void *arg)
 {
@@ -614,6 +636,7 @@ add(TCase *t)
 	tcase_add_test(t, flush_keeps_limits);
 	tcase_add_test(t, reset_forgets_everything);
 	tcase_add_test(t, nudge_and_settle);
+	tcase_add_test(t, a_late_low_does_not_stay);
 	tcase_add_test(t, nudged_while_at_work);
 	tcase_add_test(t, idle_classes_shrink);
 	tcase_add_test(t, double_free_is_told);
