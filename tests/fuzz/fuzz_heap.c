@@ -65,7 +65,8 @@ enum {
 	WALK_INPUTS = 16,	/* from one trim to the next */
 };
 
-#define LIVE_MAX ((size_t)320 << 20)
+/* Below what makes hz4 advise huge pages: clearing those takes long. */
+#define LIVE_MAX ((size_t)120 << 20)
 
 struct object {
 	unsigned char *p;
@@ -142,7 +143,7 @@ impossible(size_t n)
 static size_t
 step(size_t i, size_t n)
 {
-	size_t stride = n > HZ4_REGION_ALIGN ? 65521 : 509;
+	size_t stride = n > HZ4_PAGE ? 65521 : 509;
 
 	if (i + 1 < EDGE || i + 1 + EDGE >= n)
 		return i + 1;
@@ -181,12 +182,12 @@ need_zeros(const unsigned char *p, size_t n)
 {
 	size_t i;
 
-	if (n <= HZ4_REGION_ALIGN) {
+	if (n <= HZ4_CLASS_MAX) {
 		need(n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0),
 		     "calloc of %zu at %p is not zero", n, (const void *)p);
 		return;
 	}
-	for (i = 0; i < n; i += 4096)
+	for (i = 0; i < n; i += 512)
 		need(p[i] == 0, "calloc of %zu: byte %zu", n, i);
 }
 
