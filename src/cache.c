@@ -9,6 +9,7 @@
  */
 #include "cache.h"
 
+#include "lock.h"
 #include "log.h"
 #include "meta.h"
 #include "option.h"
@@ -103,6 +104,7 @@ static void
 set_low(struct hz4_cache *c, struct hz4_stack *s)
 {
 	hz4_poke(&s->low, hz4_peek(&s->base));
+	HZ4_CHAOS();
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&c->nudged))
 		hz4_poke(&s->low, HZ4_NUDGED);
@@ -368,6 +370,7 @@ hz4_cache_nudge(struct hz4_cache *c)
 	atomic_store(&c->nudged, true);
 	/* Else a `low` could be seen, and overwritten, before `nudged` is. */
 	atomic_thread_fence(memory_order_seq_cst);
+	HZ4_CHAOS();
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		hz4_poke(&c->stack[cls].low, HZ4_NUDGED);
 }
@@ -380,6 +383,7 @@ hz4_cache_settle(struct hz4_cache *c)
 	c->looking = 0;
 	/* It reads the nudge that it undoes, so all before that is seen. */
 	atomic_exchange(&c->nudged, false);
+	HZ4_CHAOS();
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		hz4_poke(&c->stack[cls].low, hz4_peek(&c->stack[cls].base));
 	/* A nudge that came in between: as in set_low. */

@@ -22,6 +22,8 @@
 HZ4_TLS uint32_t hz4_tls_mark;
 HZ4_TLS uint32_t hz4_tls_held;
 
+_Atomic unsigned hz4_chaos_one_in;
+
 /* Marks given so far. [atomic] relaxed: only uniqueness counts. */
 static _Atomic uint32_t marks;
 
@@ -32,6 +34,18 @@ hz4_lock_mark_slow(void)
 		hz4_tls_mark = atomic_fetch_add_explicit(
 				       &marks, 2, memory_order_relaxed) + 2;
 	return hz4_tls_mark;
+}
+
+HZ4_SLOW void
+hz4_chaos_slow(void)
+{
+	static _Atomic uint32_t calls;
+	uint32_t n = atomic_fetch_add_explicit(&calls, 1,
+					       memory_order_relaxed);
+
+	/* Spread, so that no place is always the one that yields. */
+	if ((n * 2654435769u >> 16) % hz4_peek(&hz4_chaos_one_in) == 0)
+		syscall(SYS_sched_yield);
 }
 
 static void
@@ -74,6 +88,7 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 		seen = hz4_peek(&l->word);
 		if (seen == 0)
 			continue;
+		HZ4_CHAOS();
 		if (!(seen & 1) &&
 		    !atomic_compare_exchange_strong_explicit(
 			    &l->word, &seen, seen | 1, memory_order_relaxed,

@@ -24,6 +24,21 @@ enum hz4_rank {
 	HZ4_RANK_META,
 };
 
+/*
+ * Debug builds: a place between a look and the step that relies on it, at
+ * which a test may have threads yield, one time in so many.  Nothing else
+ * ever sets it. [atomic] relaxed: a test's setting
+ */
+extern _Atomic unsigned hz4_chaos_one_in;
+void hz4_chaos_slow(void);
+
+#define HZ4_CHAOS() \
+	do { \
+		if (HZ4_DEBUG_BOX && \
+		    hz4_unlikely(hz4_peek(&hz4_chaos_one_in) != 0)) \
+			hz4_chaos_slow(); \
+	} while (0)
+
 struct hz4_lock {
 	/*
 	 * 0 free, else the owner's mark with bit 0 set when somebody may

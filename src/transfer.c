@@ -131,6 +131,7 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 			objects[got++] = (void *)(base + (uintptr_t)bit *
 							 k->size);
 		}
+		HZ4_CHAOS();
 		/*
 		 * Others only set bits, so those in `taken` are still set.
 		 * Acquire: pairs with the giver's release; what the last
@@ -156,7 +157,9 @@ take_locked(struct class_spans *c, const struct hz4_class *k, void **objects,
 			break;
 		/* Drained.  The order of the next two is the handshake. */
 		hz4_list_remove(&s->link);
+		HZ4_CHAOS();
 		atomic_store(&s->linked, 0);
+		HZ4_CHAOS();
 		if (has_free(k, s))
 			link_locked(c, s);
 	}
@@ -329,10 +332,12 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	/* seq_cst: the handshake above; its release half publishes. */
 	uint64_t before = atomic_fetch_or(&s->bits[w], bits);
 
+	HZ4_CHAOS();
 	if (hz4_unlikely(before & bits))
 		fatal_free(k, s, w, before & bits, "double free");
 	if (!is_linked(s))
 		return true;
+	HZ4_CHAOS();
 	return (before | bits) == full_word(k, w) && is_empty(k, s);
 }
 

@@ -9,7 +9,7 @@
 #ifndef HZ4_UNIT_H
 #define HZ4_UNIT_H
 
-#include "base.h"
+#include "lock.h"
 
 #include <check.h>
 #include <errno.h>
@@ -57,6 +57,10 @@ unit_main(const char *name, void (*add)(TCase *t))
 	/* Without fork the second test would find the first one's state. */
 	srunner_set_fork_status(r, CK_FORK);
 	unsetenv("HZ4_OPTIONS");
+	/* Threads yield where they may disturb one another (lock.h). */
+	if (getenv("HZ4_TEST_CHAOS") != NULL)
+		hz4_poke(&hz4_chaos_one_in,
+			 (unsigned)atoi(getenv("HZ4_TEST_CHAOS")));
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);
