@@ -22,14 +22,19 @@ size_of_class(unsigned cls)
 }
 
 /*
- * The fewest pages that hold enough objects and leave at most 1/32 of the
- * span unused; failing that, those that leave the least.
+ * The fewest pages that hold enough objects and leave at most a given part
+ * of the span unused; failing that, those that leave the least.
+ *
+ * Big objects have spans of few objects: such a span is soon empty, and its
+ * pages then serve every class.  What it leaves unused is whole OS pages,
+ * which nobody touches.
  */
 static uint32_t
 pages_for(uint32_t size)
 {
-	uint32_t least = size <= HZ4_MID_MAX / 2 ? HZ4_SPAN_MIN_SLOTS :
-						   HZ4_SPAN_MIN_SLOTS_BIG;
+	bool big = size > HZ4_MID_MAX / 2;
+	uint32_t least = big ? 1 : HZ4_SPAN_MIN_SLOTS;
+	uint32_t part = big ? HZ4_SPAN_UNUSED_BIG : HZ4_SPAN_UNUSED;
 	uint32_t best = HZ4_SPAN_MAX_PAGES, best_rest = UINT32_MAX;
 	uint32_t pages, bytes, rest;
 
@@ -38,7 +43,7 @@ pages_for(uint32_t size)
 		rest = bytes % size;
 		if (bytes / size < least)
 			continue;
-		if (rest <= bytes / 32)
+		if (rest <= bytes / part)
 			return pages;
 		if (rest * (best * 1.0) < best_rest * (pages * 1.0)) {
 			best = pages;

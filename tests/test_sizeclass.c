@@ -95,7 +95,10 @@ START_TEST(shape_of_every_class)
 		unit_need(c->pages >= 1 && c->pages <= HZ4_SPAN_MAX_PAGES,
 			  "class %u: %u pages", cls, (unsigned)c->pages);
 		unit_need(c->slots == bytes / c->size, "class %u", cls);
-		unit_need(c->slots >= HZ4_SPAN_MIN_SLOTS_BIG, "class %u", cls);
+		unit_need(c->slots >= (c->size <= HZ4_MID_MAX / 2 ?
+					       HZ4_SPAN_MIN_SLOTS :
+					       1),
+			  "class %u: %u slots", cls, (unsigned)c->slots);
 		unit_need(c->words == (c->slots + 63) / 64, "class %u", cls);
 		unit_need(c->batch >= 1 && c->batch <= HZ4_BATCH_MAX,
 			  "class %u: %u", cls, (unsigned)c->batch);
