@@ -114,30 +114,28 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 	       unsigned want)
 {
 	unsigned got = 0, bit;
-	uint64_t free, taken;
+	uint64_t free, rest;
 	uint32_t w;
 	uintptr_t base;
 
 	for (w = 0; w < k->words && got < want; w++) {
-		free = hz4_peek(&s->bits[w]);
+		rest = free = hz4_peek(&s->bits[w]);
 		if (free == 0)
 			continue;
 		base = s->start + (uintptr_t)w * 64 * k->size;
-		taken = 0;
-		while (free != 0 && got < want) {
-			bit = (unsigned)__builtin_ctzll(free);
-			taken |= (uint64_t)1 << bit;
-			free &= free - 1;
+		while (rest != 0 && got < want) {
+			bit = (unsigned)__builtin_ctzll(rest);
+			rest &= rest - 1;
 			objects[got++] = (void *)(base + (uintptr_t)bit *
 							 k->size);
 		}
 		HZ4_CHAOS();
 		/*
-		 * Others only set bits, so those in `taken` are still set.
+		 * Others only set bits, so those taken are still set.
 		 * Acquire: pairs with the giver's release; what the last
 		 * user wrote comes before what the next one does.
 		 */
-		atomic_fetch_and_explicit(&s->bits[w], ~taken,
+		atomic_fetch_and_explicit(&s->bits[w], ~(free ^ rest),
 					  memory_order_acq_rel);
 	}
 	return got;
@@ -355,55 +353,75 @@ span_of(const void *object, unsigned cls)
 	return s != NULL && s->cls == cls ? s : NULL;
 }
 
-/* Which bit of which span an object is; aborts when it is none. */
+/* The span of an object that is given back; aborts when there is none. */
 static struct hz4_span *
-locate(unsigned cls, const struct hz4_class *k, void *object, uint32_t *slot)
+find_span(unsigned cls, const struct hz4_class *k, void *object)
 {
 	struct hz4_span *s = span_of(object, cls);
-	size_t offset;
 
 	if (hz4_unlikely(s == NULL))
 		hz4_fatal("free(): double free: ptr %p, size %u", object,
 			  (unsigned)k->size);
-	offset = (uintptr_t)object - s->start;
-	*slot = hz4_sizeclass_slot(k, offset);
-	if (hz4_unlikely(*slot * (size_t)k->size != offset ||
-			 *slot >= k->slots))
-		hz4_fatal("free(): invalid pointer: ptr %p, inside an object "
-			  "of size %u",
-			  object, (unsigned)k->size);
 	return s;
 }
 
+/* Which slot of its span an object is; aborts when it is none. */
+static uint32_t
+find_slot(const struct hz4_class *k, void *object, size_t offset)
+{
+	uint32_t slot = hz4_sizeclass_slot(k, offset);
+
+	if (hz4_unlikely(slot * (size_t)k->size != offset || slot >= k->slots))
+		hz4_fatal("free(): invalid pointer: ptr %p, inside an object "
+			  "of size %u",
+			  object, (unsigned)k->size);
+	return slot;
+}
+
+/*
+ * `bits` are those of word `last_w` of the span `last` that are still to be
+ * set.  While there are any, an object of that span is out, so it has its
+ * pages, and others that lie in these need no look at the page map.
+ */
 void
 hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		  unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *todo[HZ4_BATCH_MAX], *s, *last = NULL;
+	size_t bytes = (size_t)k->pages * HZ4_PAGE, offset;
 	unsigned todos = 0, i;
 	uint32_t slot, w, last_w = 0;
 	uint64_t bits = 0, bit;
+	uintptr_t start = 0;
 
 	*path = 0;
 	for (i = 0; i < n; i++) {
-		s = locate(cls, k, objects[i], &slot);
+		s = last;
+		offset = (uintptr_t)objects[i] - start;
+		if (s == NULL || offset >= bytes) {
+			s = find_span(cls, k, objects[i]);
+			start = s->start;
+			offset = (uintptr_t)objects[i] - start;
+		}
+		slot = find_slot(k, objects[i], offset);
 		w = slot / 64;
 		bit = (uint64_t)1 << slot % 64;
-		if (s != last || w != last_w) {
-			if (bits != 0 && give_bits(k, last, last_w, bits))
-				todo[todos++] = last;
-			bits = 0;
-			last = s;
-			last_w = w;
+		if (s == last && w == last_w) {
+			if (hz4_unlikely(bits & bit))
+				fatal_free(k, s, w, bit, "double free");
+			bits |= bit;
+			continue;
 		}
-		if (hz4_unlikely(bits & bit))
-			fatal_free(k, s, w, bit, "double free");
-		bits |= bit;
+		if (bits != 0 && give_bits(k, last, last_w, bits))
+			todo[todos++] = last;
 		if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
 			relink_spans(cls, todo, todos, path);
 			todos = 0;
 		}
+		bits = bit;
+		last = s;
+		last_w = w;
 	}
 	if (bits != 0 && give_bits(k, last, last_w, bits))
 		todo[todos++] = last;
