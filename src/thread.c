@@ -104,6 +104,7 @@ hz4_thread_start(void)
 	if (!hz4_peek(&process.ready)) {
 		hz4_os_init();
 		hz4_sizeclass_init();
+		hz4_transfer_init();
 		hz4_option_init();
 		if (hz4_option(HZ4_OPT_os_page) != 0)
 			hz4_os_pretend_page(hz4_option(HZ4_OPT_os_page));

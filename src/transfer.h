@@ -17,6 +17,9 @@ enum hz4_transfer_path {
 	HZ4_TRANSFER_RELEASED = 4 /* gave a span back */
 };
 
+/* Once, before the first other call: gives the classes' locks their rank. */
+void hz4_transfer_init(void);
+
 /*
  * Take up to `want` objects of a class, lowest address first within a
  * span.  Returns how many; 0 when the system refuses memory.

@@ -5,9 +5,11 @@
 #include "unit.h"
 
 #include "heap.h"
+#include "lock.h"
 #include "meta.h"
 #include "os.h"
 #include "thread.h"
+#include "transfer.h"
 
 enum { THREADS = 8, IN_A_ROW = 300, KEYS = 6, FORKS = 12, BLOCKS = 400 };
 
@@ -103,6 +105,45 @@ START_TEST(tables_are_ready_after_start)
 	ck_assert_uint_eq(hz4_os_page, (size_t)sysconf(_SC_PAGESIZE));
 	ck_assert_uint_eq(caches(), 0);
 	hz4_thread_start();
+}
+END_TEST
+
+static void
+take_class_after(enum hz4_rank rank)
+{
+	struct hz4_lock other = HZ4_LOCK_INIT(rank);
+	struct hz4_transfer_figures f;
+
+	hz4_thread_start();
+	hz4_lock_acquire(&other);
+	hz4_transfer_figures(1, &f);
+	hz4_lock_release(&other);
+}
+
+static void
+after_threads(void *arg)
+{
+	(void)arg;
+	take_class_after(HZ4_RANK_THREADS);
+}
+
+static void
+after_class(void *arg)
+{
+	(void)arg;
+	take_class_after(HZ4_RANK_CLASS);
+}
+
+/* A class's lock comes after that of the threads; debug builds know. */
+START_TEST(class_locks_have_their_rank)
+{
+	struct unit_end end;
+
+	unit_survives(after_threads, NULL);
+	if (!HZ4_DEBUG_BOX)
+		return;
+	unit_child(&end, after_class, NULL);
+	ck_assert(WIFSIGNALED(end.status));
 }
 END_TEST
 
@@ -466,6 +507,7 @@ add(TCase *t)
 {
 	tcase_add_test(t, made_at_the_first_call);
 	tcase_add_test(t, tables_are_ready_after_start);
+	tcase_add_test(t, class_locks_have_their_rank);
 	tcase_add_test(t, one_for_each);
 	tcase_add_test(t, ended_threads_leave_theirs_to_others);
 	tcase_add_test(t, use_after_the_end);
