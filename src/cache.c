@@ -95,26 +95,64 @@ array_bytes(size_t room)
 	return (room + 1) * sizeof(void *);
 }
 
+/* Where malloc has to stop: the floor of L0, or the end of L1. */
+static void **
+low_of(struct hz4_cache *c, unsigned cls)
+{
+	if (hz4_l0_open(c->l0, cls))
+		return hz4_l0_of(c->l0, cls)->floor;
+	return hz4_peek(&c->stack[cls].base);
+}
+
 /*
  * Let `low` say what it should.  A nudge that comes meanwhile is not lost:
  * it sets `nudged` before `low`, so that either it is seen here or its
  * `low` comes after this one.
  */
 static void
-set_low(struct hz4_cache *c, struct hz4_stack *s)
+set_low(struct hz4_cache *c, unsigned cls)
 {
-	hz4_poke(&s->low, hz4_peek(&s->base));
+	struct hz4_stack *s = &c->stack[cls];
+
+	hz4_poke(&s->low, low_of(c, cls));
 	HZ4_CHAOS();
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&c->nudged))
 		hz4_poke(&s->low, HZ4_NUDGED);
 }
 
+/*
+ * Set the ends of a stack after what lies between them has changed; L0
+ * keeps its floor if it may.
+ */
+static void
+frame(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **base = hz4_peek(&s->base), **top = hz4_peek(&s->top);
+	struct hz4_l0 *l;
+
+	s->high = base + c->tier[cls].limit;
+	if (!hz4_l0_open(c->l0, cls))
+		return;
+	l = hz4_l0_of(c->l0, cls);
+	if (l->floor < base)
+		l->floor = base;
+	if (l->floor > top)
+		l->floor = top;
+	if (top - l->floor > HZ4_MID_DUAL_TIER_L0_LIMIT)
+		l->floor = top - HZ4_MID_DUAL_TIER_L0_LIMIT;
+	if (s->high - l->floor > HZ4_MID_DUAL_TIER_L0_LIMIT)
+		s->high = l->floor + HZ4_MID_DUAL_TIER_L0_LIMIT;
+	set_low(c, cls);
+}
+
 /* Move a stack to a larger array.  False without memory for one. */
 static bool
-make_room(struct hz4_cache *c, struct hz4_stack *s, struct hz4_tier *t,
-	  uint32_t limit)
+make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
+	struct hz4_stack *s = &c->stack[cls];
+	struct hz4_tier *t = &c->tier[cls];
 	uint32_t room = t->room ? t->room : FIRST_ROOM;
 	void **base, **old = hz4_peek(&s->base);
 	size_t held = (size_t)(hz4_peek(&s->top) - old);
@@ -127,9 +165,12 @@ make_room(struct hz4_cache *c, struct hz4_stack *s, struct hz4_tier *t,
 	*base++ = NULL;
 	if (old != NULL)
 		memcpy(base, old, held * sizeof *base);
+	if (hz4_l0_open(c->l0, cls))
+		hz4_l0_of(c->l0, cls)->floor =
+			base + (hz4_l0_of(c->l0, cls)->floor - old);
 	hz4_poke(&s->base, base);
 	hz4_poke(&s->top, base + held);
-	set_low(c, s);
+	set_low(c, cls);
 	if (old != NULL)
 		hz4_meta_free(old - 1, array_bytes(t->room));
 	t->room = (uint16_t)room;
@@ -139,7 +180,6 @@ make_room(struct hz4_cache *c, struct hz4_stack *s, struct hz4_tier *t,
 static void
 grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
-	struct hz4_stack *s = &c->stack[cls];
 	struct hz4_tier *t = &c->tier[cls];
 	size_t size = hz4_classes[cls].size;
 	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
@@ -155,11 +195,11 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	step = (uint32_t)hz4_min(step, c->budget / size);
 	if (step == 0)
 		return;
-	if (t->limit + step > t->room && !make_room(c, s, t, t->limit + step))
+	if (t->limit + step > t->room && !make_room(c, cls, t->limit + step))
 		return;
 	c->budget -= step * size;
 	t->limit = (uint16_t)(t->limit + step);
-	s->high = hz4_peek(&s->base) + t->limit;
+	frame(c, cls);
 }
 
 static void
@@ -178,6 +218,14 @@ count_way_back(struct hz4_cache *c, unsigned cls, unsigned path)
 		  (path & HZ4_TRANSFER_RELEASED) != 0);
 }
 
+/* Objects below the floor of an open L0. */
+static size_t
+l1_held(struct hz4_cache *c, unsigned cls)
+{
+	return (size_t)(hz4_l0_of(c->l0, cls)->floor -
+			hz4_peek(&c->stack[cls].base));
+}
+
 /* Give the `n` oldest objects of a class back to the spans. */
 static void
 give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
@@ -190,10 +238,90 @@ give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
 	hz4_transfer_give(cls, base, (unsigned)n, &path);
 	memmove(base, base + n, (held - n) * sizeof *base);
 	hz4_poke(&s->top, base + held - n);
+	if (hz4_l0_open(c->l0, cls))
+		hz4_l0_of(c->l0, cls)->floor -=
+			hz4_min(n, l1_held(c, cls));
+	frame(c, cls);
 	add_net(&c->tier[cls], -(int64_t)n);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
 	count_way_back(c, cls, path);
+}
+
+static void
+add_count(struct hz4_counts *out, enum hz4_counter which,
+	  _Atomic uint64_t *hits)
+{
+	hz4_poke(&out->value[which],
+		 hz4_peek(&out->value[which]) + hz4_peek(hits));
+}
+
+/* Add the hits that are in the stack's line. */
+static void
+add_hits(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	bool l0 = hz4_l0_open(c->l0, cls);
+
+	add_count(out, l0 ? HZ4_COUNT_malloc_l0_hit :
+			    HZ4_COUNT_malloc_alloc_run_hit,
+		  hz4_hits(s, HZ4_HIT_MALLOC));
+	add_count(out, l0 ? HZ4_COUNT_free_l0_hit :
+			    HZ4_COUNT_free_alloc_run_hit,
+		  hz4_hits(s, HZ4_HIT_FREE));
+}
+
+/* What the stack's line counted goes to the tier that served it. */
+static void
+settle_hits(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	struct hz4_counts *counts = &c->counts[cls];
+
+	if (!HZ4_MID_STATS_B1)
+		return;
+	add_hits(c, cls, counts);
+	hz4_poke(hz4_hits(s, HZ4_HIT_MALLOC), 0);
+	hz4_poke(hz4_hits(s, HZ4_HIT_FREE), 0);
+}
+
+/* The floor of L0 has moved: too often, and the class is none for it. */
+static void
+note_move(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
+
+	if (++l->moves >= HZ4_L0_MOVES) {
+		settle_hits(c, cls);
+		l->closed = true;
+		set_low(c, cls);
+	}
+	frame(c, cls);
+}
+
+/* Objects of a class that its thread has use for, as far as L0 can tell. */
+static uint32_t
+l0_needed(struct hz4_cache *c, unsigned cls)
+{
+	if (!hz4_l0_open(c->l0, cls) || hz4_l0_of(c->l0, cls)->moves > 0)
+		return UINT32_MAX;
+	return HZ4_MID_DUAL_TIER_L0_LIMIT;
+}
+
+static void
+l0_reopen(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
+
+	if (!hz4_l0_built(cls))
+		return;
+	l->moves = 0;
+	if (!l->closed)
+		return;
+	settle_hits(c, cls);
+	l->closed = false;
+	l->floor = hz4_peek(&c->stack[cls].top);
+	frame(c, cls);
 }
 
 void
@@ -206,16 +334,19 @@ hz4_cache_decay(struct hz4_cache *c)
 		struct hz4_tier *t = &c->tier[cls];
 		size_t held = (size_t)(hz4_peek(&s->top) - hz4_peek(&s->base));
 		uint32_t limit = t->limit / 2;
+		uint32_t needed = l0_needed(c, cls);
 
 		if (t->events == 0 && t->limit > 0) {
+			limit = hz4_min(limit, needed);
 			if (held > limit)
 				give_oldest(c, cls, held - limit);
 			c->budget += (t->limit - limit) *
 				     (size_t)hz4_classes[cls].size;
 			t->limit = (uint16_t)limit;
-			s->high = hz4_peek(&s->base) + limit;
+			frame(c, cls);
 		}
 		t->events = 0;
+		l0_reopen(c, cls);
 	}
 }
 
@@ -263,7 +394,31 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	for (i = n - 1; i > 0; i--)
 		*top++ = run[i];
 	hz4_poke(&s->top, top);
+	if (hz4_l0_open(c->l0, cls)) {
+		hz4_l0_of(c->l0, cls)->floor = top;
+		frame(c, cls);
+	}
 	return run[0];
+}
+
+/* L0 is full and L1 is not: let its floor rise. */
+static bool
+l0_spill(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **top = hz4_peek(&s->top);
+	struct hz4_l0 *l;
+
+	if (!hz4_l0_open(c->l0, cls) || top != s->high ||
+	    top == hz4_peek(&s->base) + c->tier[cls].limit)
+		return false;
+	l = hz4_l0_of(c->l0, cls);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
+	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs,
+		  (uint64_t)(top - HZ4_L0_KEEP - l->floor));
+	l->floor = top - HZ4_L0_KEEP;
+	note_move(c, cls);
+	return true;
 }
 
 void
@@ -276,6 +431,10 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 			 hz4_peek(&s->top)[-1] == object))
 		hz4_fatal("free(): double free: ptr %p, size %u", object,
 			  (unsigned)hz4_classes[cls].size);
+	if (l0_spill(c, cls)) {
+		hz4_cache_push(c, cls, object);
+		return;
+	}
 	note_event(c, cls, HZ4_TURN_OVERFLOW);
 	if (c->tier[cls].limit == 0) {
 		hz4_transfer_give(cls, &object, 1, &path);
@@ -286,6 +445,8 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	}
 	if (hz4_peek(&s->top) == s->high)
 		give_oldest(c, cls, batch_of(c, cls));
+	/* L1 has given them; L0 may still be full. */
+	l0_spill(c, cls);
 	hz4_cache_push(c, cls, object);
 }
 
@@ -293,41 +454,18 @@ void *
 hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
-	uint32_t n = 0;
-	void **top = hz4_peek(&s->top);
+	void **base = hz4_peek(&s->base), **top = hz4_peek(&s->top);
+	size_t n = hz4_min((size_t)(top - base),
+			   HZ4_MID_DUAL_TIER_L0_REFILL_BATCH);
+	void *p;
 
-	while (n < HZ4_MID_DUAL_TIER_L0_REFILL_BATCH && n < HZ4_L0_SLOTS &&
-	       top > hz4_peek(&s->low))
-		l->slot[n++] = *--top;
-	if (n == 0)
+	if (!hz4_l0_open(c->l0, cls) || n == 0)
 		return NULL;
-	hz4_poke(&s->top, top);
-	/* A fork's child may lose these, but not see them twice. */
-	atomic_store_explicit(&l->count, n - 1, memory_order_release);
+	hz4_l0_of(c->l0, cls)->floor = top - n;
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_hit, 1);
-	return l->slot[n - 1];
-}
-
-static void
-flush_l0(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_l0 *l;
-	unsigned path, n;
-
-	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX || !hz4_sizeclass_is_mid(cls))
-		return;
-	l = hz4_l0_of(c->l0, cls);
-	n = hz4_peek(&l->count);
-	if (n == 0)
-		return;
-	hz4_transfer_give(cls, l->slot, n, &path);
-	hz4_poke(&l->count, 0);
-	add_net(&c->tier[cls], -(int64_t)n);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs, n);
+	note_move(c, cls);
+	return hz4_cache_pop(c, cls, &p) ? p : NULL;
 }
 
 void
@@ -337,7 +475,6 @@ hz4_cache_flush(struct hz4_cache *c)
 	size_t held;
 
 	for_each_used (c, cls) {
-		flush_l0(c, cls);
 		held = (size_t)(hz4_peek(&c->stack[cls].top) -
 				hz4_peek(&c->stack[cls].base));
 		if (held > 0)
@@ -352,8 +489,9 @@ hz4_cache_reset(struct hz4_cache *c)
 
 	hz4_cache_flush(c);
 	for_each_used (c, cls) {
-		c->stack[cls].high = hz4_peek(&c->stack[cls].base);
 		c->tier[cls].limit = 0;
+		l0_reopen(c, cls);
+		frame(c, cls);
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
 	}
@@ -385,7 +523,7 @@ hz4_cache_settle(struct hz4_cache *c)
 	atomic_exchange(&c->nudged, false);
 	HZ4_CHAOS();
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		hz4_poke(&c->stack[cls].low, hz4_peek(&c->stack[cls].base));
+		hz4_poke(&c->stack[cls].low, low_of(c, cls));
 	/* A nudge that came in between: as in set_low. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&c->nudged))
@@ -407,30 +545,21 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
+	if (hz4_l0_open(c->l0, cls))
+		frame(c, cls);
 	return true;
-}
-
-static void
-add_hits(struct hz4_counts *out, enum hz4_counter which,
-	 _Atomic uint64_t *hits)
-{
-	hz4_poke(&out->value[which], hz4_peek(&out->value[which]) +
-					     hz4_peek(hits));
 }
 
 void
 hz4_cache_counts(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
 {
-	struct hz4_stack *s = &c->stack[cls];
 	unsigned i;
 
 	if (!HZ4_MID_STATS_B1)
 		return;
 	for (i = 0; i < HZ4_COUNTERS; i++)
 		hz4_poke(&out->value[i], hz4_peek(&c->counts[cls].value[i]));
-	add_hits(out, HZ4_COUNT_malloc_alloc_run_hit,
-		 hz4_hits(s, HZ4_HIT_MALLOC));
-	add_hits(out, HZ4_COUNT_free_alloc_run_hit, hz4_hits(s, HZ4_HIT_FREE));
+	add_hits(c, cls, out);
 }
 
 size_t
@@ -441,7 +570,5 @@ hz4_cache_count(struct hz4_cache *c, unsigned cls)
 
 	/* The owner may just be moving the stack to another array. */
 	n = hz4_min(n, HZ4_CACHE_MAX_OBJECTS);
-	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
-		n += hz4_peek(&hz4_l0_of(c->l0, cls)->count);
 	return n;
 }

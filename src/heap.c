@@ -117,6 +117,8 @@ take_cached(struct hz4_cache *c, unsigned cls)
 
 	if (hz4_unlikely(hz4_cache_nudged(c)))
 		answer_nudge(c);
+	else if ((p = hz4_cache_l0_refill(c, cls)) != NULL)
+		return p;
 	else
 		upkeep(c);
 	/* There may be one after all: hidden by the nudge. */

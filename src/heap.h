@@ -35,23 +35,6 @@
 void *hz4_heap_malloc_slow(size_t size);
 void hz4_heap_free_slow(void *p);
 
-/* Mid classes: L0 first, when it is built. */
-HZ4_FAST bool
-hz4_heap_pop(struct hz4_cache *c, size_t cls, void **object)
-{
-	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
-		*object = hz4_l0_pop(c->l0, cls);
-		if (hz4_likely(*object != NULL)) {
-			hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_hit, 1);
-			return true;
-		}
-		*object = hz4_cache_l0_refill(c, cls);
-		if (hz4_likely(*object != NULL))
-			return true;
-	}
-	return hz4_cache_pop(c, cls, object);
-}
-
 /* C11 malloc; NULL with ENOMEM. */
 HZ4_FAST void *
 hz4_heap_malloc(size_t size)
@@ -60,8 +43,8 @@ hz4_heap_malloc(size_t size)
 	void *p;
 
 	if (hz4_likely(bit < HZ4_CLASS_BITS) &&
-	    hz4_likely(hz4_heap_pop(hz4_tls_cache,
-				    hz4_sizeclass_of(size, bit), &p)))
+	    hz4_likely(hz4_cache_pop(hz4_tls_cache,
+				     hz4_sizeclass_of(size, bit), &p)))
 		return p;
 	return hz4_heap_malloc_slow(size);
 }

@@ -1,9 +1,24 @@
 /*
  * l0.h - the dual tier: a few objects per mid class in front of L1.
  *
- * Owner only: no lock, no atomics.  L0 holds only objects of its class, and
- * an object in L0 is in no other tier.  Folds to nothing, storage
- * included, without --enable-dual-tier.
+ * L0 is a window on the array that L1 lies in: the objects from its floor
+ * to the top, at most HZ4_MID_DUAL_TIER_L0_LIMIT.  L1 is what lies below.
+ *
+ *          base        floor      top            base + limit
+ *      NULL |    L1      |   L0    |     free room    |
+ *
+ * malloc takes from L0 and free gives to it, by the same instructions as
+ * without the box, since `low` and `high` of the stack are the window's
+ * ends.  At a miss the floor sinks by HZ4_MID_DUAL_TIER_L0_REFILL_BATCH,
+ * when L0 is full it rises; no object is moved.
+ *
+ * A class whose window moves too often is none for L0: it is closed until
+ * the next decay, and the floor lies at the base.  In a class whose window
+ * did not move between two decays L1 was not needed, and all of it goes
+ * back (cache.c).
+ *
+ * Owner only: no lock, no atomics.  Folds to nothing, storage included,
+ * without --enable-dual-tier.
  *
  * Layer 3.
  */
@@ -16,38 +31,36 @@ enum {
 	HZ4_L0_CLASSES = HZ4_MID_DUAL_TIER_ALLOC_BOX ?
 				 HZ4_CLS_FIRST_LARGE - HZ4_CLS_FIRST_MID :
 				 1,
-	HZ4_L0_SLOTS = HZ4_MID_DUAL_TIER_ALLOC_BOX ?
-			       HZ4_MID_DUAL_TIER_L0_LIMIT :
-			       1,
+	/* What stays in L0 when it was full and its floor rises. */
+	HZ4_L0_KEEP = HZ4_MID_DUAL_TIER_L0_REFILL_BATCH <
+				      HZ4_MID_DUAL_TIER_L0_LIMIT ?
+			      HZ4_MID_DUAL_TIER_L0_REFILL_BATCH :
+			      HZ4_MID_DUAL_TIER_L0_LIMIT - 1,
 };
 
 struct hz4_l0 {
-	/* Objects held, 0..HZ4_L0_SLOTS. [owner]; [atomic] relaxed */
-	_Atomic uint32_t count;
-	void *slot[HZ4_L0_SLOTS]; /* [owner] */
+	void **floor;	/* base <= floor <= top [owner] */
+	uint16_t moves; /* of the floor, since the decay [owner] */
+	bool closed;	/* the floor is the base [owner] */
 };
 
+HZ4_FAST bool
+hz4_l0_built(size_t cls)
+{
+	return HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls);
+}
+
+/* A mid class's; others have none. */
 HZ4_FAST struct hz4_l0 *
 hz4_l0_of(struct hz4_l0 *l0, size_t cls)
 {
-	return &l0[cls - HZ4_CLS_FIRST_MID];
+	return &l0[hz4_l0_built(cls) ? cls - HZ4_CLS_FIRST_MID : 0];
 }
 
-/* Take one object of a mid class; NULL when L0 is empty or not built. */
-HZ4_FAST void *
-hz4_l0_pop(struct hz4_l0 *l0, size_t cls)
+HZ4_FAST bool
+hz4_l0_open(struct hz4_l0 *l0, size_t cls)
 {
-	struct hz4_l0 *l;
-	uint32_t n;
-
-	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX)
-		return NULL;
-	l = hz4_l0_of(l0, cls);
-	n = hz4_peek(&l->count);
-	if (n == 0)
-		return NULL;
-	hz4_poke(&l->count, n - 1);
-	return l->slot[n - 1];
+	return hz4_l0_built(cls) && !hz4_l0_of(l0, cls)->closed;
 }
 
 #endif

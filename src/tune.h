@@ -88,6 +88,12 @@ enum {
 	HZ4_CACHE_DECAY = 1000,
 	HZ4_CLOCK_VISITS = 64,
 
+	/*
+	 * The dual tier: so many moves of L0's floor between two decays close
+	 * it for a class.
+	 */
+	HZ4_L0_MOVES = 16,
+
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
 	HZ4_REGION_MIN = 2 * 1024 * 1024,

@@ -51,18 +51,19 @@ static void
 see_class(struct walk *w, struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void **p;
-	uint32_t i;
+	void **p, **floor;
 
 	w->net[cls] += hz4_peek(&c->tier[cls].net);
 	if (hz4_peek(&s->top) > s->high)
 		FAULT(w, "a stack of class %u is above its limit", cls);
 	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
 		see_object(w, cls, *p);
-	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX || !hz4_sizeclass_is_mid(cls))
+	if (!hz4_l0_open(c->l0, cls))
 		return;
-	for (i = 0; i < hz4_peek(&hz4_l0_of(c->l0, cls)->count); i++)
-		see_object(w, cls, hz4_l0_of(c->l0, cls)->slot[i]);
+	floor = hz4_l0_of(c->l0, cls)->floor;
+	if (floor < hz4_peek(&s->base) || floor > hz4_peek(&s->top) ||
+	    hz4_peek(&s->top) - floor > HZ4_MID_DUAL_TIER_L0_LIMIT)
+		FAULT(w, "L0 of class %u is not within its limit", cls);
 }
 
 static void

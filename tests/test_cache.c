@@ -33,7 +33,7 @@ start(bool first)
 }
 
 static size_t
-objects_in_l1(struct hz4_cache *c, unsigned cls)
+objects_cached(struct hz4_cache *c, unsigned cls)
 {
 	return (size_t)(hz4_peek(&c->stack[cls].top) - c->stack[cls].base);
 }
@@ -50,18 +50,22 @@ compare(struct hz4_cache *c)
 		void **top = hz4_peek(&s->top);
 
 		unit_need(s->base <= top && top <= s->high, "class %u", cls);
-		unit_need(s->high == s->base + t->limit &&
+		unit_need((s->high == s->base + t->limit ||
+			   hz4_l0_open(c->l0, cls)) &&
 				  t->limit <= t->room &&
 				  t->limit <= HZ4_CACHE_MAX_OBJECTS,
 			  "class %u: limit %u, room %u", cls, t->limit,
 			  t->room);
 		given += t->limit * (size_t)hz4_classes[cls].size;
-		count = objects_in_l1(c, cls);
-		if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
-			uint32_t n = hz4_peek(&hz4_l0_of(c->l0, cls)->count);
+		count = objects_cached(c, cls);
+		if (hz4_l0_open(c->l0, cls)) {
+			void **floor = hz4_l0_of(c->l0, cls)->floor;
 
-			unit_need(n <= HZ4_L0_SLOTS, "%u", (unsigned)n);
-			count += n;
+			unit_need(s->base <= floor && floor <= top &&
+					  s->high - floor <=
+						  HZ4_MID_DUAL_TIER_L0_LIMIT &&
+					  s->high <= s->base + t->limit,
+				  "class %u: window", cls);
 		}
 		unit_need(hz4_cache_count(c, cls) == count, "class %u", cls);
 	}
@@ -79,13 +83,9 @@ take(struct hz4_cache *c, unsigned cls)
 {
 	void *p = NULL;
 
-	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls)) {
-		p = hz4_l0_pop(c->l0, cls);
-		if (p == NULL)
-			p = hz4_cache_l0_refill(c, cls);
-	}
-	if (p == NULL && !hz4_cache_pop(c, cls, &p) &&
-	    !hz4_cache_pop_nudged(c, cls, &p))
+	if (!hz4_cache_pop(c, cls, &p))
+		p = hz4_cache_l0_refill(c, cls);
+	if (p == NULL && !hz4_cache_pop_nudged(c, cls, &p))
 		p = hz4_cache_refill(c, cls);
 	unit_need(p != NULL, "class %u", cls);
 	unit_need(*(uintptr_t *)p == 0, "%p handed out twice", p);
@@ -149,9 +149,7 @@ START_TEST(empty_cache_takes_the_slow_path)
 	for (cls = 0; cls < HZ4_CLS_VALUES; cls++) {
 		ck_assert(!hz4_cache_pop(&hz4_empty_cache, cls, &p));
 		ck_assert(!hz4_cache_push(&hz4_empty_cache, cls, &local));
-		if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
-			ck_assert_ptr_null(hz4_l0_pop(hz4_empty_cache.l0,
-						      cls));
+		ck_assert_ptr_null(hz4_cache_l0_refill(&hz4_empty_cache, cls));
 	}
 	ck_assert_ptr_eq(p, &local);
 	ck_assert(unit_all(&hz4_empty_cache, sizeof hz4_empty_cache, 0));
@@ -410,8 +408,7 @@ START_TEST(nudge_and_settle)
 	ck_assert(hz4_cache_nudged(&cache));
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		ck_assert(!hz4_cache_pop(&cache, cls, &p));
-		if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
-			ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
+		ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
 	}
 	hz4_cache_settle(&cache);
 	ck_assert(!hz4_cache_nudged(&cache));
@@ -545,41 +542,95 @@ START_TEST(double_free_is_told)
 }
 END_TEST
 
-START_TEST(l0_holds_a_few_in_front)
+/* Objects in L0; 0 for a class that has none open. */
+static size_t
+objects_in_l0(struct hz4_cache *c, unsigned cls)
+{
+	if (!hz4_l0_open(c->l0, cls))
+		return 0;
+	return (size_t)(hz4_peek(&c->stack[cls].top) -
+			hz4_l0_of(c->l0, cls)->floor);
+}
+
+/* Takes until nothing is cached; every one must come from the tiers. */
+static unsigned
+drain(unsigned cls)
+{
+	unsigned n;
+
+	for (n = 0; hz4_cache_count(&cache, cls) > 0; n++)
+		held[n] = take(&cache, cls);
+	return n;
+}
+
+START_TEST(l0_is_a_window_on_l1)
 {
 	struct hz4_l0 *l;
 	unsigned cls, n, i;
-	void *p, *in_l0[HZ4_L0_SLOTS];
+	size_t before;
 
+	start(true);
 	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX) {
-		ck_assert_ptr_null(hz4_l0_pop(cache.l0, HZ4_CLS_FIRST_MID));
+		ck_assert(!hz4_l0_open(cache.l0, HZ4_CLS_FIRST_MID));
 		ck_assert_uint_le(sizeof cache.l0, 2 * sizeof(void *));
 		return;
 	}
-	start(true);
 	for (cls = HZ4_CLS_FIRST_MID; cls < HZ4_CLS_FIRST_LARGE; cls += 13) {
 		l = hz4_l0_of(cache.l0, cls);
-		ck_assert_ptr_null(hz4_l0_pop(cache.l0, cls));
+		ck_assert(hz4_l0_open(cache.l0, cls));
 		ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
 		burst(&cache, cls, 8);
-		while (hz4_l0_pop(cache.l0, cls) != NULL)
-			;
-		/* Those just popped are lost: only count what follows. */
-		n = (unsigned)objects_in_l1(&cache, cls);
-		if (n == 0)
-			continue;
-		p = hz4_cache_l0_refill(&cache, cls);
-		ck_assert_ptr_nonnull(p);
-		i = hz4_peek(&l->count);
-		ck_assert_uint_eq(i + 1, hz4_min(n,
-				  HZ4_MID_DUAL_TIER_L0_REFILL_BATCH));
-		ck_assert_uint_eq(objects_in_l1(&cache, cls), n - i - 1);
-		ck_assert_uint_eq(hz4_cache_count(&cache, cls), n - 1);
-		for (n = 0; (in_l0[n] = hz4_l0_pop(cache.l0, cls)) != NULL;)
-			ck_assert_ptr_ne(in_l0[n++], p);
-		ck_assert_uint_eq(n, i);
+		ck_assert_uint_le(objects_in_l0(&cache, cls),
+				  HZ4_MID_DUAL_TIER_L0_LIMIT);
+		/* Down to the last object, in steps of the batch. */
+		l->moves = 0;
+		before = hz4_cache_count(&cache, cls);
+		n = (unsigned)(before - objects_in_l0(&cache, cls));
+		ck_assert_uint_eq(drain(cls), before);
+		ck_assert_uint_eq(objects_in_l0(&cache, cls), 0);
+		if (hz4_l0_open(cache.l0, cls))
+			ck_assert_uint_eq(l->moves,
+				(n + HZ4_MID_DUAL_TIER_L0_REFILL_BATCH - 1) /
+					HZ4_MID_DUAL_TIER_L0_REFILL_BATCH);
+		/* And up again: L0 feeds L1 when it is full. */
+		for (i = 0; i < before; i++)
+			give(&cache, cls, held[i]);
+		compare(&cache);
+		ck_assert_uint_eq(hz4_cache_count(&cache, cls), before);
 		hz4_cache_reset(&cache);
+		ck_assert(hz4_l0_open(cache.l0, cls));
 	}
+}
+END_TEST
+
+/* A window that moves again and again is closed, a quiet one opens again. */
+START_TEST(l0_closes_where_it_does_not_pay)
+{
+	const unsigned cls = HZ4_CLS_FIRST_MID;
+	unsigned n, i, rounds;
+
+	start(true);
+	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX)
+		return;
+	for (rounds = 0; hz4_l0_open(cache.l0, cls); rounds++) {
+		ck_assert_uint_lt(rounds, 10 * HZ4_L0_MOVES);
+		burst(&cache, cls, 8);
+	}
+	ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
+	compare(&cache);
+	n = drain(cls);
+	for (i = 0; i < n; i++)
+		give(&cache, cls, held[i]);
+	hz4_cache_decay(&cache);
+	ck_assert(hz4_l0_open(cache.l0, cls));
+	compare(&cache);
+	/* No move until the next decay: L1 goes back, L0 stays. */
+	cache.tier[cls].events = 0;
+	hz4_l0_of(cache.l0, cls)->moves = 0;
+	hz4_cache_decay(&cache);
+	ck_assert_uint_le(hz4_cache_count(&cache, cls),
+			  HZ4_MID_DUAL_TIER_L0_LIMIT);
+	compare(&cache);
 }
 END_TEST
 
@@ -600,6 +651,9 @@ START_TEST(no_memory)
 				void *p;
 
 				if (!hz4_cache_pop(&cache, some[c], &p))
+					p = hz4_cache_l0_refill(&cache,
+								some[c]);
+				if (p == NULL)
 					p = hz4_cache_refill(&cache, some[c]);
 				if (p == NULL)
 					break;
@@ -640,7 +694,8 @@ add(TCase *t)
 	tcase_add_test(t, nudged_while_at_work);
 	tcase_add_test(t, idle_classes_shrink);
 	tcase_add_test(t, double_free_is_told);
-	tcase_add_test(t, l0_holds_a_few_in_front);
+	tcase_add_test(t, l0_is_a_window_on_l1);
+	tcase_add_test(t, l0_closes_where_it_does_not_pay);
 	tcase_add_test(t, no_memory);
 }
 
