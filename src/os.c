@@ -20,7 +20,11 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/* 32-bit kernels count mmap's offset in pages; it is always 0 here. */
+/*
+ * 32-bit kernels count mmap's offset in pages; it is always 0 here, and a
+ * long: syscall() takes it from the stack, where of an int half a word is
+ * whatever was there before.
+ */
 #ifdef SYS_mmap2
 #define SYS_MAP SYS_mmap2
 #else
@@ -76,7 +80,7 @@ map(void *at, size_t size, int prot, int flags)
 	if (injected_failure())
 		return NULL;
 	r = syscall(SYS_MAP, at, size, prot,
-		    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+		    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0L);
 	errno = saved;
 	return r == -1 ? NULL : (void *)r;
 }
@@ -139,7 +143,7 @@ void *
 hz4_os_map_file(int fd, size_t size)
 {
 	long r = syscall(SYS_MAP, NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_SHARED, fd, 0);
+			 MAP_SHARED, fd, 0L);
 
 	return r == -1 ? NULL : (void *)r;
 }

@@ -244,6 +244,42 @@ START_TEST(refusals_keep_errno)
 }
 END_TEST
 
+/* Leave a stack behind whose words are not 0, as other calls may. */
+static __attribute__((noinline)) void
+use_stack(void)
+{
+	volatile unsigned char words[8 * KIB];
+	size_t i;
+
+	for (i = 0; i < sizeof words; i++)
+		words[i] = 0x77;
+}
+
+START_TEST(file_from_its_start)
+{
+	const char text[] = "what the file says";
+	char got[sizeof text];
+	int fd = memfd_create("file", MFD_CLOEXEC);
+	char *p;
+
+	start();
+	ck_assert_int_eq(write(fd, text, sizeof text), sizeof text);
+	use_stack();
+	p = hz4_os_map_file(fd, sizeof text);
+	ck_assert_ptr_nonnull(p);
+	ck_assert_mem_eq(p, text, sizeof text);
+	/* Shared: what is written there is in the file. */
+	p[0] = 'W';
+	ck_assert_int_eq(pread(fd, got, sizeof got, 0), sizeof got);
+	ck_assert_int_eq(got[0], 'W');
+	ck_assert(hz4_os_unmap(p, sizeof text));
+	close(fd);
+	/* And the one function that tells why. */
+	ck_assert_ptr_null(hz4_os_map_file(fd, sizeof text));
+	ck_assert_int_eq(errno, EBADF);
+}
+END_TEST
+
 START_TEST(clock_goes_on)
 {
 	struct timespec t;
@@ -322,6 +358,7 @@ add(TCase *t)
 	tcase_add_test(t, refused_move_changes_nothing);
 	tcase_add_test(t, purge_makes_zeros);
 	tcase_add_test(t, refusals_keep_errno);
+	tcase_add_test(t, file_from_its_start);
 	tcase_add_test(t, clock_goes_on);
 	tcase_add_test(t, memory_of_the_machine);
 	tcase_add_test(t, injected_failures);
