@@ -539,7 +539,7 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 	/* The `low` of a nudge that was answered and settled before it came. */
 	if (hz4_unlikely(hz4_peek(&s->low) == HZ4_NUDGED) &&
 	    !hz4_cache_nudged(c))
-		set_low(c, s);
+		set_low(c, cls);
 	if (top == hz4_peek(&s->base))
 		return false;
 	hz4_poke(&s->top, top - 1);
