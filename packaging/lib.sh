@@ -25,6 +25,7 @@ need_root() {
 
 # one_file PATTERN...: the one file that there is.
 one_file() {
+	# shellcheck disable=SC2015 # die is for both
 	[ $# = 1 ] && [ -f "$1" ] || die "expected one file, not: $*"
 	printf '%s\n' "$1"
 }
@@ -37,6 +38,7 @@ machine_sources() {
 		cat "$HZ4_DEB_SOURCES"
 		return
 	fi
+	# shellcheck disable=SC2016 # apt-get's variables
 	apt-get indextargets --format \
 		'$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
 		'Created-By: Packages' 2>/dev/null |

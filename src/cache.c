@@ -155,7 +155,7 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	struct hz4_tier *t = &c->tier[cls];
 	uint32_t room = t->room ? t->room : FIRST_ROOM;
 	void **base, **old = hz4_peek(&s->base);
-	size_t held = (size_t)(hz4_peek(&s->top) - old);
+	size_t held = old == NULL ? 0 : (size_t)(hz4_peek(&s->top) - old);
 
 	while (room < limit)
 		room = room * 2 + 1;

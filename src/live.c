@@ -176,9 +176,9 @@ describe_page(struct hz4_livepage *page, size_t bytes)
 	page->pid = (uint32_t)getpid();
 	if (stat("/proc/self/ns/pid", &st) == 0)
 		page->pid_namespace = st.st_ino;
-	snprintf(page->version, sizeof page->version, "%s", PACKAGE_VERSION);
-	snprintf(page->flavour, sizeof page->flavour, "%s",
-		 hz4_info_flavour());
+	(void)snprintf(page->version, sizeof page->version, "%s", PACKAGE_VERSION);
+	(void)snprintf(page->flavour, sizeof page->flavour, "%s",
+		       hz4_info_flavour());
 	page->values = HZ4_INFO_VALUES;
 	page->columns = HZ4_INFO_COLUMNS;
 	page->rows = HZ4_INFO_ROWS;
@@ -200,9 +200,9 @@ open_page(void)
 	if (draft == NULL)
 		return;
 	describe_page(draft, bytes);
-	snprintf(live.page_file, sizeof live.page_file,
-		 HZ4_LIVEPAGE_DIRECTORY "/" HZ4_LIVEPAGE_PREFIX "%u.%d",
-		 (unsigned)geteuid(), live.owner);
+	(void)snprintf(live.page_file, sizeof live.page_file,
+		       HZ4_LIVEPAGE_DIRECTORY "/" HZ4_LIVEPAGE_PREFIX "%u.%d",
+		       (unsigned)geteuid(), live.owner);
 	if (clear_page_name())
 		live.page = make_file(live.page_file, (char *)draft, bytes);
 	if (live.page == NULL)

@@ -29,7 +29,7 @@ put_line(const char *format, va_list args)
 	line[prefix + n] = '\n';
 	do
 		r = syscall(SYS_write, STDERR_FILENO, line,
-			    (size_t)(prefix + n + 1));
+			    (size_t)prefix + (size_t)n + 1);
 	while (r == -1 && errno == EINTR);
 	errno = saved;
 }

@@ -322,6 +322,7 @@ grow_locked(size_t pages, size_t align)
 	}
 	advise_locked((uintptr_t)p, bytes);
 	hz4_runs.mapped += bytes;
+	hz4_close((uintptr_t)p, bytes);
 	add_run_locked((uintptr_t)p, bytes / HZ4_PAGE, 0, 0);
 	return true;
 }
@@ -430,6 +431,7 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 		at = hz4_runs_remove_locked(r);
 		carve_locked(r, at, start, pages, now);
 		hz4_runs.handed_out++;
+		hz4_open(start, pages * HZ4_PAGE);
 	}
 	hz4_runs_unlock();
 	return start;
@@ -438,6 +440,7 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 static void
 free_locked(uintptr_t start, size_t pages, uint64_t now)
 {
+	hz4_close(start, pages * HZ4_PAGE);
 	hz4_pagemap_mark(start, pages, HZ4_PAGE_DIRTY, HZ4_PAGE_TRIED);
 	add_run_locked(start, pages, pages, now);
 }
@@ -478,8 +481,10 @@ hz4_pageheap_extend(uintptr_t end, size_t more)
 	hz4_runs_lock();
 	r = run_at_locked(end);
 	found = r != NULL && r->start == end && r->pages >= more;
-	if (found)
+	if (found) {
 		carve_locked(r, hz4_runs_remove_locked(r), end, more, now);
+		hz4_open(end, more * HZ4_PAGE);
+	}
 	hz4_runs_unlock();
 	return found;
 }

@@ -117,7 +117,10 @@ hz4_pageheap_unmap(size_t least)
 
 	while (gone && (r = take_large(least / HZ4_PAGE)) != NULL) {
 		bytes = r->pages * (size_t)HZ4_PAGE;
+		hz4_open(r->start, bytes);
 		gone = hz4_os_unmap((void *)r->start, bytes);
+		if (!gone)
+			hz4_close(r->start, bytes);
 		hz4_runs_lock();
 		if (gone) {
 			hz4_runs.mapped -= bytes;

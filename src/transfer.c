@@ -120,6 +120,14 @@ link_locked(struct class_spans *c, struct hz4_span *s)
 	atomic_store(&s->linked, hz4_peek(&epoch_of[s->cls]));
 }
 
+/* They are somebody's from now on (base.h). */
+static void
+open_objects(const struct hz4_class *k, void *const *objects, unsigned n)
+{
+	for (; HZ4_SHADOW && n > 0; n--)
+		hz4_open((uintptr_t)objects[n - 1], k->size);
+}
+
 /* Take the lowest free objects of one span; a part of hz4_transfer_take. */
 static unsigned
 take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
@@ -150,6 +158,7 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 		atomic_fetch_and_explicit(&s->bits[w], ~(free ^ rest),
 					  memory_order_acq_rel);
 	}
+	open_objects(k, objects, got);
 	return got;
 }
 
@@ -229,6 +238,7 @@ create_span(struct class_spans *c, unsigned cls, void **objects, unsigned want)
 	for (w = 0; w < k->words; w++)
 		atomic_store_explicit(&s->bits[w], full_word(k, w),
 				      memory_order_relaxed);
+	hz4_close(s->start, k->pages * (size_t)HZ4_PAGE);
 	got = take_from_span(k, s, objects, want);
 	hz4_pagemap_set(s->start, k->pages, cls, s);
 
@@ -419,6 +429,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		slot = find_slot(k, objects[i], offset);
 		w = slot / 64;
 		bit = (uint64_t)1 << slot % 64;
+		hz4_close((uintptr_t)objects[i], k->size);
 		if (s == last && w == last_w) {
 			if (hz4_unlikely(bits & bit))
 				fatal_free(k, s, w, bit, "double free");

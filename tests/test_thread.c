@@ -383,6 +383,7 @@ START_TEST(a_child_adopts_the_caches)
 {
 	unsigned n;
 
+	unit_skip_threads_in_child();
 	use(1, 100);
 	start_waiters();
 	n = caches();
@@ -421,6 +422,7 @@ START_TEST(a_child_leaves_a_half_changed_cache_alone)
 {
 	pthread_t id;
 
+	unit_skip_threads_in_child();
 	use(1, 100);
 	pthread_create(&id, NULL, busy_and_wait, NULL);
 	while (waiting == 0)
@@ -459,6 +461,7 @@ START_TEST(fork_while_threads_work)
 	static unsigned char *block[BLOCKS];
 	uintptr_t i;
 
+	unit_skip_threads_in_child();
 	for (i = 0; i < BLOCKS; i++) {
 		block[i] = hz4_heap_malloc(20 + i * 10);
 		memset(block[i], (int)i, 20 + i * 10);

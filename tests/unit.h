@@ -42,6 +42,26 @@ enum { UNIT_LIMIT = 60, UNIT_THREADS_MAX = 16 };
 		} \
 	} while (0)
 
+/*
+ * ThreadSanitizer loses track of the threads in the child of a process that
+ * had some, and stops it ("dup thread with used id") when it starts one.
+ * A test that needs that ends here in a build with it.
+ */
+#if defined(__SANITIZE_THREAD__) || HZ4_HAS_FEATURE(thread_sanitizer)
+#define UNIT_THREAD_SANITIZER 1
+#else
+#define UNIT_THREAD_SANITIZER 0
+#endif
+
+#define unit_skip_threads_in_child() \
+	do { \
+		if (UNIT_THREAD_SANITIZER) { \
+			printf("%s: skipped: ThreadSanitizer cannot follow " \
+			       "threads of a forked child\n", __func__); \
+			return; \
+		} \
+	} while (0)
+
 /* The main of every test: `add` enters the tests into the only case. */
 UNIT_UNUSED static int
 unit_main(const char *name, void (*add)(TCase *t))

@@ -216,14 +216,37 @@ has_mapped(int pid, const char *part)
 	return found;
 }
 
+/* A decimal number up to `most`; NULL, or what comes behind it. */
+static const char *
+parse_number(const char *text, unsigned long most, unsigned long *n)
+{
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return NULL;
+	errno = 0;
+	*n = strtoul(text, &end, 10);
+	return errno == 0 && *n <= most ? end : NULL;
+}
+
 /* The user and process of a page's name "hz4-stat.UID.PID". */
 static bool
 parse_name(const char *name, unsigned *uid, int *pid)
 {
-	int end = 0;
+	const size_t prefix = sizeof HZ4_LIVEPAGE_PREFIX - 1;
+	unsigned long u, p;
 
-	return sscanf(name, HZ4_LIVEPAGE_PREFIX "%10u.%10d%n", uid, pid,
-		      &end) == 2 && end > 0 && name[end] == '\0' && *pid > 0;
+	if (strncmp(name, HZ4_LIVEPAGE_PREFIX, prefix) != 0)
+		return false;
+	name = parse_number(name + prefix, UINT_MAX, &u);
+	if (name == NULL || *name != '.')
+		return false;
+	name = parse_number(name + 1, INT_MAX, &p);
+	if (name == NULL || *name != '\0' || p == 0)
+		return false;
+	*uid = (unsigned)u;
+	*pid = (int)p;
+	return true;
 }
 
 static uint64_t
@@ -627,5 +650,6 @@ main(int argc, char **argv)
 	status = open_page(&page);
 	if (status != OK)
 		return status;
-	return want.watch ? watch(&page) : show(&page);
+	status = want.watch ? watch(&page) : show(&page);
+	return (int)status;
 }
