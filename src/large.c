@@ -99,9 +99,8 @@ find(const void *p, const char *call)
 	struct hz4_large *l = hz4_pagemap_owner((uintptr_t)p);
 
 	if (hz4_unlikely(l->start != (uintptr_t)p))
-		hz4_fatal("%s: invalid pointer: ptr %p, inside an object of "
-			  "size %zu",
-			  call, p, l->bytes);
+		hz4_fatal("%s: pointer into an object: ptr %p, size %zu", call,
+			  p, l->bytes);
 	return l;
 }
 

@@ -394,8 +394,7 @@ find_slot(const struct hz4_class *k, void *object, size_t offset)
 	uint32_t slot = hz4_sizeclass_slot(k, offset);
 
 	if (hz4_unlikely(slot * (size_t)k->size != offset || slot >= k->slots))
-		hz4_fatal("free(): invalid pointer: ptr %p, inside an object "
-			  "of size %u",
+		hz4_fatal("free(): pointer into an object: ptr %p, size %u",
 			  object, (unsigned)k->size);
 	return slot;
 }

@@ -322,16 +322,18 @@ START_TEST(interior_pointers_abort)
 		size_t bytes = hz4_large_usable(p, "test");
 		struct misuse m = { p + 16, NULL, hz4_large_free, 1 };
 
-		snprintf(line, sizeof line, "hz4: free(): invalid pointer: "
-			 "ptr %p, inside an object of size %zu\n",
+		snprintf(line, sizeof line, "hz4: free(): pointer into an object: "
+			 "ptr %p, size %zu\n",
 			 (void *)(p + 16), bytes);
 		unit_fatal(misuse, &m, line);
 		m.p = p + 4096 - 16;
-		unit_fatal_start(misuse, &m, "hz4: free(): invalid pointer");
+		unit_fatal_start(misuse, &m,
+				 "hz4: free(): pointer into an object: ");
 		m.free = NULL;
 		unit_fatal_start(misuse, &m, "hz4: realloc(): invalid ");
 		m.usable = hz4_large_usable;
-		unit_fatal_start(misuse, &m, "hz4: ask(): invalid pointer");
+		unit_fatal_start(misuse, &m,
+				 "hz4: ask(): pointer into an object: ");
 		give(p);
 	}
 }
