@@ -953,16 +953,28 @@ be_the_child(void *arg)
 	progress->survived = 1;
 }
 
-/* Is this hz4's one line and nothing else? */
+/* Past the characters of `set`, at least one; NULL where there is none. */
+static const char *
+past(const char *text, const char *set)
+{
+	size_t n = strspn(text, set);
+
+	return n > 0 ? text + n : NULL;
+}
+
+/* Is this "hz4: KIND: ptr 0x...[, size ...]" and nothing else? */
 static bool
 is_one_line(const char *text)
 {
-	const char *end = strchr(text, '\n');
-	const char *ptr = strstr(text, ": ptr 0x");
+	const char *at = strstr(text, ": ptr 0x");
 
-	return strncmp(text, "hz4: ", 5) == 0 && end != NULL &&
-	    end[1] == '\0' && ptr != NULL && ptr > text + 4 && ptr < end &&
-	    end - text < 200;
+	if (strncmp(text, "hz4: ", 5) != 0 || at == NULL || at < text + 6 ||
+	    memchr(text, '\n', (size_t)(at - text)) != NULL)
+		return false;
+	at = past(at + strlen(": ptr 0x"), "0123456789abcdef");
+	if (at != NULL && strncmp(at, ", size ", 7) == 0)
+		at = past(at + 7, "0123456789");
+	return at != NULL && strcmp(at, "\n") == 0;
 }
 
 static void
