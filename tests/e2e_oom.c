@@ -5,7 +5,11 @@
  */
 #include "e2e_check.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 enum {
 	ROOM = 64 * E2E_MIB,		/* what a child may still map */
@@ -535,6 +539,140 @@ START_TEST(first_malloc_of_the_process_fails)
 }
 END_TEST
 
+/* --- a kernel that refuses to take memory back ---------------------------- */
+
+/* From now on `call` fails with EINVAL, as under an old seccomp list. */
+static bool
+forbid(int call)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+		    offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { COUNT(code), code };
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/*
+ * Pages that were to be purged and were not still hold what was in them:
+ * calloc must not take them for zeros, and nobody else may notice.
+ */
+static void
+work_refused(size_t call)
+{
+	enum { BLOCKS = 12 };
+	void *p[BLOCKS];
+
+	if (!forbid((int)call)) {
+		e2e_say("skipped: no seccomp filters here\n");
+		return;
+	}
+	for (unsigned turn = 0; turn < 3; turn++) {
+		for (unsigned i = 0; i < BLOCKS; i++) {
+			size_t n = sizes[i % COUNT(sizes)] + i / 10 * 64 *
+			    E2E_MIB;
+
+			p[i] = e2e_calloc(1, n);
+			e2e_need(p[i] != NULL, "no memory");
+			e2e_need(e2e_nonzero(p[i], n) == E2E_SAME,
+			    "%zu bytes are not zeros", n);
+			memset(p[i], 0xa5, n < E2E_MIB ? n : E2E_MIB);
+		}
+		for (unsigned i = 0; i < BLOCKS; i++) {
+			errno = 1234;
+			e2e_free(p[i]);
+			e2e_need(errno == 1234, "free changes errno");
+		}
+		e2e_trim(0);
+	}
+}
+
+START_TEST(purges_are_refused)
+{
+	in_a_child(work_refused, SYS_madvise);
+}
+END_TEST
+
+START_TEST(unmapping_is_refused)
+{
+	in_a_child(work_refused, SYS_munmap);
+}
+END_TEST
+
+START_TEST(moving_is_refused)
+{
+	in_a_child(work_refused, SYS_mremap);
+}
+END_TEST
+
+/* --- how many mappings it takes -------------------------------------------- */
+
+static unsigned
+mappings(void)
+{
+	char text[4096];
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	unsigned lines = 0;
+	ssize_t n;
+
+	e2e_need(fd != -1, "no /proc/self/maps");
+	while ((n = read(fd, text, sizeof(text))) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			lines += text[i] == '\n';
+	close(fd);
+	return lines;
+}
+
+/* 2 GiB of mixed sizes that nobody touches: they cost addresses alone. */
+static void
+many_blocks(size_t most)
+{
+	enum { BLOCKS = 1 << 17 };
+	static void *p[BLOCKS];
+	struct e2e_rng r = e2e_rng_start(e2e_seed(), 5);
+	unsigned before = mappings();
+	unsigned count = 0;
+	unsigned full;
+	unsigned half;
+	size_t n;
+
+	for (size_t sum = 0; sum >> 20 < 2048; sum += n) {
+		n = e2e_log_size(&r, 4, 20);
+		e2e_need(count < BLOCKS, "too many blocks");
+		p[count] = e2e_malloc(n);
+		e2e_need(p[count] != NULL, "no memory");
+		count++;
+	}
+	full = mappings() - before;
+	for (unsigned i = 0; i < count; i++)
+		if (e2e_below(&r, 2) == 0) {
+			e2e_free(p[i]);
+			p[i] = NULL;
+		}
+	e2e_trim(0);
+	half = mappings() - before;
+	if (!e2e_is_hz4())
+		e2e_say("%u mappings, %u after freeing half\n", full, half);
+	else
+		e2e_need(full < most && half < most, "%u mappings, %u after "
+		    "freeing half", full, half);
+	for (unsigned i = 0; i < count; i++)
+		e2e_free(p[i]);
+}
+
+START_TEST(two_gib_take_few_mappings)
+{
+#if SIZE_MAX > UINT32_MAX
+	in_a_child(many_blocks, 200);
+#endif
+}
+END_TEST
+
 /* ------------------------------------------------------------------------ */
 
 static void
@@ -549,6 +687,10 @@ add(TCase *t)
 	tcase_add_test(t, starts_under_16_mib);
 	tcase_add_test(t, starts_or_says_why_under_any_limit);
 	tcase_add_test(t, first_malloc_of_the_process_fails);
+	tcase_add_test(t, purges_are_refused);
+	tcase_add_test(t, unmapping_is_refused);
+	tcase_add_test(t, moving_is_refused);
+	tcase_add_test(t, two_gib_take_few_mappings);
 }
 
 int

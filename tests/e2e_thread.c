@@ -683,6 +683,84 @@ START_TEST(memory_goes_back_at_a_trim)
 }
 END_TEST
 
+/* --- a long run, in short ------------------------------------------------ */
+
+enum { PHASE_BLOCKS = 1 << 20, PHASE_BYTES = 300 * E2E_MIB };
+
+static void *phase_block[2][PHASE_BLOCKS];
+static unsigned phase_count[2];
+
+/* Fill `bytes` with blocks of 2^lo to 2^hi bytes. */
+static void
+phase_fill(unsigned which, size_t bytes, unsigned lo, unsigned hi)
+{
+	struct e2e_rng r = e2e_rng_start(e2e_seed(), which);
+	size_t n;
+
+	for (size_t sum = 0; sum < bytes; sum += n) {
+		void *p;
+
+		n = e2e_log_size(&r, lo, hi);
+		p = e2e_malloc(n);
+		ck_assert_uint_lt(phase_count[which], PHASE_BLOCKS);
+		ck_assert_ptr_nonnull(p);
+		memset(p, 1, n);
+		phase_block[which][phase_count[which]++] = p;
+	}
+}
+
+/* Free `percent` of the blocks, here and there. */
+static void
+phase_free(unsigned which, unsigned percent)
+{
+	struct e2e_rng r = e2e_rng_start(e2e_seed(), 7);
+
+	for (unsigned i = 0; i < phase_count[which]; i++) {
+		if (e2e_below(&r, 100) >= percent)
+			continue;
+		e2e_free(phase_block[which][i]);
+		phase_block[which][i] = NULL;
+	}
+}
+
+/*
+ * What survives a phase pins pages that the next one, of other sizes, has
+ * no use for.
+ */
+START_TEST(phases_do_not_add_up)
+{
+	size_t before;
+	size_t between;
+	size_t left;
+
+	/* Touched now, so that they are in neither figure. */
+	e2e_touch(phase_block, sizeof(phase_block));
+	memset(phase_block, 0, sizeof(phase_block));
+	before = e2e_rss();
+	phase_fill(0, PHASE_BYTES, 5, 11);
+	ck_assert_uint_ge(e2e_rss(), before + PHASE_BYTES / 8 * 7);
+	phase_free(0, 95);
+	phase_fill(1, PHASE_BYTES / 20 * 19, 8, 15);
+	between = e2e_minus(e2e_rss(), before);
+	phase_free(0, 100);
+	phase_free(1, 100);
+	e2e_sleep(1000);
+	e2e_ordinary_calls(50);
+	e2e_sleep(200);
+	e2e_ordinary_calls(50);
+	left = e2e_minus(e2e_rss(), before);
+	if (gives_back_by_itself()) {
+		ck_assert_msg(between <= (size_t)PHASE_BYTES / 10 * 22,
+		    "%zu MiB between the phases", between >> 20);
+		ck_assert_msg(left < PHASE_BYTES / 2, "%zu MiB are left",
+		    left >> 20);
+	} else {
+		printf("phases: %zu MiB between, %zu MiB are left\n",
+		    between >> 20, left >> 20);
+	}
+}
+END_TEST
+
 /* ------------------------------------------------------------------------ */
 
 static void
@@ -702,6 +780,7 @@ add(TCase *t)
 	    ONLY_FREES + 1);
 	tcase_add_loop_test(t, memory_goes_back_at_a_trim, OWN,
 	    ONLY_FREES + 1);
+	tcase_add_test(t, phases_do_not_add_up);
 }
 
 int
