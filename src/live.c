@@ -176,7 +176,8 @@ describe_page(struct hz4_livepage *page, size_t bytes)
 	page->pid = (uint32_t)getpid();
 	if (stat("/proc/self/ns/pid", &st) == 0)
 		page->pid_namespace = st.st_ino;
-	(void)snprintf(page->version, sizeof page->version, "%s", PACKAGE_VERSION);
+	(void)snprintf(page->version, sizeof page->version, "%s",
+		       PACKAGE_VERSION);
 	(void)snprintf(page->flavour, sizeof page->flavour, "%s",
 		       hz4_info_flavour());
 	page->values = HZ4_INFO_VALUES;

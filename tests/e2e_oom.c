@@ -539,7 +539,7 @@ START_TEST(first_malloc_of_the_process_fails)
 }
 END_TEST
 
-/* --- a kernel that refuses to take memory back ---------------------------- */
+/* --- a kernel that refuses to take memory back ------------------------- */
 
 /* From now on `call` fails with EINVAL, as under an old seccomp list. */
 static bool
@@ -610,7 +610,7 @@ START_TEST(moving_is_refused)
 }
 END_TEST
 
-/* --- how many mappings it takes -------------------------------------------- */
+/* --- how many mappings it takes ------------------------------------------ */
 
 static unsigned
 mappings(void)

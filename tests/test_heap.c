@@ -367,20 +367,29 @@ START_TEST(interior_pointers)
 {
 	unsigned i;
 	char *p;
+	bool large;
 
 	for (i = 5; i < SIZES; i++) {
 		p = take(sizes[i]);
 		at = p + 16;
-		unit_fatal_start(free_and_flush, NULL, "hz4: free(): invalid ");
-		unit_fatal_start(resize_it, NULL, "hz4: realloc(): invalid ");
+		unit_fatal_start(free_and_flush, NULL,
+				 "hz4: free(): pointer into an object: ");
+		/* Of an object of a class they only know that it is none. */
+		large = sizes[i] > HZ4_CLASS_MAX;
+		unit_fatal_start(resize_it, NULL,
+				 large ? "hz4: realloc(): pointer into " :
+					 "hz4: realloc(): invalid pointer: ");
 		unit_fatal_start(measure_it, NULL,
-				 "hz4: malloc_usable_size(): invalid ");
+				 large ? "hz4: malloc_usable_size(): pointer "
+					 "into an object: " :
+					 "hz4: malloc_usable_size(): invalid "
+					 "pointer: ");
 		at = p + 1;
 		unit_fatal_start(free_it, NULL, "hz4: free(): invalid ");
 		at = p + (sizes[i] & ~(size_t)15) - 16;
 		if (at != p)
 			unit_fatal_start(free_and_flush, NULL,
-					 "hz4: free(): invalid ");
+					 "hz4: free(): pointer into ");
 		hz4_heap_free(p);
 	}
 }

@@ -322,15 +322,16 @@ START_TEST(interior_pointers_abort)
 		size_t bytes = hz4_large_usable(p, "test");
 		struct misuse m = { p + 16, NULL, hz4_large_free, 1 };
 
-		snprintf(line, sizeof line, "hz4: free(): pointer into an object: "
-			 "ptr %p, size %zu\n",
+		snprintf(line, sizeof line, "hz4: free(): pointer into an "
+			 "object: ptr %p, size %zu\n",
 			 (void *)(p + 16), bytes);
 		unit_fatal(misuse, &m, line);
 		m.p = p + 4096 - 16;
 		unit_fatal_start(misuse, &m,
 				 "hz4: free(): pointer into an object: ");
 		m.free = NULL;
-		unit_fatal_start(misuse, &m, "hz4: realloc(): invalid ");
+		unit_fatal_start(misuse, &m,
+				 "hz4: realloc(): pointer into an object: ");
 		m.usable = hz4_large_usable;
 		unit_fatal_start(misuse, &m,
 				 "hz4: ask(): pointer into an object: ");

@@ -352,7 +352,7 @@ START_TEST(pointer_behind_the_last_object)
 		take_all(cls, held, 1);
 		m = (struct misuse){ cls, { (char *)held[0] + bytes }, 1 };
 		unit_fatal_start(give_wrong, &m,
-				 "hz4: free(): invalid pointer: ptr ");
+				 "hz4: free(): pointer into an object: ptr ");
 		give(cls, held, 1);
 	}
 }
