@@ -389,7 +389,8 @@ START_TEST(interior_pointers)
 		at = p + (sizes[i] & ~(size_t)15) - 16;
 		if (at != p)
 			unit_fatal_start(free_and_flush, NULL,
-					 "hz4: free(): pointer into ");
+					 large ? "hz4: free(): invalid " :
+						 "hz4: free(): pointer into ");
 		hz4_heap_free(p);
 	}
 }
