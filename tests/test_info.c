@@ -396,7 +396,6 @@ count_calls(size_t size, bool thread)
 				  counted("malloc_span_create"));
 	ck_assert_uint_eq(counted("malloc_alloc_run_refill_objs"),
 			  counted("free_alloc_run_flush_objs") +
-				  counted("free_l0_flush_objs") +
 				  counted("free_uncached") +
 				  (after.value[HZ4_FIGURE_cached_objects] -
 				   before.value[HZ4_FIGURE_cached_objects]));
