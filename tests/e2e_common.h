@@ -341,6 +341,22 @@ e2e_vsize(void)
 	return e2e_proc_kib("/proc/self/status", "\nVmSize:");
 }
 
+/*
+ * In a process of 32 bits there may be room for sizes just below PTRDIFF_MAX,
+ * where one of 64 bits can have none: leave it 256 MiB more than it has.
+ */
+E2E_UNUSED static void
+e2e_narrow(void)
+{
+	struct rlimit r;
+
+	if (SIZE_MAX > UINT32_MAX)
+		return;
+	r.rlim_cur = r.rlim_max = e2e_vsize() + 256 * E2E_MIB;
+	if (setrlimit(RLIMIT_AS, &r) != 0)
+		abort();
+}
+
 /* a - b, and 0 where b is larger. */
 E2E_UNUSED static size_t
 e2e_minus(size_t a, size_t b)

@@ -181,8 +181,12 @@ throwing_handler()
 }
 
 const size_t impossible[] = { SIZE_MAX, SIZE_MAX - 15, SIZE_MAX - 4096,
-	static_cast<size_t>(PTRDIFF_MAX) + 1, PTRDIFF_MAX,
-	static_cast<size_t>(1) << 50 };
+	static_cast<size_t>(PTRDIFF_MAX) + 1,
+#if SIZE_MAX > UINT32_MAX
+	/* In a process of 32 bits there may be room for these. */
+	PTRDIFF_MAX, static_cast<size_t>(1) << 50,
+#endif
+};
 
 void
 refusal(const form &f, size_t n)
@@ -240,6 +244,7 @@ refusals()
 		threw = true;
 	}
 	CHECK(threw);
+#if SIZE_MAX > UINT32_MAX
 	threw = false;
 	try {
 		std::string s(hide(std::string().max_size()), 'x');
@@ -248,6 +253,7 @@ refusals()
 		threw = true;
 	}
 	CHECK(threw);
+#endif
 }
 
 void *reserve;

@@ -173,6 +173,7 @@ END_TEST
 START_TEST(too_much)
 {
 	start();
+	unit_narrow();
 	errno = 4711;
 	ck_assert_ptr_null(hz4_large_alloc(SIZE_MAX, 16, false));
 	ck_assert_ptr_null(hz4_large_alloc(SIZE_MAX - PAGE, 16, true));
@@ -280,6 +281,7 @@ START_TEST(mappings_grow_and_move)
 	check(p, HUGE + 4096, 1);
 	/* Below the border it is to become a run: to be copied. */
 	ck_assert_ptr_null(hz4_large_resize(p, HUGE - 1));
+	unit_narrow();
 	ck_assert_ptr_null(hz4_large_resize(p, PTRDIFF_MAX / 2));
 	check(p, HUGE + 4096, 1);
 	give(p);

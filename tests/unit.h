@@ -138,6 +138,28 @@ unit_sleep(unsigned ms)
 		;
 }
 
+/*
+ * In a process of 32 bits there may be room for sizes just below PTRDIFF_MAX,
+ * where one of 64 bits can have none: leave it 256 MiB of address space.
+ */
+UNIT_UNUSED static void
+unit_narrow(void)
+{
+	struct rlimit r;
+	size_t pages = 0;
+	FILE *f;
+
+	if (SIZE_MAX > UINT32_MAX)
+		return;
+	f = fopen("/proc/self/statm", "r");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_eq(fscanf(f, "%zu", &pages), 1);
+	fclose(f);
+	r.rlim_cur = r.rlim_max = pages * (size_t)sysconf(_SC_PAGESIZE) +
+				  ((size_t)256 << 20);
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &r), 0);
+}
+
 /* How a child ended, and what it said on stderr. */
 struct unit_end {
 	int status;
