@@ -52,6 +52,16 @@ machine_apt_conf() {
 		-e '^Acquire::Languages'
 }
 
+# bootstrap_root ARCHITECTURES PACKAGES: the system as $root_tar.part.
+bootstrap_root() {
+	mmdebstrap --quiet --mode=root --format=tar --variant=minbase \
+		--architectures="$1" --include="$2" \
+		--aptopt="$out/apt.conf" \
+		--aptopt='APT::Install-Recommends "false"' \
+		--skip=cleanup/apt/lists \
+		'' "$root_tar.part" - <"$out/sources.list"
+}
+
 # make_root NAME ARCHITECTURE[,FOREIGN] PACKAGE[,PACKAGE...]: a minimal
 # system as build-deb/root-NAME.tar.  One that is there already is taken,
 # unless it is more than a day old.
@@ -65,12 +75,13 @@ make_root() {
 	machine_sources >"$out/sources.list"
 	[ -s "$out/sources.list" ] ||
 		die "apt's sources name no Debian; run apt-get update?"
-	mmdebstrap --quiet --mode=root --format=tar --variant=minbase \
-		--architectures="$2" --include="$3" \
-		--aptopt="$out/apt.conf" \
-		--aptopt='APT::Install-Recommends "false"' \
-		--skip=cleanup/apt/lists \
-		'' "$root_tar.part" - <"$out/sources.list" || {
+	bootstrap_root "$2" "$3" || {
+		# A mirror in the middle of an update has indices that do not
+		# match: mostly of the suites that change every day.
+		say 'once more, without the suites of updates'
+		sed -i '/-security \|-updates \|-backports /d' "$out/sources.list"
+		bootstrap_root "$2" "$3"
+	} || {
 		rm -f "$root_tar.part"
 		die 'mmdebstrap failed'
 	}
