@@ -33,6 +33,9 @@
 
 size_t hz4_os_page = 4096;
 
+/* What mappings are aligned to, whatever hz4_os_page pretends. */
+static size_t kernel_page = 4096;
+
 /* Debug builds: calls left until they fail, 0 = never. [atomic] relaxed */
 static _Atomic unsigned long fail_from;
 
@@ -61,7 +64,7 @@ hz4_os_init(void)
 	unsigned long page = getauxval(AT_PAGESZ);
 
 	if (hz4_is_pow2(page))
-		hz4_os_page = page;
+		hz4_os_page = kernel_page = page;
 }
 
 void
@@ -105,7 +108,7 @@ unmap(void *p, size_t size)
 static void *
 map_and_cut(size_t size, size_t align, int prot)
 {
-	size_t room = size + align - hz4_os_page;
+	size_t room = size + align - kernel_page;
 	char *p, *start, *end;
 
 	if (room < size)

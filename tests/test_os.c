@@ -77,6 +77,34 @@ START_TEST(pretended_page_size)
 }
 END_TEST
 
+/* A page that the kernel knows nothing of: it aligns to its own alone. */
+START_TEST(mappings_of_a_pretended_page)
+{
+	enum { N = 64 };
+	size_t size[N];
+	char *p[N];
+	unsigned i;
+
+	start();
+	hz4_os_pretend_page(HZ4_PAGE);
+	for (i = 0; i < N; i++) {
+		/* The next one is not aligned to more than the kernel's. */
+		ck_assert_ptr_nonnull(hz4_os_map(page, page));
+		size[i] = (i % 5 + 1) * (size_t)HZ4_PAGE;
+		p[i] = hz4_os_map(size[i], (size_t)HZ4_PAGE << i % 3);
+		ck_assert_ptr_nonnull(p[i]);
+		ck_assert_uint_eq((uintptr_t)p[i] % HZ4_PAGE, 0);
+		ck_assert(is_mapped(p[i], size[i]));
+		memset(p[i], (int)i, size[i]);
+	}
+	for (i = 0; i < N; i++)
+		ck_assert(unit_all(p[i], size[i], (unsigned char)i));
+	for (i = 0; i < N; i++)
+		ck_assert(hz4_os_unmap(p[i], size[i]));
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
 /* Every alignment, with sizes below, at and above it. */
 START_TEST(alignments)
 {
@@ -358,6 +386,7 @@ add(TCase *t)
 {
 	tcase_add_test(t, page_size_is_the_kernels);
 	tcase_add_test(t, pretended_page_size);
+	tcase_add_test(t, mappings_of_a_pretended_page);
 	tcase_add_test(t, alignments);
 	tcase_add_test(t, fresh_memory_is_zero);
 	tcase_add_test(t, too_much_is_null);
