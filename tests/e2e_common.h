@@ -10,6 +10,8 @@
  * Environment:
  *   HZ4_TEST_SEED       seed of every random stream (default is fixed)
  *   HZ4_TEST_SCALE      how many times the usual work (default 1)
+ *   HZ4_TEST_EMULATED   set where an emulator runs the program: what that
+ *                       cannot do is left out, with the reason beside it
  *   HZ4_TEST_ALLOCATOR  "hz4" where the tests cannot see it for themselves
  *                       (a static link without hz4's own names)
  */
@@ -110,6 +112,12 @@ e2e_env(const char *name, uint64_t fallback)
 	const char *s = getenv(name);
 
 	return s != NULL && *s != '\0' ? strtoull(s, NULL, 0) : fallback;
+}
+
+E2E_UNUSED static bool
+e2e_emulated(void)
+{
+	return getenv("HZ4_TEST_EMULATED") != NULL;
 }
 
 E2E_UNUSED static uint64_t

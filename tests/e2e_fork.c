@@ -597,16 +597,22 @@ END_TEST
 static void
 add(TCase *t)
 {
-	tcase_add_test(t, fork_while_threads_allocate);
-	tcase_add_test(t, fork_from_several_threads);
+	/*
+	 * Forks of a process with threads: qemu-user 7.2 fails assertions
+	 * of its own in the child.
+	 */
+	if (!e2e_emulated()) {
+		tcase_add_test(t, fork_while_threads_allocate);
+		tcase_add_test(t, fork_from_several_threads);
+		tcase_add_test(t, handlers_may_allocate);
+		tcase_add_test(t, earliest_handlers_may_allocate);
+		tcase_add_test(t, many_handlers);
+		tcase_add_test(t, stdio_closes_no_cycle);
+		tcase_add_test(t, a_line_of_generations);
+	}
 	tcase_add_test(t, parent_goes_on_after_forks);
-	tcase_add_test(t, handlers_may_allocate);
-	tcase_add_test(t, earliest_handlers_may_allocate);
-	tcase_add_test(t, many_handlers);
 	tcase_add_test(t, fork_from_a_signal_handler);
 	tcase_add_test(t, fork_from_a_signal_handler_that_returns);
-	tcase_add_test(t, stdio_closes_no_cycle);
-	tcase_add_test(t, a_line_of_generations);
 	tcase_add_test(t, spawn_and_system);
 }
 

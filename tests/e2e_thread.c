@@ -766,11 +766,17 @@ END_TEST
 static void
 add(TCase *t)
 {
-	tcase_add_test(t, short_threads_leave_nothing);
+	/*
+	 * qemu-user keeps 280 KiB of every thread that there ever was, with
+	 * whatever malloc: there is no telling what is hz4's.
+	 */
+	if (!e2e_emulated()) {
+		tcase_add_test(t, short_threads_leave_nothing);
+		tcase_add_test(t, idle_threads_cost_little);
+		tcase_add_test(t, key_destructors_allocate_in_all_rounds);
+		tcase_add_test(t, late_destructors_allocate);
+	}
 	tcase_add_test(t, threads_start_and_end_at_once);
-	tcase_add_test(t, idle_threads_cost_little);
-	tcase_add_test(t, key_destructors_allocate_in_all_rounds);
-	tcase_add_test(t, late_destructors_allocate);
 	tcase_add_test(t, cancelled_threads_leave_no_lock);
 	tcase_add_test(t, main_thread_ends_first);
 	tcase_add_test(t, orphans_are_freed_by_others);

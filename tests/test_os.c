@@ -253,8 +253,11 @@ START_TEST(purge_makes_zeros)
 	memset(p, 0x5a, 8 * page);
 	ck_assert(unit_all(p, 8 * page, 0x5a));
 	ck_assert(hz4_os_unmap(p, 8 * page));
-	ck_assert(!hz4_os_purge(p, 8 * page, false));
-	ck_assert(!hz4_os_purge(p, 8 * page, true));
+	/* qemu-user answers madvise() of nothing as if all were well. */
+	if (!unit_emulated()) {
+		ck_assert(!hz4_os_purge(p, 8 * page, false));
+		ck_assert(!hz4_os_purge(p, 8 * page, true));
+	}
 	ck_assert_int_eq(errno, ERRNO);
 }
 END_TEST

@@ -87,6 +87,16 @@ unit_main(const char *name, void (*add)(TCase *t))
 	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/*
+ * Set where an emulator of other processors runs the program: what that
+ * cannot do is left out, with the reason beside it.
+ */
+UNIT_UNUSED static bool
+unit_emulated(void)
+{
+	return getenv("HZ4_TEST_EMULATED") != NULL;
+}
+
 /* The next number of a stream; any seed but 0 (xorshift64*). */
 UNIT_UNUSED static uint64_t
 unit_random(uint64_t *state)
