@@ -26,7 +26,7 @@ static void *held[MOST];
 static void
 start(bool first)
 {
-	hz4_os_init();
+	unit_os_init();
 	hz4_sizeclass_init();
 	hz4_cache_init(&cache, first);
 	hz4_cache_init(&other, false);

@@ -21,7 +21,7 @@ enum { SIZES = sizeof sizes / sizeof *sizes };
 static void
 start(void)
 {
-	hz4_os_init();
+	unit_os_init();
 	hz4_sizeclass_init();
 }
 

@@ -57,7 +57,7 @@ START_TEST(every_size)
 	static struct held held[BLOCKS];
 	unsigned i;
 
-	hz4_os_init();
+	unit_os_init();
 	for (i = 0; i < BLOCKS; i++)
 		take(&held[i], 1 + (size_t)i * i, (uint8_t)i);
 	for (i = 0; i < BLOCKS; i++)
@@ -70,7 +70,7 @@ START_TEST(larger_than_a_chunk)
 	struct held held[3];
 	unsigned i;
 
-	hz4_os_init();
+	unit_os_init();
 	for (i = 0; i < 3; i++)
 		take(&held[i], (size_t)HZ4_META_CHUNK * (i + 1) + 1,
 			       (uint8_t)i);
@@ -87,7 +87,7 @@ START_TEST(recycled_by_size)
 	size_t mapped;
 	unsigned i, round;
 
-	hz4_os_init();
+	unit_os_init();
 	for (i = 0; i < BLOCKS; i++)
 		take(&held[i], any_size(&seed), (uint8_t)i);
 	mapped = hz4_meta_mapped();
@@ -106,7 +106,7 @@ START_TEST(freed_memory_stays_readable)
 	struct held held;
 	volatile unsigned char *p;
 
-	hz4_os_init();
+	unit_os_init();
 	take(&held, (size_t)4 * HZ4_META_CHUNK, 1);
 	p = held.p;
 	give(&held);
@@ -143,7 +143,7 @@ churn_in_thread(void *number)
 
 START_TEST(from_many_threads)
 {
-	hz4_os_init();
+	unit_os_init();
 	unit_threads(THREADS, churn_in_thread);
 }
 END_TEST
@@ -174,7 +174,7 @@ START_TEST(fork_while_threads_work)
 	uint64_t seed = 1;
 	unsigned i;
 
-	hz4_os_init();
+	unit_os_init();
 	for (i = 0; i < BLOCKS; i++)
 		take(&held[i], any_size(&seed), (uint8_t)i);
 	unit_fork_under(churn_some, FORKS, use_in_child, held);
@@ -189,7 +189,7 @@ START_TEST(no_memory)
 
 	if (!HZ4_DEBUG_BOX)
 		return;
-	hz4_os_init();
+	unit_os_init();
 	hz4_os_fail_from(1);
 	errno = 4711;
 	mapped = hz4_meta_mapped();

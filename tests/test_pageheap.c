@@ -74,7 +74,7 @@ model_give(uintptr_t start, size_t pages)
 static void
 start(void)
 {
-	hz4_os_init();
+	unit_os_init();
 	ck_assert(hz4_option_assign("huge_pages=0", 12));
 }
 

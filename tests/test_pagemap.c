@@ -22,7 +22,7 @@ static uintptr_t start;
 static void
 reserve(void)
 {
-	hz4_os_init();
+	unit_os_init();
 	start = border - PAGES / 2 * HZ4_PAGE;
 	ck_assert(hz4_pagemap_reserve(start - HZ4_PAGE,
 				      (PAGES + 2) * HZ4_PAGE));
@@ -79,7 +79,7 @@ START_TEST(leaves_are_made_for_a_range)
 {
 	if (sizeof(void *) < 8)
 		return;
-	hz4_os_init();
+	unit_os_init();
 	ck_assert(!hz4_pagemap_has_leaf(border - 1));
 	ck_assert(!hz4_pagemap_has_leaf(border));
 	ck_assert(hz4_pagemap_reserve(border - HZ4_PAGE, HZ4_PAGE));
@@ -97,7 +97,7 @@ START_TEST(ranges_outside_the_map)
 {
 	if (beyond > UINTPTR_MAX)
 		return;
-	hz4_os_init();
+	unit_os_init();
 	ck_assert(!hz4_pagemap_reserve((uintptr_t)beyond, HZ4_PAGE));
 	ck_assert(!hz4_pagemap_reserve((uintptr_t)beyond - HZ4_PAGE,
 				       2 * HZ4_PAGE));
@@ -210,7 +210,7 @@ START_TEST(no_memory_for_a_leaf)
 {
 	if (!HZ4_DEBUG_BOX || sizeof(void *) < 8)
 		return;
-	hz4_os_init();
+	unit_os_init();
 	hz4_os_fail_from(2);
 	ck_assert(!hz4_pagemap_reserve(border - HZ4_PAGE, 2 * HZ4_PAGE));
 	hz4_os_fail_from(0);

@@ -18,7 +18,7 @@ enum { PAGE = HZ4_PAGE, ALLOWANCE = HZ4_PURGE_ALLOWANCE / PAGE, ARMERS = 8 };
 static void
 start(const char *delay)
 {
-	hz4_os_init();
+	unit_os_init();
 	hz4_sizeclass_init();
 	ck_assert(hz4_option_assign(delay, strlen(delay)));
 }

@@ -33,7 +33,7 @@ static void *held[MOST];
 static void
 start(void)
 {
-	hz4_os_init();
+	unit_os_init();
 	hz4_sizeclass_init();
 }
 

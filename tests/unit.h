@@ -10,6 +10,7 @@
 #define HZ4_UNIT_H
 
 #include "lock.h"
+#include "os.h"
 
 #include <check.h>
 #include <errno.h>
@@ -62,6 +63,27 @@ enum { UNIT_LIMIT = 60, UNIT_THREADS_MAX = 16 };
 		} \
 	} while (0)
 
+/*
+ * The OS page of this run: what HZ4_TEST_OS_PAGE pretends that it is, else
+ * the kernel's.
+ */
+UNIT_UNUSED static size_t
+unit_os_page(void)
+{
+	const char *page = getenv("HZ4_TEST_OS_PAGE");
+
+	return page != NULL ? (size_t)strtoul(page, NULL, 10) :
+			      (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* For tests of what lies below the start of the process. */
+UNIT_UNUSED static void
+unit_os_init(void)
+{
+	hz4_os_init();
+	hz4_os_pretend_page(unit_os_page());
+}
+
 /* The main of every test: `add` enters the tests into the only case. */
 UNIT_UNUSED static int
 unit_main(const char *name, void (*add)(TCase *t))
@@ -69,6 +91,7 @@ unit_main(const char *name, void (*add)(TCase *t))
 	Suite *s = suite_create(name);
 	TCase *t = tcase_create(name);
 	SRunner *r = srunner_create(s);
+	char option[32];
 	int failed;
 
 	suite_add_tcase(s, t);
@@ -76,7 +99,11 @@ unit_main(const char *name, void (*add)(TCase *t))
 	add(t);
 	/* Without fork the second test would find the first one's state. */
 	srunner_set_fork_status(r, CK_FORK);
-	unsetenv("HZ4_OPTIONS");
+	snprintf(option, sizeof option, "os_page=%zu", unit_os_page());
+	if (getenv("HZ4_TEST_OS_PAGE") != NULL)
+		setenv("HZ4_OPTIONS", option, 1);
+	else
+		unsetenv("HZ4_OPTIONS");
 	/* Threads yield where they may disturb one another (lock.h). */
 	if (getenv("HZ4_TEST_CHAOS") != NULL)
 		hz4_poke(&hz4_chaos_one_in,
