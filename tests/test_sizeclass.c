@@ -14,7 +14,7 @@ START_TEST(which_sizes_have_a_class)
 		unit_need(hz4_sizeclass_bit(size) < HZ4_CLASS_BITS, "%zu",
 			  size);
 	ck_assert_uint_ge(hz4_sizeclass_bit(0), HZ4_CLASS_BITS);
-	for (size = HZ4_CLASS_MAX + 1; size != 0; size *= 2)
+	for (size = HZ4_CLASS_MAX + 1; size > HZ4_CLASS_MAX; size *= 2)
 		unit_need(hz4_sizeclass_bit(size) >= HZ4_CLASS_BITS, "%zu",
 			  size);
 	for (size = HZ4_CLASS_MAX * 2; size != 0; size *= 2)
