@@ -95,10 +95,21 @@ array_bytes(size_t room)
 	return (room + 1) * sizeof(void *);
 }
 
-/* Where malloc has to stop: the floor of L0, or the end of L1. */
+static bool
+careful(struct hz4_cache *c, unsigned cls)
+{
+	return c->tier[cls].calls < HZ4_CAREFUL_CALLS;
+}
+
+/*
+ * Where malloc has to stop: the floor of L0, or the end of L1; at once in a
+ * careful class.
+ */
 static void **
 low_of(struct hz4_cache *c, unsigned cls)
 {
+	if (careful(c, cls))
+		return HZ4_NUDGED;
 	if (hz4_l0_open(c->l0, cls))
 		return hz4_l0_of(c->l0, cls)->floor;
 	return hz4_peek(&c->stack[cls].base);
@@ -132,7 +143,7 @@ frame(struct hz4_cache *c, unsigned cls)
 	void **base = hz4_peek(&s->base), **top = hz4_peek(&s->top);
 	struct hz4_l0 *l;
 
-	s->high = base + c->tier[cls].limit;
+	s->high = careful(c, cls) ? top : base + c->tier[cls].limit;
 	if (!hz4_l0_open(c->l0, cls))
 		return;
 	l = hz4_l0_of(c->l0, cls);
@@ -285,17 +296,24 @@ settle_hits(struct hz4_cache *c, unsigned cls)
 	hz4_poke(hz4_hits(s, HZ4_HIT_FREE), 0);
 }
 
+static void
+l0_close(struct hz4_cache *c, unsigned cls)
+{
+	if (!hz4_l0_open(c->l0, cls))
+		return;
+	settle_hits(c, cls);
+	hz4_l0_of(c->l0, cls)->open = false;
+	set_low(c, cls);
+}
+
 /* The floor of L0 has moved: too often, and the class is none for it. */
 static void
 note_move(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
 
-	if (++l->moves >= HZ4_L0_MOVES) {
-		settle_hits(c, cls);
-		l->closed = true;
-		set_low(c, cls);
-	}
+	if (++l->moves >= HZ4_L0_MOVES)
+		l0_close(c, cls);
 	frame(c, cls);
 }
 
@@ -308,6 +326,7 @@ l0_needed(struct hz4_cache *c, unsigned cls)
 	return HZ4_MID_DUAL_TIER_L0_LIMIT;
 }
 
+/* What begins with a decay, and when the careful calls are over. */
 static void
 l0_reopen(struct hz4_cache *c, unsigned cls)
 {
@@ -316,11 +335,33 @@ l0_reopen(struct hz4_cache *c, unsigned cls)
 	if (!hz4_l0_built(cls))
 		return;
 	l->moves = 0;
-	if (!l->closed)
+	if (l->open || careful(c, cls))
 		return;
 	settle_hits(c, cls);
-	l->closed = false;
+	l->open = true;
 	l->floor = hz4_peek(&c->stack[cls].top);
+}
+
+/* One careful call more; the last one makes the class a fast one. */
+static void
+count_careful(struct hz4_cache *c, unsigned cls)
+{
+	if (!careful(c, cls))
+		return;
+	if (++c->tier[cls].calls == HZ4_CAREFUL_CALLS) {
+		l0_reopen(c, cls);
+		set_low(c, cls);
+	}
+	frame(c, cls);
+}
+
+/* The class lay idle: what comes next is looked at again. */
+static void
+start_careful(struct hz4_cache *c, unsigned cls)
+{
+	l0_close(c, cls);
+	c->tier[cls].calls = 0;
+	set_low(c, cls);
 	frame(c, cls);
 }
 
@@ -343,10 +384,11 @@ hz4_cache_decay(struct hz4_cache *c)
 			c->budget += (t->limit - limit) *
 				     (size_t)hz4_classes[cls].size;
 			t->limit = (uint16_t)limit;
-			frame(c, cls);
+			start_careful(c, cls);
 		}
 		t->events = 0;
 		l0_reopen(c, cls);
+		frame(c, cls);
 	}
 }
 
@@ -394,10 +436,10 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	for (i = n - 1; i > 0; i--)
 		*top++ = run[i];
 	hz4_poke(&s->top, top);
-	if (hz4_l0_open(c->l0, cls)) {
+	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor = top;
-		frame(c, cls);
-	}
+	frame(c, cls);
+	count_careful(c, cls);
 	return run[0];
 }
 
@@ -421,18 +463,57 @@ l0_spill(struct hz4_cache *c, unsigned cls)
 	return true;
 }
 
+/* Push whatever the ends say; there is room. */
+static void
+put(struct hz4_cache *c, unsigned cls, void *object)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **top = hz4_peek(&s->top);
+
+	*top = object;
+	/* Release: as in hz4_cache_push. */
+	atomic_store_explicit(&s->top, top + 1, memory_order_release);
+	hz4_count_hit(hz4_hits(s, HZ4_HIT_FREE));
+	count_careful(c, cls);
+}
+
+bool
+hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **p;
+
+	if (cls == HZ4_CLS_RUN || !careful(c, cls))
+		return false;
+	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
+		if (*p == object)
+			return true;
+	return !hz4_transfer_is_out(object);
+}
+
+static bool
+is_on_top(struct hz4_cache *c, unsigned cls, const void *object)
+{
+	struct hz4_stack *s = &c->stack[cls];
+
+	return hz4_peek(&s->top) > hz4_peek(&s->base) &&
+	       hz4_peek(&s->top)[-1] == object;
+}
+
 void
 hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	unsigned path;
 
-	if (hz4_unlikely(hz4_peek(&s->top) > hz4_peek(&s->base) &&
-			 hz4_peek(&s->top)[-1] == object))
+	if (hz4_unlikely(is_on_top(c, cls, object)))
 		hz4_fatal("free(): double free: ptr %p, size %u", object,
 			  (unsigned)hz4_classes[cls].size);
-	if (l0_spill(c, cls)) {
-		hz4_cache_push(c, cls, object);
+	if (hz4_unlikely(hz4_cache_suspects(c, cls, object)))
+		hz4_transfer_reject(cls, object);
+	if (l0_spill(c, cls) ||
+	    hz4_peek(&s->top) < hz4_peek(&s->base) + c->tier[cls].limit) {
+		put(c, cls, object);
 		return;
 	}
 	note_event(c, cls, HZ4_TURN_OVERFLOW);
@@ -443,11 +524,12 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 		count_way_back(c, cls, path);
 		return;
 	}
-	if (hz4_peek(&s->top) == s->high)
+	if (hz4_peek(&s->top) ==
+	    hz4_peek(&s->base) + c->tier[cls].limit)
 		give_oldest(c, cls, batch_of(c, cls));
 	/* L1 has given them; L0 may still be full. */
 	l0_spill(c, cls);
-	hz4_cache_push(c, cls, object);
+	put(c, cls, object);
 }
 
 void *
@@ -538,7 +620,7 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 
 	/* The `low` of a nudge that was answered and settled before it came. */
 	if (hz4_unlikely(hz4_peek(&s->low) == HZ4_NUDGED) &&
-	    !hz4_cache_nudged(c))
+	    !hz4_cache_nudged(c) && !careful(c, cls))
 		set_low(c, cls);
 	if (top == hz4_peek(&s->base))
 		return false;
@@ -547,6 +629,7 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 	*object = top[-1];
 	if (hz4_l0_open(c->l0, cls))
 		frame(c, cls);
+	count_careful(c, cls);
 	return true;
 }
 

@@ -18,6 +18,12 @@
  * clock and gives back what lies idle (heap.c).  So memory returns without
  * a background thread and without a test on the fast path.
  *
+ * The first HZ4_CAREFUL_CALLS calls of a class are careful: high is top and
+ * low lies above, so that both malloc and free take the slow path.  There a
+ * free is looked up in the span and in all of the stack.  A program that
+ * uses a class now and then has its double frees found at the call, and one
+ * that uses it much does not pay.
+ *
  * Layer 3.
  */
 #ifndef HZ4_CACHE_H
@@ -48,6 +54,7 @@ struct hz4_tier {
 	uint16_t room;	 /* objects its array has room for [owner] */
 	uint16_t events; /* misses and overflows since the decay [owner] */
 	uint8_t turn;	 /* enum hz4_turn [owner] */
+	uint8_t calls;	 /* careful ones so far [owner] */
 	/*
 	 * Objects taken from spans less those given back: what the user
 	 * and the cache have.  [owner] writes; [atomic] relaxed
@@ -140,6 +147,13 @@ void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);
  * the stack is full, abort when the object is on top of it.
  */
 void hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object);
+
+/*
+ * Whether a careful look finds that an object is no live one: it lies in
+ * the stack or in its span, or is no start of an object.  False also where
+ * the class is not careful any more.  Owner only.
+ */
+bool hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object);
 
 /*
  * The dual tier: fill L0 from L1 and pop once.  NULL when L1 has nothing.

@@ -119,13 +119,10 @@ take_cached(struct hz4_cache *c, unsigned cls)
 		answer_nudge(c);
 	else if ((p = hz4_cache_l0_refill(c, cls)) != NULL)
 		return p;
-	else
-		upkeep(c);
-	/* There may be one after all: hidden by the nudge. */
+	/* There may be one: in a careful class, or hidden by the nudge. */
 	if (hz4_cache_pop_nudged(c, cls, &p))
 		return p;
-	if (hz4_cache_nudged(c))
-		upkeep(c);
+	upkeep(c);
 	return hz4_cache_refill(c, cls);
 }
 
@@ -325,7 +322,8 @@ class_of(const void *p, const char *call)
 	unsigned cls = hz4_pagemap_class(p);
 
 	if (hz4_unlikely(cls == HZ4_CLS_NONE ||
-			 (cls != HZ4_CLS_RUN && !hz4_transfer_is_out(p))))
+			 (cls != HZ4_CLS_RUN && !hz4_transfer_is_out(p)) ||
+			 hz4_cache_suspects(hz4_tls_cache, cls, p)))
 		hz4_fatal("%s: invalid pointer: ptr %p", call, p);
 	return cls;
 }

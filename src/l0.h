@@ -13,9 +13,9 @@
  * when L0 is full it rises; no object is moved.
  *
  * A class whose window moves too often is none for L0: it is closed until
- * the next decay, and the floor lies at the base.  In a class whose window
- * did not move between two decays L1 was not needed, and all of it goes
- * back (cache.c).
+ * the next decay.  It is so, too, while the class's calls are careful.  In
+ * a class whose window did not move between two decays L1 was not needed,
+ * and all of it goes back (cache.c).
  *
  * Owner only: no lock, no atomics.  Folds to nothing, storage included,
  * without --enable-dual-tier.
@@ -41,7 +41,7 @@ enum {
 struct hz4_l0 {
 	void **floor;	/* base <= floor <= top [owner] */
 	uint16_t moves; /* of the floor, since the decay [owner] */
-	bool closed;	/* the floor is the base [owner] */
+	bool open;	/* else all is L1 [owner] */
 };
 
 HZ4_FAST bool
@@ -60,7 +60,7 @@ hz4_l0_of(struct hz4_l0 *l0, size_t cls)
 HZ4_FAST bool
 hz4_l0_open(struct hz4_l0 *l0, size_t cls)
 {
-	return hz4_l0_built(cls) && !hz4_l0_of(l0, cls)->closed;
+	return hz4_l0_built(cls) && hz4_l0_of(l0, cls)->open;
 }
 
 #endif

@@ -490,6 +490,17 @@ hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out)
 	unlock_class(c);
 }
 
+void
+hz4_transfer_reject(unsigned cls, void *object)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *s = find_span(cls, k, object);
+
+	find_slot(k, object, (uintptr_t)object - s->start);
+	hz4_fatal("free(): double free: ptr %p, size %u", object,
+		  (unsigned)k->size);
+}
+
 bool
 hz4_transfer_is_out(const void *p)
 {

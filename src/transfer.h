@@ -51,6 +51,9 @@ void hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out);
  */
 bool hz4_transfer_is_out(const void *p);
 
+/* Abort over the free of what is no live object of the class. */
+HZ4_SLOW void hz4_transfer_reject(unsigned cls, void *object);
+
 void hz4_transfer_fork_child(void);
 
 #endif

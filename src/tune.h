@@ -89,6 +89,13 @@ enum {
 	HZ4_CLOCK_VISITS = 64,
 
 	/*
+	 * The first calls of malloc and free in a class of a cache, and the
+	 * first after a decay that found it idle, are careful ones: they
+	 * look for the object in all of the stack.
+	 */
+	HZ4_CAREFUL_CALLS = 64,
+
+	/*
 	 * The dual tier: so many moves of L0's floor between two decays close
 	 * it for a class.
 	 */

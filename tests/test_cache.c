@@ -50,8 +50,11 @@ compare(struct hz4_cache *c)
 		void **top = hz4_peek(&s->top);
 
 		unit_need(s->base <= top && top <= s->high, "class %u", cls);
-		unit_need((s->high == s->base + t->limit ||
-			   hz4_l0_open(c->l0, cls)) &&
+		unit_need(s->high == (t->calls < HZ4_CAREFUL_CALLS ?
+					      top : s->base + t->limit) ||
+				  hz4_l0_open(c->l0, cls),
+			  "class %u: high", cls);
+		unit_need(top <= s->base + t->limit &&
 				  t->limit <= t->room &&
 				  t->limit <= HZ4_CACHE_MAX_OBJECTS,
 			  "class %u: limit %u, room %u", cls, t->limit,
@@ -121,6 +124,14 @@ base_limit(unsigned cls)
 		return hz4_min(HZ4_CACHE_BASE_BYTES / hz4_classes[cls].size,
 			       HZ4_BATCH_MAX);
 	return cls < HZ4_CLS_FIRST_LARGE ? HZ4_MID_ALLOC_RUN_LIMIT : 1;
+}
+
+/* Past the careful calls of a class. */
+static void
+warm(struct hz4_cache *c, unsigned cls)
+{
+	while (c->tier[cls].calls < HZ4_CAREFUL_CALLS)
+		burst(c, cls, 2);
 }
 
 static void
@@ -403,6 +414,7 @@ START_TEST(nudge_and_settle)
 	start(true);
 	for (c = 0; c < SOME; c++)
 		burst(&cache, some[c], 8);
+	warm(&cache, 5);
 	ck_assert(!hz4_cache_nudged(&cache));
 	hz4_cache_nudge(&cache);
 	ck_assert(hz4_cache_nudged(&cache));
@@ -440,7 +452,7 @@ START_TEST(a_late_low_does_not_stay)
 	void *p;
 
 	start(true);
-	burst(&cache, 5, 8);
+	warm(&cache, 5);
 	hz4_cache_nudge(&cache);
 	hz4_cache_settle(&cache);
 	hz4_poke(&cache.stack[5].low, HZ4_NUDGED);
@@ -542,6 +554,61 @@ START_TEST(double_free_is_told)
 }
 END_TEST
 
+static void
+give_with_others_between(void *arg)
+{
+	unsigned cls = *(unsigned *)arg, i;
+
+	cache.tier[cls].calls = 0;
+	hz4_cache_settle(&cache);
+	for (i = 0; i < 5; i++)
+		held[i] = take(&cache, cls);
+	for (i = 0; i < 5; i++)
+		give(&cache, cls, held[i]);
+	hz4_cache_overflow(&cache, cls, held[i - 3]);
+}
+
+static void
+give_what_is_none(void *arg)
+{
+	unsigned cls = *(unsigned *)arg;
+	char *p = take(&cache, cls);
+
+	hz4_cache_overflow(&cache, cls, p + HZ4_ALIGN);
+}
+
+START_TEST(first_calls_are_careful)
+{
+	const unsigned many[] = { 5, 30, HZ4_CLS_FIRST_MID };
+	unsigned c, cls;
+	void *p;
+
+	start(true);
+	for (c = 0; c < sizeof many / sizeof *many; c++) {
+		cls = many[c];
+		unit_fatal_start(give_what_is_none, (void *)(uintptr_t)&cls,
+				 "hz4: free(): pointer into an object: ptr 0x");
+		p = take(&cache, cls);
+		ck_assert(!hz4_cache_suspects(&cache, cls, p));
+		give(&cache, cls, p);
+		ck_assert(hz4_cache_suspects(&cache, cls, p));
+		ck_assert(!hz4_cache_pop(&cache, cls, &p));
+		if (HZ4_MID_ALLOC_RUN_CACHE_BOX || !hz4_sizeclass_is_mid(cls))
+			warm(&cache, cls);
+		unit_fatal_start(give_with_others_between,
+				 (void *)(uintptr_t)&cls,
+				 "hz4: free(): double free: ptr 0x");
+		/* Idle for the time of a decay: careful again. */
+		cache.tier[cls].events = 0;
+		hz4_cache_decay(&cache);
+		ck_assert_uint_eq(cache.tier[cls].calls, 0);
+		compare(&cache);
+		hz4_cache_flush(&cache);
+		nothing_left();
+	}
+}
+END_TEST
+
 /* Objects in L0; 0 for a class that has none open. */
 static size_t
 objects_in_l0(struct hz4_cache *c, unsigned cls)
@@ -577,7 +644,10 @@ START_TEST(l0_is_a_window_on_l1)
 	}
 	for (cls = HZ4_CLS_FIRST_MID; cls < HZ4_CLS_FIRST_LARGE; cls += 13) {
 		l = hz4_l0_of(cache.l0, cls);
-		ck_assert(hz4_l0_open(cache.l0, cls));
+		ck_assert(!hz4_l0_open(cache.l0, cls));
+		warm(&cache, cls);
+		hz4_cache_flush(&cache);
+		l->open = true;
 		ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
 		burst(&cache, cls, 8);
 		ck_assert_uint_le(objects_in_l0(&cache, cls),
@@ -612,6 +682,7 @@ START_TEST(l0_closes_where_it_does_not_pay)
 	start(true);
 	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX)
 		return;
+	warm(&cache, cls);
 	for (rounds = 0; hz4_l0_open(cache.l0, cls); rounds++) {
 		ck_assert_uint_lt(rounds, 10 * HZ4_L0_MOVES);
 		burst(&cache, cls, 8);
@@ -650,10 +721,7 @@ START_TEST(no_memory)
 			while (n < MOST) {
 				void *p;
 
-				if (!hz4_cache_pop(&cache, some[c], &p))
-					p = hz4_cache_l0_refill(&cache,
-								some[c]);
-				if (p == NULL)
+				if (!hz4_cache_pop_nudged(&cache, some[c], &p))
 					p = hz4_cache_refill(&cache, some[c]);
 				if (p == NULL)
 					break;
@@ -694,6 +762,7 @@ add(TCase *t)
 	tcase_add_test(t, nudged_while_at_work);
 	tcase_add_test(t, idle_classes_shrink);
 	tcase_add_test(t, double_free_is_told);
+	tcase_add_test(t, first_calls_are_careful);
 	tcase_add_test(t, l0_is_a_window_on_l1);
 	tcase_add_test(t, l0_closes_where_it_does_not_pay);
 	tcase_add_test(t, no_memory);
