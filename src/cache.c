@@ -51,17 +51,48 @@ base_limit(unsigned cls)
 	return 1;
 }
 
-/* Every so many missed bytes double the budget. */
+/* Threads with a cache. [atomic] relaxed: a hint */
+static _Atomic uint32_t users;
+
+void
+hz4_cache_users(int change)
+{
+	atomic_fetch_add_explicit(&users, (uint32_t)change,
+				  memory_order_relaxed);
+}
+
+void
+hz4_cache_fork_child(bool one)
+{
+	hz4_poke(&users, one);
+}
+
+/* What a thread may hold at most: more where there are few of them. */
+static size_t
+budget_most(void)
+{
+	size_t least = hz4_option(HZ4_OPT_thread_cache) << 10;
+	size_t share = HZ4_BUDGET_SHARERS / hz4_max(1, hz4_peek(&users));
+
+	return least * hz4_max(1, hz4_min(share, HZ4_BUDGET_FEW));
+}
+
+/*
+ * Every so many missed bytes double the budget; above what all threads may
+ * have, several times what it is.
+ */
 static void
 earn(struct hz4_cache *c, unsigned cls)
 {
-	size_t most = hz4_option(HZ4_OPT_thread_cache) << 10;
-	size_t more;
+	size_t most = budget_most();
+	size_t more, price = HZ4_BUDGET_DOUBLES;
 
 	if (c->granted >= most)
 		return;
 	c->missed += hz4_classes[cls].size;
-	if (c->missed < HZ4_BUDGET_DOUBLES)
+	if (c->granted >= hz4_option(HZ4_OPT_thread_cache) << 10)
+		price = hz4_max(price, HZ4_BUDGET_PRICE * c->granted);
+	if (c->missed < price)
 		return;
 	c->missed = 0;
 	more = hz4_min(c->granted, most - c->granted);

@@ -139,6 +139,12 @@ hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 /* Bytes for a new cache's structure are zeroed by the caller. */
 void hz4_cache_init(struct hz4_cache *c, bool first);
 
+/* One thread more (1) or less (-1) has a cache. */
+void hz4_cache_users(int change);
+
+/* The child of a fork has one thread; whether it has a cache. */
+void hz4_cache_fork_child(bool one);
+
 /* Serve a malloc that missed: refill from spans.  NULL: out of memory. */
 void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);
 

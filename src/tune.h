@@ -79,6 +79,14 @@ enum {
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
 	HZ4_BUDGET_START = 2 * 1024,
 	HZ4_BUDGET_DOUBLES = 640 * 1024,
+	/*
+	 * Up to so many times the maximum where there are few threads: so
+	 * many of them may have it once together.  Above the maximum the
+	 * budget doubles with so many times its bytes.
+	 */
+	HZ4_BUDGET_FEW = 4,
+	HZ4_BUDGET_SHARERS = 16,
+	HZ4_BUDGET_PRICE = 4,
 
 	/*
 	 * A class of a thread that had no miss for so long (ms) gives half

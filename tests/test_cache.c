@@ -76,7 +76,9 @@ compare(struct hz4_cache *c)
 	unit_need(c->budget <= c->granted && given + c->budget == c->granted,
 		  "%zu given, %zu left of %zu", given, c->budget, c->granted);
 	unit_need(c->granted <=
-			  hz4_max(hz4_option(HZ4_OPT_thread_cache) << 10,
+			  hz4_max(HZ4_BUDGET_FEW *
+					  hz4_option(HZ4_OPT_thread_cache)
+					  << 10,
 				  HZ4_BUDGET_FIRST_THREAD),
 		  "%zu granted", c->granted);
 }
@@ -352,8 +354,13 @@ START_TEST(budget_stays_below_the_option)
 {
 	ck_assert(hz4_option_assign("thread_cache=64", 15));
 	start(false);
+	hz4_cache_users(HZ4_BUDGET_SHARERS);
 	mixture(1, STEPS);
 	ck_assert_uint_le(cache.granted, 64 << 10);
+	/* More where there are few threads, with more misses. */
+	hz4_cache_users(1 - HZ4_BUDGET_SHARERS);
+	mixture(2, STEPS);
+	ck_assert_uint_le(cache.granted, HZ4_BUDGET_FEW * 64 << 10);
 	hz4_cache_flush(&cache);
 	hz4_cache_flush(&other);
 	nothing_left();
