@@ -163,6 +163,15 @@ set_low(struct hz4_cache *c, unsigned cls)
 		hz4_poke(&s->low, HZ4_NUDGED);
 }
 
+/* The end of what a stack may hold; it may have no array yet. */
+static void **
+limit_of(struct hz4_cache *c, unsigned cls)
+{
+	void **base = hz4_peek(&c->stack[cls].base);
+
+	return base == NULL ? NULL : base + c->tier[cls].limit;
+}
+
 /*
  * Set the ends of a stack after what lies between them has changed; L0
  * keeps its floor if it may.
@@ -174,7 +183,7 @@ frame(struct hz4_cache *c, unsigned cls)
 	void **base = hz4_peek(&s->base), **top = hz4_peek(&s->top);
 	struct hz4_l0 *l;
 
-	s->high = careful(c, cls) ? top : base + c->tier[cls].limit;
+	s->high = careful(c, cls) ? top : limit_of(c, cls);
 	if (!hz4_l0_open(c->l0, cls))
 		return;
 	l = hz4_l0_of(c->l0, cls);
@@ -483,7 +492,7 @@ l0_spill(struct hz4_cache *c, unsigned cls)
 	struct hz4_l0 *l;
 
 	if (!hz4_l0_open(c->l0, cls) || top != s->high ||
-	    top == hz4_peek(&s->base) + c->tier[cls].limit)
+	    top == limit_of(c, cls))
 		return false;
 	l = hz4_l0_of(c->l0, cls);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
@@ -543,7 +552,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	if (hz4_unlikely(hz4_cache_suspects(c, cls, object)))
 		hz4_transfer_reject(cls, object);
 	if (l0_spill(c, cls) ||
-	    hz4_peek(&s->top) < hz4_peek(&s->base) + c->tier[cls].limit) {
+	    hz4_peek(&s->top) < limit_of(c, cls)) {
 		put(c, cls, object);
 		return;
 	}
@@ -555,8 +564,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 		count_way_back(c, cls, path);
 		return;
 	}
-	if (hz4_peek(&s->top) ==
-	    hz4_peek(&s->base) + c->tier[cls].limit)
+	if (hz4_peek(&s->top) == limit_of(c, cls))
 		give_oldest(c, cls, batch_of(c, cls));
 	/* L1 has given them; L0 may still be full. */
 	l0_spill(c, cls);
