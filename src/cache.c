@@ -326,14 +326,11 @@ add_hits(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
 static void
 settle_hits(struct hz4_cache *c, unsigned cls)
 {
-	struct hz4_stack *s = &c->stack[cls];
-	struct hz4_counts *counts = &c->counts[cls];
-
 	if (!HZ4_MID_STATS_B1)
 		return;
-	add_hits(c, cls, counts);
-	hz4_poke(hz4_hits(s, HZ4_HIT_MALLOC), 0);
-	hz4_poke(hz4_hits(s, HZ4_HIT_FREE), 0);
+	add_hits(c, cls, &c->counts[cls]);
+	hz4_poke(hz4_hits(&c->stack[cls], HZ4_HIT_MALLOC), 0);
+	hz4_poke(hz4_hits(&c->stack[cls], HZ4_HIT_FREE), 0);
 }
 
 static void
