@@ -1,18 +1,16 @@
 /*
  * cache.c - refilling, overflowing, growing and shrinking of L0 and L1.
+ * Where the fast paths stop is ends.c's.
  *
  * Growth: below the base limit with every miss; above it only when a miss
  * follows an overflow or the other way round, since only then would a
  * larger stack have saved the trip.  A thread that only allocates, or only
  * frees, keeps small caches.  What all classes of a thread may hold
- * together is its budget, which its misses earn (tune.h).
+ * together is its budget (budget.h).
  */
-#include "cache.h"
-
-#include "lock.h"
+#include "ends.h"
 #include "log.h"
 #include "meta.h"
-#include "option.h"
 #include "transfer.h"
 
 #include <string.h>
@@ -22,20 +20,10 @@ struct hz4_cache hz4_empty_cache;
 /* With the NULL below it, one line of the metadata. */
 enum { FIRST_ROOM = 7 };
 
-static size_t
-budget_start(const struct hz4_cache *c)
-{
-	size_t most = hz4_option(HZ4_OPT_thread_cache) << 10;
-
-	return hz4_min(most, c->first ? HZ4_BUDGET_FIRST_THREAD :
-					HZ4_BUDGET_START);
-}
-
 void
 hz4_cache_init(struct hz4_cache *c, bool first)
 {
-	c->first = first;
-	c->granted = c->budget = budget_start(c);
+	hz4_budget_init(&c->budget, first);
 }
 
 static uint32_t
@@ -49,55 +37,6 @@ base_limit(unsigned cls)
 	if (cls < HZ4_CLS_FIRST_LARGE)
 		return HZ4_MID_ALLOC_RUN_LIMIT;
 	return 1;
-}
-
-/* Threads with a cache. [atomic] relaxed: a hint */
-static _Atomic uint32_t users;
-
-void
-hz4_cache_users(int change)
-{
-	atomic_fetch_add_explicit(&users, (uint32_t)change,
-				  memory_order_relaxed);
-}
-
-void
-hz4_cache_fork_child(bool one)
-{
-	hz4_poke(&users, one);
-}
-
-/* What a thread may hold at most: more where there are few of them. */
-static size_t
-budget_most(void)
-{
-	size_t least = hz4_option(HZ4_OPT_thread_cache) << 10;
-	size_t share = HZ4_BUDGET_SHARERS / hz4_max(1, hz4_peek(&users));
-
-	return least * hz4_max(1, hz4_min(share, HZ4_BUDGET_FEW));
-}
-
-/*
- * Every so many missed bytes double the budget; above what all threads may
- * have, several times what it is.
- */
-static void
-earn(struct hz4_cache *c, unsigned cls)
-{
-	size_t most = budget_most();
-	size_t more, price = HZ4_BUDGET_DOUBLES;
-
-	if (c->granted >= most)
-		return;
-	c->missed += hz4_classes[cls].size;
-	if (c->granted >= hz4_option(HZ4_OPT_thread_cache) << 10)
-		price = hz4_max(price, HZ4_BUDGET_PRICE * c->granted);
-	if (c->missed < price)
-		return;
-	c->missed = 0;
-	more = hz4_min(c->granted, most - c->granted);
-	c->granted += more;
-	c->budget += more;
 }
 
 /* The first class in use from `cls` on, HZ4_CLS_END when there is none. */
@@ -126,79 +65,10 @@ array_bytes(size_t room)
 	return (room + 1) * sizeof(void *);
 }
 
-static bool
-careful(struct hz4_cache *c, unsigned cls)
-{
-	return c->tier[cls].calls < HZ4_CAREFUL_CALLS;
-}
-
 /*
- * Where malloc has to stop: the floor of L0, or the end of L1; at once in a
- * careful class.
+ * Move a stack to a larger array.  False without memory for one.  The
+ * caller sets the ends.
  */
-static void **
-low_of(struct hz4_cache *c, unsigned cls)
-{
-	if (careful(c, cls))
-		return HZ4_NUDGED;
-	if (hz4_l0_open(c->l0, cls))
-		return hz4_l0_of(c->l0, cls)->floor;
-	return hz4_peek(&c->stack[cls].base);
-}
-
-/*
- * Let `low` say what it should.  A nudge that comes meanwhile is not lost:
- * it sets `nudged` before `low`, so that either it is seen here or its
- * `low` comes after this one.
- */
-static void
-set_low(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_stack *s = &c->stack[cls];
-
-	hz4_poke(&s->low, low_of(c, cls));
-	HZ4_CHAOS();
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load(&c->nudged))
-		hz4_poke(&s->low, HZ4_NUDGED);
-}
-
-/* The end of what a stack may hold; it may have no array yet. */
-static void **
-limit_of(struct hz4_cache *c, unsigned cls)
-{
-	void **base = hz4_peek(&c->stack[cls].base);
-
-	return base == NULL ? NULL : base + c->tier[cls].limit;
-}
-
-/*
- * Set the ends of a stack after what lies between them has changed; L0
- * keeps its floor if it may.
- */
-static void
-frame(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_stack *s = &c->stack[cls];
-	void **base = hz4_peek(&s->base), **top = hz4_peek(&s->top);
-	struct hz4_l0 *l;
-
-	s->high = careful(c, cls) ? top : limit_of(c, cls);
-	if (!hz4_l0_open(c->l0, cls))
-		return;
-	l = hz4_l0_of(c->l0, cls);
-	if (l->floor < base)
-		l->floor = base;
-	if (l->floor > top)
-		l->floor = top;
-	if (top - l->floor > HZ4_MID_DUAL_TIER_L0_LIMIT)
-		l->floor = top - HZ4_MID_DUAL_TIER_L0_LIMIT;
-	if (s->high - l->floor > HZ4_MID_DUAL_TIER_L0_LIMIT)
-		s->high = l->floor + HZ4_MID_DUAL_TIER_L0_LIMIT;
-	set_low(c, cls);
-}
-
-/* Move a stack to a larger array.  False without memory for one. */
 static bool
 make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
@@ -221,7 +91,6 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 			base + (hz4_l0_of(c->l0, cls)->floor - old);
 	hz4_poke(&s->base, base);
 	hz4_poke(&s->top, base + held);
-	set_low(c, cls);
 	if (old != NULL)
 		hz4_meta_free(old - 1, array_bytes(t->room));
 	t->room = (uint16_t)room;
@@ -243,20 +112,34 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 		return;
 	step = (uint32_t)hz4_max(step, 1);
 	step = (uint32_t)hz4_min(step, HZ4_CACHE_MAX_OBJECTS - t->limit);
-	step = (uint32_t)hz4_min(step, c->budget / size);
+	step = (uint32_t)hz4_min(step, c->budget.left / size);
 	if (step == 0)
 		return;
 	if (t->limit + step > t->room && !make_room(c, cls, t->limit + step))
 		return;
-	c->budget -= step * size;
+	c->budget.left -= step * size;
 	t->limit = (uint16_t)(t->limit + step);
-	frame(c, cls);
+	hz4_ends_set(c, cls);
 }
 
+/* So many objects came from the spans. */
 static void
-add_net(struct hz4_tier *t, int64_t n)
+note_taken(struct hz4_cache *c, unsigned cls, unsigned n)
 {
+	struct hz4_tier *t = &c->tier[cls];
+
 	hz4_poke(&t->net, hz4_peek(&t->net) + n);
+	hz4_pace_take(&c->pace, n * (size_t)hz4_classes[cls].size);
+}
+
+/* So many went back to them. */
+static void
+note_given(struct hz4_cache *c, unsigned cls, size_t n)
+{
+	struct hz4_tier *t = &c->tier[cls];
+
+	hz4_poke(&t->net, hz4_peek(&t->net) - (int64_t)n);
+	hz4_pace_give(&c->pace, n * hz4_classes[cls].size);
 }
 
 static void
@@ -292,66 +175,11 @@ give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor -=
 			hz4_min(n, l1_held(c, cls));
-	frame(c, cls);
-	add_net(&c->tier[cls], -(int64_t)n);
+	hz4_ends_set(c, cls);
+	note_given(c, cls, n);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
 	count_way_back(c, cls, path);
-}
-
-static void
-add_count(struct hz4_counts *out, enum hz4_counter which,
-	  _Atomic uint64_t *hits)
-{
-	hz4_poke(&out->value[which],
-		 hz4_peek(&out->value[which]) + hz4_peek(hits));
-}
-
-/* Add the hits that are in the stack's line. */
-static void
-add_hits(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
-{
-	struct hz4_stack *s = &c->stack[cls];
-	bool l0 = hz4_l0_open(c->l0, cls);
-
-	add_count(out, l0 ? HZ4_COUNT_malloc_l0_hit :
-			    HZ4_COUNT_malloc_alloc_run_hit,
-		  hz4_hits(s, HZ4_HIT_MALLOC));
-	add_count(out, l0 ? HZ4_COUNT_free_l0_hit :
-			    HZ4_COUNT_free_alloc_run_hit,
-		  hz4_hits(s, HZ4_HIT_FREE));
-}
-
-/* What the stack's line counted goes to the tier that served it. */
-static void
-settle_hits(struct hz4_cache *c, unsigned cls)
-{
-	if (!HZ4_MID_STATS_B1)
-		return;
-	add_hits(c, cls, &c->counts[cls]);
-	hz4_poke(hz4_hits(&c->stack[cls], HZ4_HIT_MALLOC), 0);
-	hz4_poke(hz4_hits(&c->stack[cls], HZ4_HIT_FREE), 0);
-}
-
-static void
-l0_close(struct hz4_cache *c, unsigned cls)
-{
-	if (!hz4_l0_open(c->l0, cls))
-		return;
-	settle_hits(c, cls);
-	hz4_l0_of(c->l0, cls)->open = false;
-	set_low(c, cls);
-}
-
-/* The floor of L0 has moved: too often, and the class is none for it. */
-static void
-note_move(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
-
-	if (++l->moves >= HZ4_L0_MOVES)
-		l0_close(c, cls);
-	frame(c, cls);
 }
 
 /* Objects of a class that its thread has use for, as far as L0 can tell. */
@@ -363,43 +191,19 @@ l0_needed(struct hz4_cache *c, unsigned cls)
 	return HZ4_MID_DUAL_TIER_L0_LIMIT;
 }
 
-/* What begins with a decay, and when the careful calls are over. */
+/* The class lay idle: give half of what it may hold back, or more. */
 static void
-l0_reopen(struct hz4_cache *c, unsigned cls)
+shrink(struct hz4_cache *c, unsigned cls)
 {
-	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
+	size_t held = hz4_cache_count(c, cls);
+	struct hz4_tier *t = &c->tier[cls];
+	uint32_t limit = hz4_min(t->limit / 2, l0_needed(c, cls));
 
-	if (!hz4_l0_built(cls))
-		return;
-	l->moves = 0;
-	if (l->open || careful(c, cls))
-		return;
-	settle_hits(c, cls);
-	l->open = true;
-	l->floor = hz4_peek(&c->stack[cls].top);
-}
-
-/* One careful call more; the last one makes the class a fast one. */
-static void
-count_careful(struct hz4_cache *c, unsigned cls)
-{
-	if (!careful(c, cls))
-		return;
-	if (++c->tier[cls].calls == HZ4_CAREFUL_CALLS) {
-		l0_reopen(c, cls);
-		set_low(c, cls);
-	}
-	frame(c, cls);
-}
-
-/* The class lay idle: what comes next is looked at again. */
-static void
-start_careful(struct hz4_cache *c, unsigned cls)
-{
-	l0_close(c, cls);
-	c->tier[cls].calls = 0;
-	set_low(c, cls);
-	frame(c, cls);
+	if (held > limit)
+		give_oldest(c, cls, held - limit);
+	c->budget.left += (t->limit - limit) * (size_t)hz4_classes[cls].size;
+	t->limit = (uint16_t)limit;
+	hz4_ends_idle(c, cls);
 }
 
 void
@@ -408,24 +212,11 @@ hz4_cache_decay(struct hz4_cache *c)
 	unsigned cls;
 
 	for_each_used (c, cls) {
-		struct hz4_stack *s = &c->stack[cls];
-		struct hz4_tier *t = &c->tier[cls];
-		size_t held = (size_t)(hz4_peek(&s->top) - hz4_peek(&s->base));
-		uint32_t limit = t->limit / 2;
-		uint32_t needed = l0_needed(c, cls);
-
-		if (t->events == 0 && t->limit > 0) {
-			limit = hz4_min(limit, needed);
-			if (held > limit)
-				give_oldest(c, cls, held - limit);
-			c->budget += (t->limit - limit) *
-				     (size_t)hz4_classes[cls].size;
-			t->limit = (uint16_t)limit;
-			start_careful(c, cls);
-		}
-		t->events = 0;
-		l0_reopen(c, cls);
-		frame(c, cls);
+		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
+			shrink(c, cls);
+		else
+			hz4_ends_busy(c, cls);
+		c->tier[cls].events = 0;
 	}
 }
 
@@ -437,7 +228,7 @@ note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
 	if (t->events < UINT16_MAX)
 		t->events++;
-	earn(c, cls);
+	hz4_budget_earn(&c->budget, hz4_classes[cls].size);
 	grow(c, cls, turn);
 }
 
@@ -458,6 +249,8 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	unsigned path, n, i;
 
 	note_event(c, cls, HZ4_TURN_MISS);
+	if (hz4_pace_due(&c->pace))
+		hz4_pace_rest(&c->pace);
 	n = hz4_transfer_take(cls, run, batch_of(c, cls), &path);
 	if (n == 0)
 		return NULL;
@@ -467,7 +260,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 					  HZ4_COUNT_malloc_transfer_hit, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
-	add_net(&c->tier[cls], n);
+	note_taken(c, cls, n);
 	/* The lowest address is popped first. */
 	top = hz4_peek(&s->top);
 	for (i = n - 1; i > 0; i--)
@@ -475,8 +268,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	hz4_poke(&s->top, top);
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor = top;
-	frame(c, cls);
-	count_careful(c, cls);
+	hz4_ends_call(c, cls);
 	return run[0];
 }
 
@@ -485,18 +277,16 @@ static bool
 l0_spill(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void **top = hz4_peek(&s->top);
-	struct hz4_l0 *l;
+	void **top = hz4_peek(&s->top), **keep;
 
 	if (!hz4_l0_open(c->l0, cls) || top != s->high ||
-	    top == limit_of(c, cls))
+	    top == hz4_ends_limit(c, cls))
 		return false;
-	l = hz4_l0_of(c->l0, cls);
+	keep = top - HZ4_L0_KEEP;
 	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs,
-		  (uint64_t)(top - HZ4_L0_KEEP - l->floor));
-	l->floor = top - HZ4_L0_KEEP;
-	note_move(c, cls);
+		  (uint64_t)(keep - hz4_l0_of(c->l0, cls)->floor));
+	hz4_ends_move_floor(c, cls, keep);
 	return true;
 }
 
@@ -511,7 +301,7 @@ put(struct hz4_cache *c, unsigned cls, void *object)
 	/* Release: as in hz4_cache_push. */
 	atomic_store_explicit(&s->top, top + 1, memory_order_release);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_FREE));
-	count_careful(c, cls);
+	hz4_ends_call(c, cls);
 }
 
 bool
@@ -520,7 +310,7 @@ hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object)
 	struct hz4_stack *s = &c->stack[cls];
 	void **p;
 
-	if (cls == HZ4_CLS_RUN || !careful(c, cls))
+	if (cls == HZ4_CLS_RUN || !hz4_ends_careful(c, cls))
 		return false;
 	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
 		if (*p == object)
@@ -549,19 +339,19 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	if (hz4_unlikely(hz4_cache_suspects(c, cls, object)))
 		hz4_transfer_reject(cls, object);
 	if (l0_spill(c, cls) ||
-	    hz4_peek(&s->top) < limit_of(c, cls)) {
+	    hz4_peek(&s->top) < hz4_ends_limit(c, cls)) {
 		put(c, cls, object);
 		return;
 	}
 	note_event(c, cls, HZ4_TURN_OVERFLOW);
 	if (c->tier[cls].limit == 0) {
 		hz4_transfer_give(cls, &object, 1, &path);
-		add_net(&c->tier[cls], -1);
+		note_given(c, cls, 1);
 		hz4_count(c->counts, cls, HZ4_COUNT_free_uncached, 1);
 		count_way_back(c, cls, path);
 		return;
 	}
-	if (hz4_peek(&s->top) == limit_of(c, cls))
+	if (hz4_peek(&s->top) == hz4_ends_limit(c, cls))
 		give_oldest(c, cls, batch_of(c, cls));
 	/* L1 has given them; L0 may still be full. */
 	l0_spill(c, cls);
@@ -579,10 +369,9 @@ hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
 
 	if (!hz4_l0_open(c->l0, cls) || n == 0)
 		return NULL;
-	hz4_l0_of(c->l0, cls)->floor = top - n;
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
-	note_move(c, cls);
+	hz4_ends_move_floor(c, cls, top - n);
 	return hz4_cache_pop(c, cls, &p) ? p : NULL;
 }
 
@@ -593,8 +382,7 @@ hz4_cache_flush(struct hz4_cache *c)
 	size_t held;
 
 	for_each_used (c, cls) {
-		held = (size_t)(hz4_peek(&c->stack[cls].top) -
-				hz4_peek(&c->stack[cls].base));
+		held = hz4_cache_count(c, cls);
 		if (held > 0)
 			give_oldest(c, cls, held);
 	}
@@ -608,44 +396,12 @@ hz4_cache_reset(struct hz4_cache *c)
 	hz4_cache_flush(c);
 	for_each_used (c, cls) {
 		c->tier[cls].limit = 0;
-		l0_reopen(c, cls);
-		frame(c, cls);
+		hz4_ends_busy(c, cls);
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
 	}
 	memset(c->used, 0, sizeof c->used);
-	c->missed = 0;
-	c->granted = c->budget = budget_start(c);
-}
-
-void
-hz4_cache_nudge(struct hz4_cache *c)
-{
-	unsigned cls;
-
-	atomic_store(&c->nudged, true);
-	/* Else a `low` could be seen, and overwritten, before `nudged` is. */
-	atomic_thread_fence(memory_order_seq_cst);
-	HZ4_CHAOS();
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		hz4_poke(&c->stack[cls].low, HZ4_NUDGED);
-}
-
-void
-hz4_cache_settle(struct hz4_cache *c)
-{
-	unsigned cls;
-
-	c->looking = 0;
-	/* It reads the nudge that it undoes, so all before that is seen. */
-	atomic_exchange(&c->nudged, false);
-	HZ4_CHAOS();
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		hz4_poke(&c->stack[cls].low, low_of(c, cls));
-	/* A nudge that came in between: as in set_low. */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load(&c->nudged))
-		hz4_cache_nudge(c);
+	hz4_budget_reset(&c->budget);
 }
 
 bool
@@ -654,18 +410,15 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
 
-	/* The `low` of a nudge that was answered and settled before it came. */
-	if (hz4_unlikely(hz4_peek(&s->low) == HZ4_NUDGED) &&
-	    !hz4_cache_nudged(c) && !careful(c, cls))
-		set_low(c, cls);
-	if (top == hz4_peek(&s->base))
+	if (top == hz4_peek(&s->base)) {
+		/* `low` may be that of a nudge settled before it came. */
+		hz4_ends_set(c, cls);
 		return false;
+	}
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
-	if (hz4_l0_open(c->l0, cls))
-		frame(c, cls);
-	count_careful(c, cls);
+	hz4_ends_call(c, cls);
 	return true;
 }
 
@@ -678,7 +431,7 @@ hz4_cache_counts(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
 		return;
 	for (i = 0; i < HZ4_COUNTERS; i++)
 		hz4_poke(&out->value[i], hz4_peek(&c->counts[cls].value[i]));
-	add_hits(c, cls, out);
+	hz4_ends_add_hits(c, cls, out);
 }
 
 size_t
@@ -688,6 +441,5 @@ hz4_cache_count(struct hz4_cache *c, unsigned cls)
 	size_t n = (size_t)(top - hz4_peek(&c->stack[cls].base));
 
 	/* The owner may just be moving the stack to another array. */
-	n = hz4_min(n, HZ4_CACHE_MAX_OBJECTS);
-	return n;
+	return hz4_min(n, HZ4_CACHE_MAX_OBJECTS);
 }

@@ -29,7 +29,9 @@
 #ifndef HZ4_CACHE_H
 #define HZ4_CACHE_H
 
+#include "budget.h"
 #include "l0.h"
+#include "pace.h"
 #include "stats.h"
 
 struct hz4_stack {
@@ -76,7 +78,6 @@ struct hz4_cache {
 	 * clears it before it settles them.  [atomic] seq_cst
 	 */
 	_Atomic bool nudged;
-	bool first;	  /* of the first thread: starts with more [const] */
 	/*
 	 * One bit for each class that had an event since the reset: the
 	 * others have no limit and hold nothing. [owner]
@@ -85,13 +86,12 @@ struct hz4_cache {
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint32_t flushed; /* hz4_purge_flushes() at the last flush [owner] */
 	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */
-	uint32_t missed;  /* bytes since the budget grew [owner] */
 	uint64_t looking; /* ms of the first look since the nudge [owner] */
 	uint64_t looked;  /* ms of the last look while nudged [owner] */
 	uint64_t came_by; /* ms of the last other slow path [owner] */
 	uint64_t resting; /* ms until which it does not nudge [owner] */
-	size_t granted;	  /* bytes of budget earned so far [owner] */
-	size_t budget;	  /* of these, bytes not given to a class [owner] */
+	struct hz4_budget budget;
+	struct hz4_pace pace;
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
 };
 
@@ -138,12 +138,6 @@ hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 
 /* Bytes for a new cache's structure are zeroed by the caller. */
 void hz4_cache_init(struct hz4_cache *c, bool first);
-
-/* One thread more (1) or less (-1) has a cache. */
-void hz4_cache_users(int change);
-
-/* The child of a fork has one thread; whether it has a cache. */
-void hz4_cache_fork_child(bool one);
 
 /* Serve a malloc that missed: refill from spans.  NULL: out of memory. */
 void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -296,5 +297,44 @@ hz4_os_read_limit(void)
 	}
 	if (limit != 0 && limit < memory)
 		hz4_poke(&memory_limit, limit);
+	errno = saved;
+}
+
+/* As many as any kernel is built for. */
+enum { MOST_CPUS = 8192, WORDS = MOST_CPUS / (CHAR_BIT * sizeof(long)) };
+
+/* CPUs that the process may run on, 0 until asked. [atomic] relaxed */
+static _Atomic unsigned cpus;
+
+static unsigned
+count_cpus(void)
+{
+	unsigned long mask[WORDS];
+	long bytes, i;
+	unsigned n = 0;
+
+	bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+	for (i = 0; i < bytes / (long)sizeof mask[0]; i++)
+		n += (unsigned)__builtin_popcountl(mask[i]);
+	return n > 0 ? n : MOST_CPUS;
+}
+
+unsigned
+hz4_os_cpus(void)
+{
+	int saved = errno;
+
+	if (hz4_peek(&cpus) == 0)
+		hz4_poke(&cpus, count_cpus());
+	errno = saved;
+	return hz4_peek(&cpus);
+}
+
+void
+hz4_os_yield(void)
+{
+	int saved = errno;
+
+	syscall(SYS_sched_yield);
 	errno = saved;
 }

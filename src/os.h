@@ -1,5 +1,6 @@
 /*
- * os.h - the only system calls that get, give back and describe memory.
+ * os.h - the system calls that get, give back and describe memory, and the
+ * few others that the allocator makes.
  *
  * Every function keeps errno: what a failure means to the user is decided
  * by its caller, and free() must not change errno at all.  mmap and its
@@ -76,6 +77,12 @@ uint64_t hz4_os_now(void);
  */
 size_t hz4_os_memory(void);
 void hz4_os_read_limit(void);
+
+/* CPUs that the process might run on when it first asked, at least 1. */
+unsigned hz4_os_cpus(void);
+
+/* Let another thread run that waits for this CPU, if one does. */
+void hz4_os_yield(void);
 
 /*
  * Debug builds: let the n-th and every later call from now on that may

@@ -163,7 +163,7 @@ end_thread(void *arg)
 	hz4_poke(&t->cache.busy, true);
 	hz4_cache_reset(&t->cache);
 	hz4_poke(&t->cache.busy, false);
-	hz4_cache_users(-1);
+	hz4_budget_add_user(-1);
 	hz4_lock_acquire(&threads.lock);
 	hz4_list_remove(&t->link);
 	hz4_list_push(&threads.ended, &t->link);
@@ -203,7 +203,7 @@ fork_child(void)
 		if (self == NULL || l != &self->link)
 			adopt(l);
 	}
-	hz4_cache_fork_child(self != NULL);
+	hz4_budget_fork_child(self != NULL);
 	hz4_transfer_fork_child();
 	hz4_pageheap_fork_child();
 	hz4_meta_fork_child();
@@ -260,7 +260,7 @@ hz4_thread_cache(void)
 		tls_state = FRESH;
 		return NULL;
 	}
-	hz4_cache_users(1);
+	hz4_budget_add_user(1);
 	hz4_tls_cache = &t->cache;
 	tls_state = LIVE;
 	/* A cache that nobody would empty in the end must not be filled. */

@@ -2,7 +2,7 @@
  * cache.h: L1, and L0 in front of it when it is built.
  *
  *     base <= top <= high,  high - base == limit <= room
- *     budget + what the classes were given == granted
+ *     budget.left + what the classes were given == budget.granted
  *
  * The tests drive caches of their own as heap.c drives a thread's.  The
  * first word of an object is a mark: 0 while it is free.
@@ -73,14 +73,15 @@ compare(struct hz4_cache *c)
 		unit_need(hz4_cache_count(c, cls) == count, "class %u", cls);
 	}
 	/* A budget below 0 would show as one above what was granted. */
-	unit_need(c->budget <= c->granted && given + c->budget == c->granted,
-		  "%zu given, %zu left of %zu", given, c->budget, c->granted);
-	unit_need(c->granted <=
+	unit_need(c->budget.left <= c->budget.granted &&
+			  given + c->budget.left == c->budget.granted,
+		  "%zu given, %zu left of %zu", given, c->budget.left, c->budget.granted);
+	unit_need(c->budget.granted <=
 			  hz4_max(HZ4_BUDGET_FEW *
 					  hz4_option(HZ4_OPT_thread_cache)
 					  << 10,
 				  HZ4_BUDGET_FIRST_THREAD),
-		  "%zu granted", c->granted);
+		  "%zu granted", c->budget.granted);
 }
 
 static void *
@@ -341,7 +342,7 @@ START_TEST(no_budget_no_cache)
 
 	ck_assert(hz4_option_assign("thread_cache=0", 14));
 	start(true);
-	ck_assert_uint_eq(cache.granted, 0);
+	ck_assert_uint_eq(cache.budget.granted, 0);
 	mixture(1, 5000);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		ck_assert_uint_eq(cache.tier[cls].limit, 0);
@@ -354,13 +355,13 @@ START_TEST(budget_stays_below_the_option)
 {
 	ck_assert(hz4_option_assign("thread_cache=64", 15));
 	start(false);
-	hz4_cache_users(HZ4_BUDGET_SHARERS);
+	hz4_budget_add_user(HZ4_BUDGET_SHARERS);
 	mixture(1, STEPS);
-	ck_assert_uint_le(cache.granted, 64 << 10);
+	ck_assert_uint_le(cache.budget.granted, 64 << 10);
 	/* More where there are few threads, with more misses. */
-	hz4_cache_users(1 - HZ4_BUDGET_SHARERS);
+	hz4_budget_add_user(1 - HZ4_BUDGET_SHARERS);
 	mixture(2, STEPS);
-	ck_assert_uint_le(cache.granted, HZ4_BUDGET_FEW * 64 << 10);
+	ck_assert_uint_le(cache.budget.granted, HZ4_BUDGET_FEW * 64 << 10);
 	hz4_cache_flush(&cache);
 	hz4_cache_flush(&other);
 	nothing_left();
@@ -396,12 +397,12 @@ START_TEST(reset_forgets_everything)
 	unsigned cls;
 
 	start(true);
-	first_budget = cache.budget;
+	first_budget = cache.budget.left;
 	mixture(1, STEPS / 4);
 	hz4_cache_reset(&cache);
 	compare(&cache);
-	ck_assert_uint_eq(cache.budget, first_budget);
-	ck_assert_uint_eq(cache.granted, first_budget);
+	ck_assert_uint_eq(cache.budget.left, first_budget);
+	ck_assert_uint_eq(cache.budget.granted, first_budget);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		ck_assert_uint_eq(cache.tier[cls].limit, 0);
 	hz4_cache_flush(&other);

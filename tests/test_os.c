@@ -7,6 +7,7 @@
 #include "os.h"
 #include "tune.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 
 enum { KIB = 1024, MIB = 1024 * 1024, ERRNO = 4711 };
@@ -384,6 +385,23 @@ START_TEST(injected_failures)
 }
 END_TEST
 
+START_TEST(cpus_are_those_of_the_process)
+{
+	cpu_set_t set;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof set, &set), 0);
+	errno = ERRNO;
+	ck_assert_int_eq((int)hz4_os_cpus(), CPU_COUNT(&set));
+	/* Asked once: what comes later does not count. */
+	CPU_ZERO(&set);
+	CPU_SET((size_t)sched_getcpu(), &set);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof set, &set), 0);
+	ck_assert_uint_ge(hz4_os_cpus(), 1);
+	hz4_os_yield();
+	ck_assert_int_eq(errno, ERRNO);
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -401,6 +419,7 @@ add(TCase *t)
 	tcase_add_test(t, file_from_its_start);
 	tcase_add_test(t, clock_goes_on);
 	tcase_add_test(t, memory_of_the_machine);
+	tcase_add_test(t, cpus_are_those_of_the_process);
 	tcase_add_test(t, injected_failures);
 }
 

@@ -1,8 +1,8 @@
 /*
  * nudge.pml - a request to another thread: nudge and settle.
  *
- * Models hz4_cache_nudge, hz4_cache_settle, set_low and hz4_cache_pop_nudged
- * (src/cache.c), answer_nudge and take_cached (src/heap.c), and the caller of
+ * Models hz4_cache_nudge, hz4_cache_settle, hz4_ends_set and hz4_cache_pop_nudged
+ * (src/cache.c, src/ends.c), answer_nudge and take_cached (src/heap.c), and the caller of
  * hz4_thread_nudge_all, who has raised a number (hz4_purge_ask_flush or the
  * decay's) before.
  *
@@ -147,7 +147,7 @@ inline answer() {
 #endif
 }
 
-/* hz4_cache_pop_nudged: a nudge's `low` may come after its answer. */
+/* hz4_ends_set, as each slow path does: a `low` may come after its answer. */
 inline repair(c) {
 #if MUTANT == 4
 	skip

@@ -1,0 +1,51 @@
+/*
+ * pace.c - when to yield, and whether it has helped.
+ */
+#include "pace.h"
+
+#include "budget.h"
+#include "option.h"
+#include "os.h"
+
+/* Bytes that all threads gave. [atomic] relaxed: a hint */
+static _Atomic size_t given;
+
+void
+hz4_pace_give(struct hz4_pace *p, size_t bytes)
+{
+	p->ahead -= hz4_min(bytes, p->ahead);
+	p->given += bytes;
+	if (p->given < HZ4_PACE_TELL)
+		return;
+	atomic_fetch_add_explicit(&given, p->given, memory_order_relaxed);
+	p->given = 0;
+}
+
+/* Some of the threads are waiting for a CPU, as far as numbers tell. */
+static bool
+is_crowded(void)
+{
+	return hz4_option(HZ4_OPT_yield) &&
+	       hz4_budget_users() >= HZ4_PACE_CROWD * hz4_os_cpus();
+}
+
+void
+hz4_pace_rest(struct hz4_pace *p)
+{
+	size_t before;
+
+	p->ahead = 0;
+	if (!is_crowded())
+		return;
+	if (p->turns > 0) {
+		p->turns--;
+		return;
+	}
+	before = hz4_peek(&given);
+	hz4_os_yield();
+	if (hz4_peek(&given) - before >= HZ4_PACE_HELP)
+		p->patience = 0;
+	else
+		p->patience = hz4_min(2 * p->patience + 1, HZ4_PACE_PATIENCE);
+	p->turns = p->patience;
+}
