@@ -27,6 +27,15 @@
 #define hz4_unlikely(x) __builtin_expect(!!(x), 0)
 
 /*
+ * A linker takes of libhz4.a the files that have a name the program wants.
+ * Each of those with names for programs brings another one by this, so that
+ * whoever gets one has libc's names, C++'s and the start of the library.
+ */
+#define HZ4_BRINGS(function) \
+	static __typeof__(function) *const hz4_brings_##function \
+		__attribute__((used)) = function
+
+/*
  * An invariant of the allocator itself.  Costs nothing without
  * --enable-debug; a user's mistake is never an assertion but a fatal line
  * (log.h).

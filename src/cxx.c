@@ -11,6 +11,10 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdlib.h>
+
+/* Else libc's own would be the second malloc of a program of new alone. */
+HZ4_BRINGS(malloc);
 
 /* How C++ mangles size_t. */
 #if __SIZEOF_SIZE_T__ == 8

@@ -14,8 +14,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Who asks about the allocator, or tunes it, runs on it. */
+HZ4_BRINGS(malloc);
 
 HZ4_EXPORT const char *
 hz4_version(void)

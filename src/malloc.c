@@ -5,6 +5,8 @@
  * manual is silent) and POSIX.  reallocarray, strdup and the like are
  * glibc's own: they call these.
  */
+#include "hz4/hz4.h"
+
 #include "heap.h"
 #include "info.h"
 #include "os.h"
@@ -22,6 +24,9 @@ void free_sized(void *p, size_t size);
 void free_aligned_sized(void *p, size_t align, size_t size);
 /* Dropped from glibc's headers, still asked for by old programs. */
 void cfree(void *p);
+
+/* The constructor, and hz4_* for who asks whether they are there. */
+HZ4_BRINGS(hz4_version);
 
 HZ4_EXPORT void *
 malloc(size_t size)
