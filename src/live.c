@@ -9,7 +9,9 @@
  *
  * Files are mapped rather than kept open: a program may close all
  * descriptors, or put its own file in the place of one.  They are replaced,
- * never truncated: another process may have the old one mapped.
+ * never truncated: another process may have the old one mapped.  Each has
+ * one name for as long as the process is there, wherever this goes: a
+ * relative one is put behind the directory that it started in.
  */
 #include "live.h"
 
@@ -22,11 +24,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,7 +59,6 @@ static struct {
 	bool at_exit;	       /* the file cannot be mapped */
 	struct hz4_snapshot *snapshot;
 
-	char file[HZ4_OPTION_PATH_MAX + 24]; /* %p replaced */
 	char *text;	       /* the file's mapping */
 	char *draft;	       /* text_bytes and a NUL */
 	size_t text_bytes;
@@ -65,6 +68,9 @@ static struct {
 	char page_file[NAME_BYTES];
 	struct hz4_livepage *page;
 	size_t page_bytes;
+
+	char directory[PATH_MAX]; /* with "/" at its end, or "" [const] */
+	char file[PATH_MAX + HZ4_OPTION_PATH_MAX + 24]; /* %p replaced */
 } live;
 
 static bool
@@ -286,8 +292,27 @@ write_special(void)
 }
 
 /*
- * The path with every %p replaced by the process's number; true when there
- * was one.  What becomes too long is cut.
+ * Where the process is as it starts.  The kernel's call, since libc's own may
+ * allocate.  A directory that has been removed, or lies outside the
+ * process's root, has no name: relative paths then stay what they are.
+ */
+static void
+note_directory(void)
+{
+	long n = syscall(SYS_getcwd, live.directory,
+			 sizeof live.directory - 1);
+
+	if (n < 2 || live.directory[0] != '/') {
+		live.directory[0] = '\0';
+	} else if (n > 2) {
+		live.directory[n - 1] = '/';
+		live.directory[n] = '\0';
+	}
+}
+
+/*
+ * The path, absolute, with every %p replaced by the process's number; true
+ * when there was one.  What becomes too long is cut.
  */
 static bool
 expand_path(void)
@@ -296,6 +321,10 @@ expand_path(void)
 	size_t n = 0, room = sizeof live.file - 1;
 	bool unique = false;
 
+	if (*from != '/') {
+		n = strlen(live.directory);
+		memcpy(live.file, live.directory, n);
+	}
 	while (*from != '\0' && n < room) {
 		if (from[0] == '%' && from[1] == 'p') {
 			n += (size_t)snprintf(live.file + n, room - n, "%d",
@@ -437,6 +466,7 @@ hz4_live_start(void)
 		return;
 	live.owner = getpid();
 	live.started = hz4_os_now();
+	note_directory();
 	expand_path();
 	publish_and_wait(live.started);
 	hz4_poke(&hz4_live_on, true);

@@ -2,7 +2,9 @@
  * stats_program.c - what the tests of the statistics file and of hz4-stat
  * look at: a program that allocates in a known way and ends as told.
  *
- *     stats_program MODE [ARGUMENT]
+ *     stats_program MODE [ARGUMENT [DIRECTORY]]
+ *
+ * goes to DIRECTORY first, and then does what MODE says:
  *
  *     exit      return from main
  *     _exit     work for ARGUMENT ms, then leave by _exit
@@ -96,6 +98,8 @@ main(int argc, char **argv)
 	unsigned ms = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
 	int fd;
 
+	if (argc > 3)
+		e2e_need(chdir(argv[3]) == 0, "chdir to %s", argv[3]);
 	if (strcmp(mode, "fork") == 0) {
 		fork_and_work(ms);
 	} else if (strcmp(mode, "hold") == 0 || strcmp(mode, "idle") == 0) {
