@@ -457,18 +457,33 @@ hz4_pageheap_free(uintptr_t start, size_t pages)
 	hz4_runs_unlock();
 }
 
-bool
-hz4_pageheap_cut(uintptr_t start, size_t pages)
+/* Pages that no run stands for; `mapped` bytes of them are new to the heap. */
+static bool
+take_over(uintptr_t start, size_t pages, size_t mapped)
 {
 	uint64_t now = hz4_os_now();
 	bool ok;
 
 	hz4_runs_lock();
 	ok = secure_locked(1);
-	if (ok)
+	if (ok) {
+		hz4_runs.mapped += mapped;
 		free_locked(start, pages, now);
+	}
 	hz4_runs_unlock();
 	return ok;
+}
+
+bool
+hz4_pageheap_cut(uintptr_t start, size_t pages)
+{
+	return take_over(start, pages, 0);
+}
+
+bool
+hz4_pageheap_donate(uintptr_t start, size_t pages)
+{
+	return take_over(start, pages, pages * HZ4_PAGE);
 }
 
 bool
@@ -487,22 +502,6 @@ hz4_pageheap_extend(uintptr_t end, size_t more)
 	}
 	hz4_runs_unlock();
 	return found;
-}
-
-bool
-hz4_pageheap_donate(uintptr_t start, size_t pages)
-{
-	uint64_t now = hz4_os_now();
-	bool ok;
-
-	hz4_runs_lock();
-	ok = secure_locked(1);
-	if (ok) {
-		hz4_runs.mapped += pages * HZ4_PAGE;
-		free_locked(start, pages, now);
-	}
-	hz4_runs_unlock();
-	return ok;
 }
 
 void
