@@ -15,6 +15,8 @@
  *   HZ4_FUZZ_RECORD=FILE  write every input of this process to FILE
  *   HZ4_FUZZ_REPLAY=FILE  run all inputs in FILE, and end
  */
+#include "fuzz.h"
+
 #include "heap.h"
 #include "info.h"
 #include "option.h"
@@ -52,7 +54,6 @@ int api_mallopt(int parameter, int value);
 struct mallinfo2 api_mallinfo2(void);
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum {
 	OBJECTS = 400,
@@ -82,17 +83,6 @@ struct input {
 
 static struct object objects[OBJECTS];
 static size_t live;
-
-#define need(cond, ...) \
-	do { \
-		if (!(cond)) { \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, \
-				#cond); \
-			fprintf(stderr, __VA_ARGS__); \
-			fputc('\n', stderr); \
-			abort(); \
-		} \
-	} while (0)
 
 static unsigned
 byte(struct input *in)

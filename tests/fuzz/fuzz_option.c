@@ -7,24 +7,13 @@
  * The input's first 0 byte, if there is one, ends the program's defaults;
  * what follows is the environment's.
  */
+#include "fuzz.h"
+
 #include "option.c" /* its state is static, and has to start afresh */
 
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define need(cond, ...) \
-	do { \
-		if (!(cond)) { \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, \
-				#cond); \
-			fprintf(stderr, __VA_ARGS__); \
-			fputc('\n', stderr); \
-			abort(); \
-		} \
-	} while (0)
 
 const char *hz4_default_options;
 
