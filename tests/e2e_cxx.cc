@@ -188,6 +188,22 @@ const size_t impossible[] = { SIZE_MAX, SIZE_MAX - 15, SIZE_MAX - 4096,
 #endif
 };
 
+/* No memory of this form, and bad_alloc if the form has it. */
+void
+refused(const form &f, size_t n)
+{
+	bool threw = false;
+	void *p = nullptr;
+
+	try {
+		p = f.make(hide(n), hide(64));
+	} catch (const std::bad_alloc &) {
+		threw = true;
+	}
+	CHECK(p == nullptr);
+	CHECK(threw == f.throws);
+}
+
 void
 refusal(const form &f, size_t n)
 {
@@ -196,17 +212,10 @@ refusal(const form &f, size_t n)
 
 	handler_calls = 0;
 	std::set_new_handler(counting_handler);
-	try {
-		p = f.make(hide(n), hide(64));
-	} catch (const std::bad_alloc &) {
-		threw = true;
-	}
-	CHECK(p == nullptr);
-	CHECK(threw == f.throws);
+	refused(f, n);
 	CHECK(handler_calls == 3);
 	CHECK(std::get_new_handler() == nullptr);
 
-	threw = false;
 	std::set_new_handler(throwing_handler);
 	try {
 		p = f.make(hide(n), hide(64));
@@ -216,15 +225,7 @@ refusal(const form &f, size_t n)
 	CHECK(p == nullptr);
 	CHECK(threw == f.throws);
 	std::set_new_handler(nullptr);
-
-	threw = false;
-	try {
-		p = f.make(hide(n), hide(64));
-	} catch (const std::bad_alloc &) {
-		threw = true;
-	}
-	CHECK(p == nullptr);
-	CHECK(threw == f.throws);
+	refused(f, n);
 }
 
 void

@@ -336,27 +336,29 @@ register_early(int argc, char **argv, char **env)
 __attribute__((section(".preinit_array"), used))
 static void (*const preinit)(int, char **, char **) = register_early;
 
-/* Registered late, as a library does that is loaded by the program. */
-START_TEST(handlers_may_allocate)
+static void
+fork_with_handlers(void)
 {
-	pthread_atfork(late_prepare, late_after, late_after);
-	atomic_store(&late_on, true);
 	start_noise(3);
 	fork_times(60 * e2e_scale());
 	end_noise(3);
 	ck_assert_uint_ge(atomic_load(&handler_runs), 120);
 	clear_table();
 }
+
+/* Registered late, as a library does that is loaded by the program. */
+START_TEST(handlers_may_allocate)
+{
+	pthread_atfork(late_prepare, late_after, late_after);
+	atomic_store(&late_on, true);
+	fork_with_handlers();
+}
 END_TEST
 
 START_TEST(earliest_handlers_may_allocate)
 {
 	atomic_store(&early_on, true);
-	start_noise(3);
-	fork_times(60 * e2e_scale());
-	end_noise(3);
-	ck_assert_uint_ge(atomic_load(&handler_runs), 120);
-	clear_table();
+	fork_with_handlers();
 }
 END_TEST
 

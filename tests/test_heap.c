@@ -482,14 +482,18 @@ free_in_two_threads(void *arg)
 	hz4_heap_trim();
 }
 
+/* What `free_so` does to objects of a class is fatal, from sizes[i] on. */
+static void
+need_fatal(void (*free_so)(void *size), unsigned i)
+{
+	for (; i < SIZES && sizes[i] <= HZ4_CLASS_MAX; i++)
+		unit_fatal_start(free_so, (void *)(uintptr_t)&sizes[i],
+				 "hz4: free(): ");
+}
+
 START_TEST(freed_by_two_threads)
 {
-	unsigned i;
-
-	for (i = 10; i < SIZES && sizes[i] <= HZ4_CLASS_MAX; i++)
-		unit_fatal_start(free_in_two_threads,
-				 (void *)(uintptr_t)&sizes[i],
-				 "hz4: free(): ");
+	need_fatal(free_in_two_threads, 10);
 }
 END_TEST
 
@@ -513,12 +517,7 @@ free_between_batches(void *arg)
 
 START_TEST(many_frees_of_one)
 {
-	unsigned i;
-
-	for (i = 0; i < SIZES && sizes[i] <= HZ4_CLASS_MAX; i++)
-		unit_fatal_start(free_between_batches,
-				 (void *)(uintptr_t)&sizes[i],
-				 "hz4: free(): ");
+	need_fatal(free_between_batches, 0);
 }
 END_TEST
 

@@ -284,6 +284,18 @@ unit_survives(void (*go)(void *arg), void *arg)
 	ck_assert_str_eq(end.text, "");
 }
 
+/* In a debug build an assertion stops `go`; others do not look. */
+UNIT_UNUSED static void
+unit_trapped(void (*go)(void *arg), void *arg)
+{
+	struct unit_end end;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	unit_child(&end, go, arg);
+	ck_assert(WIFSIGNALED(end.status));
+}
+
 /* For a child: Check's own failures belong to the test's process. */
 #define unit_child_need(cond) \
 	do { \
