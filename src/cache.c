@@ -1,6 +1,6 @@
 /*
  * cache.c - refilling, overflowing, growing and shrinking of L0 and L1.
- * Where the fast paths stop is ends.c's.
+ * Where the fast paths stop is stacks.c's.
  *
  * Growth: below the base limit with every miss; above it only when a miss
  * follows an overflow or the other way round, since only then would a
@@ -8,7 +8,8 @@
  * frees, keeps small caches.  What all classes of a thread may hold
  * together is its budget (budget.h).
  */
-#include "ends.h"
+#include "cache.h"
+
 #include "log.h"
 #include "meta.h"
 #include "transfer.h"
@@ -119,7 +120,7 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 		return;
 	c->budget.left -= step * size;
 	t->limit = (uint16_t)(t->limit + step);
-	hz4_ends_set(c, cls);
+	hz4_stacks_set_ends(c, cls);
 }
 
 /* So many objects came from the spans. */
@@ -175,7 +176,7 @@ give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor -=
 			hz4_min(n, l1_held(c, cls));
-	hz4_ends_set(c, cls);
+	hz4_stacks_set_ends(c, cls);
 	note_given(c, cls, n);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
@@ -203,7 +204,7 @@ shrink(struct hz4_cache *c, unsigned cls)
 		give_oldest(c, cls, held - limit);
 	c->budget.left += (t->limit - limit) * (size_t)hz4_classes[cls].size;
 	t->limit = (uint16_t)limit;
-	hz4_ends_idle(c, cls);
+	hz4_stacks_idle(c, cls);
 }
 
 void
@@ -215,7 +216,7 @@ hz4_cache_decay(struct hz4_cache *c)
 		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
 			shrink(c, cls);
 		else
-			hz4_ends_busy(c, cls);
+			hz4_stacks_busy(c, cls);
 		c->tier[cls].events = 0;
 	}
 }
@@ -268,7 +269,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	hz4_poke(&s->top, top);
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor = top;
-	hz4_ends_call(c, cls);
+	hz4_stacks_called(c, cls);
 	return run[0];
 }
 
@@ -280,13 +281,13 @@ l0_spill(struct hz4_cache *c, unsigned cls)
 	void **top = hz4_peek(&s->top), **keep;
 
 	if (!hz4_l0_open(c->l0, cls) || top != s->high ||
-	    top == hz4_ends_limit(c, cls))
+	    top == hz4_stacks_limit(c, cls))
 		return false;
 	keep = top - HZ4_L0_KEEP;
 	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs,
 		  (uint64_t)(keep - hz4_l0_of(c->l0, cls)->floor));
-	hz4_ends_move_floor(c, cls, keep);
+	hz4_stacks_move_floor(c, cls, keep);
 	return true;
 }
 
@@ -301,7 +302,7 @@ put(struct hz4_cache *c, unsigned cls, void *object)
 	/* Release: as in hz4_cache_push. */
 	atomic_store_explicit(&s->top, top + 1, memory_order_release);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_FREE));
-	hz4_ends_call(c, cls);
+	hz4_stacks_called(c, cls);
 }
 
 bool
@@ -310,7 +311,7 @@ hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object)
 	struct hz4_stack *s = &c->stack[cls];
 	void **p;
 
-	if (cls == HZ4_CLS_RUN || !hz4_ends_careful(c, cls))
+	if (cls == HZ4_CLS_RUN || !hz4_stacks_careful(c, cls))
 		return false;
 	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
 		if (*p == object)
@@ -339,7 +340,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	if (hz4_unlikely(hz4_cache_suspects(c, cls, object)))
 		hz4_transfer_reject(cls, object);
 	if (l0_spill(c, cls) ||
-	    hz4_peek(&s->top) < hz4_ends_limit(c, cls)) {
+	    hz4_peek(&s->top) < hz4_stacks_limit(c, cls)) {
 		put(c, cls, object);
 		return;
 	}
@@ -351,7 +352,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 		count_way_back(c, cls, path);
 		return;
 	}
-	if (hz4_peek(&s->top) == hz4_ends_limit(c, cls))
+	if (hz4_peek(&s->top) == hz4_stacks_limit(c, cls))
 		give_oldest(c, cls, batch_of(c, cls));
 	/* L1 has given them; L0 may still be full. */
 	l0_spill(c, cls);
@@ -371,7 +372,7 @@ hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
 		return NULL;
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
-	hz4_ends_move_floor(c, cls, top - n);
+	hz4_stacks_move_floor(c, cls, top - n);
 	return hz4_cache_pop(c, cls, &p) ? p : NULL;
 }
 
@@ -396,7 +397,7 @@ hz4_cache_reset(struct hz4_cache *c)
 	hz4_cache_flush(c);
 	for_each_used (c, cls) {
 		c->tier[cls].limit = 0;
-		hz4_ends_busy(c, cls);
+		hz4_stacks_busy(c, cls);
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
 	}
@@ -412,13 +413,13 @@ hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
 
 	if (top == hz4_peek(&s->base)) {
 		/* `low` may be that of a nudge settled before it came. */
-		hz4_ends_set(c, cls);
+		hz4_stacks_set_ends(c, cls);
 		return false;
 	}
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
-	hz4_ends_call(c, cls);
+	hz4_stacks_called(c, cls);
 	return true;
 }
 
@@ -431,7 +432,7 @@ hz4_cache_counts(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
 		return;
 	for (i = 0; i < HZ4_COUNTERS; i++)
 		hz4_poke(&out->value[i], hz4_peek(&c->counts[cls].value[i]));
-	hz4_ends_add_hits(c, cls, out);
+	hz4_stacks_add_hits(c, cls, out);
 }
 
 size_t

@@ -51,12 +51,12 @@ upkeep(struct hz4_cache *c)
 	if (hz4_purge_decay_arm(now))
 		hz4_thread_nudge_all();
 	c->came_by = now;
-	if (!hz4_purge_pending() || hz4_cache_nudged(c) || now < c->resting)
+	if (!hz4_purge_pending() || hz4_stacks_nudged(c) || now < c->resting)
 		return;
 	if (hz4_purge_arm(now))
 		hz4_thread_nudge_all();
 	else
-		hz4_cache_nudge(c);
+		hz4_stacks_nudge(c);
 }
 
 /*
@@ -103,11 +103,11 @@ answer_nudge(struct hz4_cache *c)
 	}
 	if (keep_looking(c, now))
 		return;
-	hz4_cache_settle(c);
+	hz4_stacks_settle(c);
 	/* A request that came in between, whose nudge settling has undone. */
 	if (c->flushed != hz4_purge_flushes() ||
 	    c->decayed != hz4_purge_decays())
-		hz4_cache_nudge(c);
+		hz4_stacks_nudge(c);
 }
 
 static void *
@@ -115,7 +115,7 @@ take_cached(struct hz4_cache *c, unsigned cls)
 {
 	void *p;
 
-	if (hz4_unlikely(hz4_cache_nudged(c)))
+	if (hz4_unlikely(hz4_stacks_nudged(c)))
 		answer_nudge(c);
 	else if ((p = hz4_cache_l0_refill(c, cls)) != NULL)
 		return p;

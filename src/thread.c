@@ -304,7 +304,7 @@ hz4_thread_nudge_all(void)
 
 	hz4_lock_acquire(&threads.lock);
 	for (l = threads.live.next; l != &threads.live; l = l->next)
-		hz4_cache_nudge(&of_link(l)->cache);
+		hz4_stacks_nudge(&of_link(l)->cache);
 	hz4_lock_release(&threads.lock);
 }
 

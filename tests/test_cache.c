@@ -423,30 +423,30 @@ START_TEST(nudge_and_settle)
 	for (c = 0; c < SOME; c++)
 		burst(&cache, some[c], 8);
 	warm(&cache, 5);
-	ck_assert(!hz4_cache_nudged(&cache));
-	hz4_cache_nudge(&cache);
-	ck_assert(hz4_cache_nudged(&cache));
+	ck_assert(!hz4_stacks_nudged(&cache));
+	hz4_stacks_nudge(&cache);
+	ck_assert(hz4_stacks_nudged(&cache));
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		ck_assert(!hz4_cache_pop(&cache, cls, &p));
 		ck_assert_ptr_null(hz4_cache_l0_refill(&cache, cls));
 	}
-	hz4_cache_settle(&cache);
-	ck_assert(!hz4_cache_nudged(&cache));
+	hz4_stacks_settle(&cache);
+	ck_assert(!hz4_stacks_nudged(&cache));
 	held[0] = take(&cache, 5);
 	/* Frees go on as before. */
-	hz4_cache_nudge(&cache);
+	hz4_stacks_nudge(&cache);
 	give(&cache, 5, held[0]);
 	compare(&cache);
 	ck_assert(hz4_cache_pop_nudged(&cache, 5, &p));
 	ck_assert_ptr_eq(p, held[0]);
 	*(uintptr_t *)p = (uintptr_t)p;
 	give(&cache, 5, p);
-	hz4_cache_settle(&cache);
+	hz4_stacks_settle(&cache);
 	ck_assert(hz4_cache_pop(&cache, 5, &p));
 	ck_assert_ptr_eq(p, held[0]);
 	*(uintptr_t *)p = (uintptr_t)p;
 	give(&cache, 5, p);
-	hz4_cache_nudge(&cache);
+	hz4_stacks_nudge(&cache);
 	hz4_cache_flush(&cache);
 	compare(&cache);
 	ck_assert(!hz4_cache_pop_nudged(&cache, 5, &p));
@@ -461,8 +461,8 @@ START_TEST(a_late_low_does_not_stay)
 
 	start(true);
 	warm(&cache, 5);
-	hz4_cache_nudge(&cache);
-	hz4_cache_settle(&cache);
+	hz4_stacks_nudge(&cache);
+	hz4_stacks_settle(&cache);
 	hz4_poke(&cache.stack[5].low, HZ4_NUDGED);
 	ck_assert(!hz4_cache_pop(&cache, 5, &p));
 	held[0] = take(&cache, 5);
@@ -482,7 +482,7 @@ nudge_on_and_on(void *arg)
 	unsigned i;
 
 	for (i = 0; i < 3000; i++)
-		hz4_cache_nudge(arg);
+		hz4_stacks_nudge(arg);
 	return NULL;
 }
 
@@ -496,12 +496,12 @@ START_TEST(nudged_while_at_work)
 	pthread_create(&id, NULL, nudge_on_and_on, &cache);
 	for (i = 0; i < 200; i++) {
 		burst(&cache, some[i % SOME], 20);
-		if (hz4_cache_nudged(&cache))
-			hz4_cache_settle(&cache);
+		if (hz4_stacks_nudged(&cache))
+			hz4_stacks_settle(&cache);
 	}
 	pthread_join(id, NULL);
-	hz4_cache_settle(&cache);
-	ck_assert(!hz4_cache_nudged(&cache));
+	hz4_stacks_settle(&cache);
+	ck_assert(!hz4_stacks_nudged(&cache));
 	burst(&cache, 5, 20);
 	compare(&cache);
 	hz4_cache_flush(&cache);
@@ -568,7 +568,7 @@ give_with_others_between(void *arg)
 	unsigned cls = *(unsigned *)arg, i;
 
 	cache.tier[cls].calls = 0;
-	hz4_cache_settle(&cache);
+	hz4_stacks_settle(&cache);
 	for (i = 0; i < 5; i++)
 		held[i] = take(&cache, cls);
 	for (i = 0; i < 5; i++)

@@ -336,7 +336,7 @@ static void
 check_nudged(struct hz4_cache *c, void *arg)
 {
 	++*(unsigned *)arg;
-	unit_need(hz4_cache_nudged(c), "%p", (void *)c);
+	unit_need(hz4_stacks_nudged(c), "%p", (void *)c);
 }
 
 START_TEST(nudge_all)

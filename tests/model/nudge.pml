@@ -1,8 +1,8 @@
 /*
  * nudge.pml - a request to another thread: nudge and settle.
  *
- * Models hz4_cache_nudge, hz4_cache_settle, hz4_ends_set and hz4_cache_pop_nudged
- * (src/cache.c, src/ends.c), answer_nudge and take_cached (src/heap.c), and the caller of
+ * Models hz4_stacks_nudge, hz4_stacks_settle, hz4_stacks_set_ends and hz4_cache_pop_nudged
+ * (src/cache.c, src/stacks.c), answer_nudge and take_cached (src/heap.c), and the caller of
  * hz4_thread_nudge_all, who has raised a number (hz4_purge_ask_flush or the
  * decay's) before.
  *
@@ -75,7 +75,7 @@ end:	do
 	od
 }
 
-/* hz4_cache_nudge by the other thread. */
+/* hz4_stacks_nudge by the other thread. */
 inline nudge_her() {
 #if MUTANT == 5
 	her_low[0] = true;
@@ -109,7 +109,7 @@ active proctype nudger()
 	nudger_done = true
 }
 
-/* hz4_cache_nudge by the owner itself. */
+/* hz4_stacks_nudge by the owner itself. */
 inline nudge_own() {
 	OWN_EMPTY;
 	own_nudged = true;
@@ -147,7 +147,7 @@ inline answer() {
 #endif
 }
 
-/* hz4_ends_set, as each slow path does: a `low` may come after its answer. */
+/* hz4_stacks_set_ends, as each slow path does: a `low` may come after its answer. */
 inline repair(c) {
 #if MUTANT == 4
 	skip

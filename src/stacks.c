@@ -1,8 +1,8 @@
 /*
- * ends.c - careful calls, the window of L0, nudges: what sets `high` and
+ * stacks.c - careful calls, the window of L0, nudges: what sets `high` and
  * `low`.
  */
-#include "ends.h"
+#include "stacks.h"
 
 #include "lock.h"
 
@@ -13,7 +13,7 @@
 static void **
 low_of(struct hz4_cache *c, unsigned cls)
 {
-	if (hz4_ends_careful(c, cls))
+	if (hz4_stacks_careful(c, cls))
 		return HZ4_NUDGED;
 	if (hz4_l0_open(c->l0, cls))
 		return hz4_l0_of(c->l0, cls)->floor;
@@ -56,18 +56,18 @@ fit_window(struct hz4_cache *c, unsigned cls)
 }
 
 void
-hz4_ends_set(struct hz4_cache *c, unsigned cls)
+hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **low = hz4_peek(&s->low);
 
-	s->high = hz4_ends_careful(c, cls) ? hz4_peek(&s->top) :
-					     hz4_ends_limit(c, cls);
+	s->high = hz4_stacks_careful(c, cls) ? hz4_peek(&s->top) :
+					     hz4_stacks_limit(c, cls);
 	if (hz4_l0_open(c->l0, cls))
 		fit_window(c, cls);
-	/* A nudge's `low` is hz4_cache_settle's to undo. */
+	/* A nudge's `low` is hz4_stacks_settle's to undo. */
 	if (low == low_of(c, cls) ||
-	    (low == HZ4_NUDGED && hz4_cache_nudged(c)))
+	    (low == HZ4_NUDGED && hz4_stacks_nudged(c)))
 		return;
 	set_low(c, cls);
 }
@@ -81,7 +81,7 @@ add_count(struct hz4_counts *out, enum hz4_counter which,
 }
 
 void
-hz4_ends_add_hits(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
+hz4_stacks_add_hits(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	bool l0 = hz4_l0_open(c->l0, cls);
@@ -100,7 +100,7 @@ settle_hits(struct hz4_cache *c, unsigned cls)
 {
 	if (!HZ4_MID_STATS_B1)
 		return;
-	hz4_ends_add_hits(c, cls, &c->counts[cls]);
+	hz4_stacks_add_hits(c, cls, &c->counts[cls]);
 	hz4_poke(hz4_hits(&c->stack[cls], HZ4_HIT_MALLOC), 0);
 	hz4_poke(hz4_hits(&c->stack[cls], HZ4_HIT_FREE), 0);
 }
@@ -123,7 +123,7 @@ open_l0(struct hz4_cache *c, unsigned cls)
 	if (!hz4_l0_built(cls))
 		return;
 	l->moves = 0;
-	if (l->open || hz4_ends_careful(c, cls))
+	if (l->open || hz4_stacks_careful(c, cls))
 		return;
 	settle_hits(c, cls);
 	l->open = true;
@@ -131,43 +131,43 @@ open_l0(struct hz4_cache *c, unsigned cls)
 }
 
 void
-hz4_ends_call(struct hz4_cache *c, unsigned cls)
+hz4_stacks_called(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_tier *t = &c->tier[cls];
 
-	if (hz4_ends_careful(c, cls) && ++t->calls == HZ4_CAREFUL_CALLS)
+	if (hz4_stacks_careful(c, cls) && ++t->calls == HZ4_CAREFUL_CALLS)
 		open_l0(c, cls);
-	hz4_ends_set(c, cls);
+	hz4_stacks_set_ends(c, cls);
 }
 
 void
-hz4_ends_idle(struct hz4_cache *c, unsigned cls)
+hz4_stacks_idle(struct hz4_cache *c, unsigned cls)
 {
 	close_l0(c, cls);
 	c->tier[cls].calls = 0;
-	hz4_ends_set(c, cls);
+	hz4_stacks_set_ends(c, cls);
 }
 
 void
-hz4_ends_busy(struct hz4_cache *c, unsigned cls)
+hz4_stacks_busy(struct hz4_cache *c, unsigned cls)
 {
 	open_l0(c, cls);
-	hz4_ends_set(c, cls);
+	hz4_stacks_set_ends(c, cls);
 }
 
 void
-hz4_ends_move_floor(struct hz4_cache *c, unsigned cls, void **floor)
+hz4_stacks_move_floor(struct hz4_cache *c, unsigned cls, void **floor)
 {
 	struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
 
 	l->floor = floor;
 	if (++l->moves >= HZ4_L0_MOVES)
 		close_l0(c, cls);
-	hz4_ends_set(c, cls);
+	hz4_stacks_set_ends(c, cls);
 }
 
 void
-hz4_cache_nudge(struct hz4_cache *c)
+hz4_stacks_nudge(struct hz4_cache *c)
 {
 	unsigned cls;
 
@@ -180,7 +180,7 @@ hz4_cache_nudge(struct hz4_cache *c)
 }
 
 void
-hz4_cache_settle(struct hz4_cache *c)
+hz4_stacks_settle(struct hz4_cache *c)
 {
 	unsigned cls;
 
@@ -193,5 +193,5 @@ hz4_cache_settle(struct hz4_cache *c)
 	/* A nudge that came in between: as in set_low. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&c->nudged))
-		hz4_cache_nudge(c);
+		hz4_stacks_nudge(c);
 }
