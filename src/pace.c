@@ -21,12 +21,18 @@ hz4_pace_give(struct hz4_pace *p, size_t bytes)
 	p->given = 0;
 }
 
-/* Some of the threads are waiting for a CPU, as far as numbers tell. */
+/*
+ * Some of the threads are waiting for a CPU, as far as numbers tell.  A
+ * program of one thread makes no system call for this: it may have had all
+ * but a few forbidden.
+ */
 static bool
 is_crowded(void)
 {
-	return hz4_option(HZ4_OPT_yield) &&
-	       hz4_budget_users() >= HZ4_PACE_CROWD * hz4_os_cpus();
+	uint32_t users = hz4_budget_users();
+
+	return users >= HZ4_PACE_CROWD && hz4_option(HZ4_OPT_yield) &&
+	       users >= HZ4_PACE_CROWD * hz4_os_cpus();
 }
 
 void

@@ -610,6 +610,78 @@ START_TEST(moving_is_refused)
 }
 END_TEST
 
+/* --- a sandbox that allows next to nothing ------------------------------ */
+
+/* From now on any call but these ends the process. */
+static bool
+allow_memory_alone(void)
+{
+	static const unsigned allowed[] = {
+#ifdef SYS_mmap2
+		SYS_mmap2,
+#else
+		SYS_mmap,
+#endif
+		SYS_munmap, SYS_mremap, SYS_madvise, SYS_futex, SYS_write,
+		SYS_exit_group,
+		/* Where there is no vdso for it. */
+		SYS_clock_gettime,
+#ifdef SYS_clock_gettime64
+		SYS_clock_gettime64,
+#endif
+	};
+	struct sock_filter code[2 * COUNT(allowed) + 2] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+		    offsetof(struct seccomp_data, nr)),
+	};
+	struct sock_fprog program = { COUNT(code), code };
+	unsigned n = 1;
+
+	for (unsigned i = 0; i < COUNT(allowed); i++) {
+		code[n++] = (struct sock_filter)BPF_JUMP(
+		    BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
+		code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K,
+		    SECCOMP_RET_ALLOW);
+	}
+	code[n] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K,
+	    SECCOMP_RET_KILL_PROCESS);
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* A program of one thread that has locked itself in and goes on. */
+static void
+work_in_a_sandbox(size_t unused)
+{
+	enum { BLOCKS = 4096 };
+	static void *p[BLOCKS];
+
+	(void)unused;
+	if (!allow_memory_alone()) {
+		e2e_say("skipped: no seccomp filters here\n");
+		return;
+	}
+	for (unsigned turn = 0; turn < 3; turn++) {
+		for (unsigned i = 0; i < BLOCKS; i++) {
+			size_t n = 16 + i * 37 % 40000;
+
+			p[i] = e2e_malloc(n);
+			e2e_need(p[i] != NULL, "no memory");
+			memset(p[i], 0xa5, n);
+		}
+		for (unsigned i = 0; i < BLOCKS; i++)
+			e2e_free(p[i]);
+		e2e_free(e2e_malloc(64 * E2E_MIB));
+		e2e_trim(0);
+	}
+}
+
+START_TEST(memory_is_all_it_asks_for)
+{
+	in_a_child(work_in_a_sandbox, 0);
+}
+END_TEST
+
 /* --- how many mappings it takes ------------------------------------------ */
 
 static unsigned
@@ -693,6 +765,7 @@ add(TCase *t)
 	tcase_add_test(t, purges_are_refused);
 	tcase_add_test(t, unmapping_is_refused);
 	tcase_add_test(t, moving_is_refused);
+	tcase_add_test(t, memory_is_all_it_asks_for);
 	tcase_add_test(t, two_gib_take_few_mappings);
 }
 
