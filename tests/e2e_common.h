@@ -10,7 +10,7 @@
  * Environment:
  *   HZ4_TEST_SEED       seed of every random stream (default is fixed)
  *   HZ4_TEST_SCALE      how many times the usual work (default 1)
- *   HZ4_TEST_EMULATED   set where an emulator runs the program: what that
+ *   HZ4_TEST_EMULATED   name of the emulator that runs the program: what it
  *                       cannot do is left out, with the reason beside it
  *   HZ4_TEST_ALLOCATOR  "hz4" where the tests cannot see it for themselves
  *                       (a static link without hz4's own names)
