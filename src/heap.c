@@ -36,9 +36,33 @@ purge(struct hz4_cache *c, uint64_t now)
 		hz4_thread_nudge_all();
 }
 
-/* What every slow path sees to: pages that wait, caches that lie idle. */
+/* The thread starts to look at the clock; misses count from a bit later. */
 static void
-upkeep(struct hz4_cache *c)
+start_looking(struct hz4_cache *c, uint64_t now)
+{
+	c->looking = true;
+	c->missed_since = now + HZ4_PURGE_SETTLING;
+	c->misses = 0;
+}
+
+static void
+note_miss(struct hz4_cache *c, uint64_t now)
+{
+	if (now < c->missed_since)
+		return;
+	if (now >= c->missed_since + HZ4_PURGE_SETTLING) {
+		c->missed_since = now;
+		c->misses = 0;
+	}
+	c->misses++;
+}
+
+/*
+ * What every slow path sees to: pages that wait, caches that lie idle.
+ * `missed`: not one that was asked for, as careful calls and nudges are.
+ */
+static void
+upkeep(struct hz4_cache *c, bool missed)
 {
 	uint64_t now;
 
@@ -50,7 +74,8 @@ upkeep(struct hz4_cache *c)
 		purge(c, now);
 	if (hz4_purge_decay_arm(now))
 		hz4_thread_nudge_all();
-	c->came_by = now;
+	if (missed)
+		note_miss(c, now);
 	if (!hz4_purge_pending() || hz4_stacks_nudged(c) || now < c->resting)
 		return;
 	if (hz4_purge_arm(now))
@@ -62,16 +87,17 @@ upkeep(struct hz4_cache *c)
 /*
  * Whether a nudged thread has to look at the clock again with its next
  * malloc: pages wait, and it has no misses that bring it by anyway, some
- * time after it began to look or emptied its caches.
+ * time after it began to look or emptied its caches.  It must be sure of
+ * them: nobody else looks where they end, and the pages stay.
  */
 static bool
 keep_looking(struct hz4_cache *c, uint64_t now)
 {
 	if (!hz4_purge_pending())
 		return false;
-	if (c->looking == 0)
-		c->looking = now;
-	if (c->came_by <= c->looking + HZ4_PURGE_SETTLING)
+	if (!c->looking)
+		start_looking(c, now);
+	if (c->misses < HZ4_PURGE_MISSES)
 		return true;
 	c->resting = now + HZ4_PURGE_NUDGES;
 	return false;
@@ -99,7 +125,7 @@ answer_nudge(struct hz4_cache *c)
 	}
 	if (hz4_purge_due(now)) {
 		purge(c, now);
-		c->looking = now;
+		start_looking(c, now);
 	}
 	if (keep_looking(c, now))
 		return;
@@ -122,7 +148,7 @@ take_cached(struct hz4_cache *c, unsigned cls)
 	/* There may be one: in a careful class, or hidden by the nudge. */
 	if (hz4_cache_pop_nudged(c, cls, &p))
 		return p;
-	upkeep(c);
+	upkeep(c, true);
 	return hz4_cache_refill(c, cls);
 }
 
@@ -158,7 +184,7 @@ take(size_t size, struct hz4_cache *c)
 {
 	if (size > HZ4_CLASS_MAX) {
 		if (c != NULL)
-			upkeep(c);
+			upkeep(c, true);
 		return take_large(size, HZ4_ALIGN, false);
 	}
 	if (c != NULL)
@@ -257,6 +283,7 @@ HZ4_SLOW void
 hz4_heap_free_slow(void *p)
 {
 	struct hz4_cache *c;
+	bool missed;
 	unsigned cls;
 	int saved;
 
@@ -271,9 +298,10 @@ hz4_heap_free_slow(void *p)
 	saved = errno;
 	c = hz4_thread_cache();
 	set_busy(c, true);
+	missed = cls == HZ4_CLS_RUN || c == NULL || !hz4_stacks_careful(c, cls);
 	give(p, cls, c);
 	if (c != NULL)
-		upkeep(c);
+		upkeep(c, missed);
 	set_busy(c, false);
 	errno = saved;
 }
@@ -287,7 +315,7 @@ calloc_large(size_t bytes)
 
 	set_busy(c, true);
 	if (c != NULL)
-		upkeep(c);
+		upkeep(c, true);
 	p = take_large(bytes, HZ4_ALIGN, true);
 	if (p == NULL) {
 		p = take_exhausted(bytes, c);

@@ -184,7 +184,7 @@ hz4_stacks_settle(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	c->looking = 0;
+	c->looking = false;
 	/* It reads the nudge that it undoes, so all before that is seen. */
 	atomic_exchange(&c->nudged, false);
 	HZ4_CHAOS();

@@ -85,9 +85,10 @@ struct hz4_cache {
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint32_t flushed; /* hz4_purge_flushes() at the last flush [owner] */
 	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */
-	uint64_t looking; /* ms of the first look since the nudge [owner] */
 	uint64_t looked;  /* ms of the last look while nudged [owner] */
-	uint64_t came_by; /* ms of the last other slow path [owner] */
+	bool looking;	  /* at the clock, since a nudge [owner] */
+	uint32_t misses;  /* slow paths not asked for, since: [owner] */
+	uint64_t missed_since; /* ms [owner] */
 	uint64_t resting; /* ms until which it does not nudge [owner] */
 	struct hz4_budget budget;
 	struct hz4_pace pace;

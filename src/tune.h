@@ -147,8 +147,12 @@ enum {
 	 * whose misses bring it by anyway is left alone for so long (ms).
 	 */
 	HZ4_PURGE_NUDGES = 200,
-	/* Misses within so many ms of a nudge or a flush prove nothing. */
+	/*
+	 * Misses within so many ms of a nudge or a flush prove nothing; so
+	 * many in as long a time prove that more are to come.
+	 */
 	HZ4_PURGE_SETTLING = 10,
+	HZ4_PURGE_MISSES = 64,
 
 	/* Tries before a thread sleeps for a lock. */
 	HZ4_LOCK_SPINS = 100,

@@ -761,6 +761,30 @@ START_TEST(phases_do_not_add_up)
 }
 END_TEST
 
+/*
+ * After a peak the program rests: two calls every 10 ms, in size classes
+ * that were not in use before.
+ */
+START_TEST(a_peak_goes_back_on_few_calls)
+{
+	size_t before = e2e_rss(), left = SIZE_MAX;
+
+	phase_fill(0, PHASE_BYTES, 5, 11);
+	phase_free(0, 100);
+	for (unsigned i = 0; i < 1000 && left >= PHASE_BYTES / 4; i++) {
+		e2e_free(e2e_malloc(24));
+		e2e_free(e2e_malloc(60000));
+		e2e_sleep(10);
+		left = e2e_minus(e2e_rss(), before);
+	}
+	if (gives_back_by_itself())
+		ck_assert_msg(left < PHASE_BYTES / 4, "%zu MiB are left",
+		    left >> 20);
+	else
+		printf("peak: %zu MiB are left\n", left >> 20);
+}
+END_TEST
+
 /* ------------------------------------------------------------------------ */
 
 static void
@@ -787,6 +811,7 @@ add(TCase *t)
 	tcase_add_loop_test(t, memory_goes_back_at_a_trim, OWN,
 	    ONLY_FREES + 1);
 	tcase_add_test(t, phases_do_not_add_up);
+	tcase_add_test(t, a_peak_goes_back_on_few_calls);
 }
 
 int
