@@ -36,7 +36,7 @@
 struct hz4_stack {
 	/* [owner] writes; [atomic] relaxed: others read it for figures */
 	void **_Atomic top;
-	/* base, or HZ4_NUDGED. [atomic] relaxed: a hint */
+	/* base, the floor of L0, or HZ4_NUDGED. [atomic] relaxed: a hint */
 	void **_Atomic low;
 	void **high; /* [owner] */
 	/* [owner] writes; [atomic] relaxed: others read it for figures */

@@ -147,7 +147,7 @@ inline answer() {
 #endif
 }
 
-/* hz4_stacks_set_ends, as each slow path does: a `low` may come after its answer. */
+/* hz4_stacks_set_ends, in each slow path: a `low` may come after its answer. */
 inline repair(c) {
 #if MUTANT == 4
 	skip
