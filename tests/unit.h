@@ -334,6 +334,7 @@ unit_thread(void *(*go)(void *arg), void *arg)
 struct unit_noise {
 	void (*work)(uint64_t *seed);
 	uint64_t seed; /* each thread's own */
+	_Atomic bool started;
 	_Atomic bool *stop;
 };
 
@@ -342,12 +343,18 @@ unit_make_noise(void *arg)
 {
 	struct unit_noise *n = arg;
 
-	while (!*n->stop)
+	do {
 		n->work(&n->seed);
+		n->started = true;
+	} while (!*n->stop);
 	return NULL;
 }
 
-/* While threads are at work, `forks` children must survive `child`. */
+/*
+ * While threads are at work, `forks` children must survive `child`.  No
+ * thread is still being started: AddressSanitizer takes locks of its own
+ * there, which a child would find held for ever.
+ */
 UNIT_UNUSED static void
 unit_fork_under(void (*work)(uint64_t *seed), unsigned forks,
 		void (*child)(void *arg), void *arg)
@@ -359,11 +366,14 @@ unit_fork_under(void (*work)(uint64_t *seed), unsigned forks,
 	unsigned i;
 
 	for (i = 0; i < NOISY; i++) {
-		noise[i] = (struct unit_noise){ work, 1 + i, &stop };
+		noise[i] = (struct unit_noise){ work, 1 + i, false, &stop };
 		ck_assert_int_eq(pthread_create(&id[i], NULL, unit_make_noise,
 						&noise[i]),
 				 0);
 	}
+	for (i = 0; i < NOISY; i++)
+		while (!noise[i].started)
+			unit_sleep(1);
 	for (i = 0; i < forks; i++)
 		unit_survives(child, arg);
 	stop = true;
