@@ -2,18 +2,18 @@
  * stats_program.c - what the tests of the statistics file and of hz4-stat
  * look at: a program that allocates in a known way and ends as told.
  *
- *     stats_program MODE [ARGUMENT [DIRECTORY]]
+ *     stats_program MODE [DIRECTORY]
  *
  * goes to DIRECTORY first, and then does what MODE says:
  *
- *     exit      return from main
- *     _exit     work for ARGUMENT ms, then leave by _exit
- *     kill      the same, then SIGKILL itself
- *     fork      a child works for ARGUMENT ms and leaves by _exit; the
- *               parent writes the child's number to stdout and returns
+ *     exit      work, return from main
  *     hold      say "ready", work until stdin ends, return
+ *     _exit     the same, and leave by _exit
+ *     kill      the same, and SIGKILL itself
+ *     fork      a child says its number, works until stdin ends and leaves by
+ *               _exit; the parent waits for it and returns
  *     idle      say "ready" and wait until stdin ends
- *     closed    close stdin, stdout, stderr and all else, then return
+ *     closed    work, close stdin, stdout, stderr and all else, return
  *
  * Links no allocator: the library under test is preloaded.
  */
@@ -37,16 +37,6 @@ work(void)
 	}
 }
 
-static void
-work_for(unsigned ms)
-{
-	uint64_t end = e2e_now() + ms;
-
-	do
-		work();
-	while (e2e_now() < end);
-}
-
 static bool
 input_ended(void)
 {
@@ -57,22 +47,38 @@ input_ended(void)
 }
 
 static void
-fork_and_work(unsigned ms)
+work_until_input_ends(void)
+{
+	do {
+		work();
+		e2e_sleep(1);
+	} while (!input_ended());
+}
+
+static void
+say(const char *line)
+{
+	size_t n = strlen(line);
+
+	e2e_need(write(1, line, n) == (ssize_t)n, "write");
+}
+
+static void
+fork_and_work(void)
 {
 	char line[32];
 	pid_t child;
-	int n;
 
 	work();
 	child = fork();
 	e2e_need(child != -1, "fork");
 	if (child == 0) {
-		work_for(ms);
+		(void)snprintf(line, sizeof line, "%d\n", (int)getpid());
+		say(line);
+		work_until_input_ends();
 		_exit(0);
 	}
 	waitpid(child, NULL, 0);
-	n = snprintf(line, sizeof line, "%d\n", (int)child);
-	e2e_need(write(1, line, (size_t)n) == n, "write");
 }
 
 static void
@@ -81,32 +87,27 @@ hold(bool idle)
 	char c;
 
 	work();
-	e2e_need(write(1, "ready\n", 6) == 6, "write");
-	if (idle)
-		while (read(0, &c, 1) > 0)
-			;
-	while (!idle && !input_ended()) {
-		work();
-		e2e_sleep(1);
-	}
+	say("ready\n");
+	if (!idle)
+		work_until_input_ends();
+	while (idle && read(0, &c, 1) > 0)
+		;
 }
 
 int
 main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "exit";
-	unsigned ms = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
 	int fd;
 
-	if (argc > 3)
-		e2e_need(chdir(argv[3]) == 0, "chdir to %s", argv[3]);
-	if (strcmp(mode, "fork") == 0) {
-		fork_and_work(ms);
-	} else if (strcmp(mode, "hold") == 0 || strcmp(mode, "idle") == 0) {
-		hold(mode[0] == 'i');
-	} else {
-		work_for(ms);
-	}
+	if (argc > 2)
+		e2e_need(chdir(argv[2]) == 0, "chdir to %s", argv[2]);
+	if (strcmp(mode, "fork") == 0)
+		fork_and_work();
+	else if (strcmp(mode, "exit") == 0 || strcmp(mode, "closed") == 0)
+		work();
+	else
+		hold(strcmp(mode, "idle") == 0);
 	if (strcmp(mode, "_exit") == 0)
 		_exit(0);
 	if (strcmp(mode, "kill") == 0)
