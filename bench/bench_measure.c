@@ -17,75 +17,47 @@
 #define _GNU_SOURCE
 #endif
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-static _Noreturn void
-die(const char *what)
-{
-	fprintf(stderr, "bench_measure: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
-
-static double
-now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
-static double
-seconds(const struct timeval *tv)
-{
-	return (double)tv->tv_sec + (double)tv->tv_usec * 1e-6;
-}
+#define PROGRAM "bench_measure"
+#include "bench.h"
 
 int
 main(int argc, char **argv)
 {
 	struct rusage used;
-	double start;
+	uint64_t start;
 	double wall;
 	int status;
 	pid_t child;
 	FILE *out;
 
-	if (argc < 4) {
-		fputs("usage: bench_measure FILE PRELOAD COMMAND "
-		      "[ARGUMENT]...\n", stderr);
-		return 2;
-	}
+	if (argc < 4)
+		die("%d arguments, but 3 are needed at least: FILE PRELOAD "
+		    "COMMAND [ARGUMENT]...", argc - 1);
 	out = fopen(argv[1], "we");
 	if (!out)
-		die(argv[1]);
-	start = now();
+		die("%s: %s", argv[1], strerror(errno));
+	start = now_ns();
 	child = fork();
 	if (child < 0)
-		die("fork");
+		die("fork: %s", strerror(errno));
 	if (child == 0) {
 		if (argv[2][0])
 			setenv("LD_PRELOAD", argv[2], 1);
 		else
 			unsetenv("LD_PRELOAD");
 		execvp(argv[3], argv + 3);
-		fprintf(stderr, "bench_measure: %s: %s\n", argv[3],
+		fprintf(stderr, PROGRAM ": %s: %s\n", argv[3],
 			strerror(errno));
 		_exit(127);
 	}
 	while (wait4(child, &status, 0, &used) < 0) {
 		if (errno != EINTR)
-			die("wait4");
+			die("wait4: %s", strerror(errno));
 	}
-	wall = now() - start;
+	wall = seconds_since(start);
 	fprintf(out, "wall_s=%.6f user_s=%.6f sys_s=%.6f peak_rss_kib=%ld "
 		"vcsw=%ld ivcsw=%ld minflt=%ld majflt=%ld exit=%d signal=%d\n",
 		wall, seconds(&used.ru_utime), seconds(&used.ru_stime),
@@ -93,6 +65,6 @@ main(int argc, char **argv)
 		used.ru_majflt, WIFEXITED(status) ? WEXITSTATUS(status) : -1,
 		WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 	if (fclose(out) != 0)
-		die(argv[1]);
+		die("%s: %s", argv[1], strerror(errno));
 	return 0;
 }

@@ -29,23 +29,14 @@
 #define _GNU_SOURCE
 #endif
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
 
 #define PROGRAM "bench_random_mixed_mt_remote_malloc"
+#include "bench.h"
 
 enum {
 	CACHE_LINE = 64,
@@ -147,24 +138,6 @@ static struct ring *rings;
 static pthread_barrier_t barrier;
 static _Alignas(SEPARATE) _Atomic int64_t peak_live;
 
-static _Noreturn void __attribute__((format(printf, 1, 2)))
-die(const char *fmt, ...)
-{
-	char line[512];
-	size_t len;
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	len = strlen(line);
-	line[len] = '\n';
-	if (write(STDERR_FILENO, PROGRAM ": ", sizeof(PROGRAM) + 1) < 0 ||
-	    write(STDERR_FILENO, line, len + 1) < 0)
-		_exit(2);
-	exit(2);
-}
-
 /* stdio would allocate its buffer from the allocator under test. */
 static void __attribute__((format(printf, 1, 2)))
 say(const char *fmt, ...)
@@ -187,15 +160,6 @@ say(const char *fmt, ...)
 			die("cannot write the result: %s", strerror(errno));
 		done += (size_t)n;
 	}
-}
-
-static uint64_t
-now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 /* The two halves of the 128 bits of a * b, one xor the other. */
@@ -487,21 +451,6 @@ work(void *arg)
 	return NULL;
 }
 
-/* Zeroed memory of the program's own, in ordinary pages only. */
-static void *
-own_memory(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (p == MAP_FAILED)
-		die("cannot map %zu bytes for slots and rings: %s", bytes,
-		    strerror(errno));
-	/* Fails where the kernel has no huge pages: nothing to turn off. */
-	(void)madvise(p, bytes, MADV_NOHUGEPAGE);
-	return p;
-}
-
 static uint64_t
 resident_kib(void *base, size_t bytes)
 {
@@ -533,33 +482,11 @@ status_kib(const char *key)
 {
 	char text[4096];
 	const char *at;
-	ssize_t len;
-	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0)
+	if (!read_text("/proc/self/status", text, sizeof(text)))
 		return 0;
-	len = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (len <= 0)
-		return 0;
-	text[len] = '\0';
 	at = strstr(text, key);
 	return at ? strtoull(at + strlen(key), NULL, 10) : 0;
-}
-
-static uint64_t
-number(const char *text, const char *name, uint64_t low, uint64_t high)
-{
-	char *end;
-	unsigned long long v;
-
-	errno = 0;
-	v = strtoull(text, &end, 10);
-	if (text[0] < '0' || text[0] > '9' || *end || errno || v < low ||
-	    v > high)
-		die("%s is \"%.40s\", but has to be a number in %" PRIu64
-		    "..%" PRIu64, name, text, low, high);
-	return v;
 }
 
 static void
@@ -635,13 +562,6 @@ struct totals {
 	uint64_t ring_full;
 };
 
-static double
-seconds(const struct timeval *from, const struct timeval *to)
-{
-	return (double)(to->tv_sec - from->tv_sec) +
-	       (double)(to->tv_usec - from->tv_usec) * 1e-6;
-}
-
 static void
 add_up(struct totals *t)
 {
@@ -657,8 +577,8 @@ add_up(struct totals *t)
 			start = w->start_ns;
 		if (w->end_ns > end)
 			end = w->end_ns;
-		t->user_s += seconds(&a->ru_utime, &b->ru_utime);
-		t->sys_s += seconds(&a->ru_stime, &b->ru_stime);
+		t->user_s += seconds(&b->ru_utime) - seconds(&a->ru_utime);
+		t->sys_s += seconds(&b->ru_stime) - seconds(&a->ru_stime);
 		t->vcsw += (uint64_t)(b->ru_nvcsw - a->ru_nvcsw);
 		t->ivcsw += (uint64_t)(b->ru_nivcsw - a->ru_nivcsw);
 		t->minflt += (uint64_t)(b->ru_minflt - a->ru_minflt);

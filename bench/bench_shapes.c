@@ -24,20 +24,14 @@
 #define _GNU_SOURCE
 #endif
 
-#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #define PROGRAM "bench_shapes"
+#include "bench.h"
+
 #define MIB ((size_t)1 << 20)
 #define MOST 1000000
 
@@ -49,22 +43,6 @@ enum {
 	OPERATIONS = 1000,
 	SLOTS = 64,
 };
-
-static _Noreturn void
-die(const char *why)
-{
-	fprintf(stderr, PROGRAM ": %s\n", why);
-	exit(2);
-}
-
-static double
-now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
 
 /* Multiplication and shift: seeds give different sequences. */
 static uint32_t
@@ -85,30 +63,14 @@ static long
 rss(void)
 {
 	char text[256];
-	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	char *second;
 
-	if (n <= 0)
-		die("cannot read /proc/self/statm");
-	close(fd);
-	text[n] = '\0';
+	if (!read_text("/proc/self/statm", text, sizeof(text)))
+		die("cannot read /proc/self/statm: %s", strerror(errno));
 	second = strchr(text, ' ');
 	if (second == NULL)
-		die("cannot read /proc/self/statm");
+		die("cannot read /proc/self/statm: no second field");
 	return strtol(second, NULL, 10) * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-/* Memory for the program's own books, not the allocator's. */
-static void *
-map(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (p == MAP_FAILED)
-		die("no memory");
-	return p;
 }
 
 /* volatile: a compiler may leave out a malloc that is freed at once. */
@@ -161,7 +123,7 @@ fill(size_t most)
 	size_t bytes = 0;
 
 	heap.room = most / SMALLEST * sizeof(void *);
-	heap.object = map(heap.room);
+	heap.object = own_memory(heap.room);
 	while (bytes < most) {
 		size_t n = size_between(&state, SMALLEST, LARGEST);
 
@@ -252,7 +214,8 @@ only_free(size_t amount)
 	pthread_t id[PRODUCERS];
 	long highest = 0, sample;
 	unsigned rounds = 0;
-	double began = now(), ended;
+	uint64_t began = now_ns();
+	double took;
 
 	atomic_store(&producers, PRODUCERS);
 	for (unsigned i = 0; i < PRODUCERS; i++) {
@@ -270,7 +233,7 @@ only_free(size_t amount)
 		if (++rounds % 64 == 0 && (sample = rss()) > highest)
 			highest = sample;
 	}
-	ended = now();
+	took = seconds_since(began);
 	for (unsigned i = 0; i < PRODUCERS; i++) {
 		pthread_join(id[i], NULL);
 		consume(&rings[i]);
@@ -279,8 +242,8 @@ only_free(size_t amount)
 	if (sample > highest)
 		highest = sample;
 	ordinary_calls();
-	printf("seconds=%.3f highest=%ld after_a_second=%ld", ended - began,
-	    highest, rss());
+	printf("seconds=%.3f highest=%ld after_a_second=%ld", took, highest,
+	    rss());
 	malloc_trim(0);
 	printf(" trimmed=%ld\n", rss());
 }
@@ -323,7 +286,7 @@ work_and_wait(void *arg)
 static void
 idle(size_t amount)
 {
-	pthread_t *id = map(amount * sizeof(*id));
+	pthread_t *id = own_memory(amount * sizeof(*id));
 	long before, after;
 
 	pthread_barrier_init(&barrier, NULL, (unsigned)amount + 1);
@@ -353,7 +316,7 @@ static void
 churn(size_t amount)
 {
 	long early = 0;
-	double began = now();
+	uint64_t began = now_ns();
 
 	for (size_t i = 0; i < amount; i++) {
 		pthread_join(start(work_once, NULL), NULL);
@@ -361,7 +324,7 @@ churn(size_t amount)
 			early = rss();
 	}
 	printf("rss_at_a_tenth=%ld rss=%ld microseconds_a_thread=%.2f\n",
-	    early, rss(), (now() - began) * 1e6 / (double)amount);
+	    early, rss(), seconds_since(began) * 1e6 / (double)amount);
 }
 
 /* --- phases of other sizes ---------------------------------------------- */
@@ -371,8 +334,8 @@ phases(size_t amount)
 {
 	size_t most = amount * MIB, live, n = 0, kept = 0;
 	size_t room = 2 * most / SMALLEST;
-	void **object = map(room * sizeof(*object));
-	size_t *bytes = map(room * sizeof(*bytes));
+	void **object = own_memory(room * sizeof(*object));
+	size_t *bytes = own_memory(room * sizeof(*bytes));
 	uint64_t state = 1;
 
 	for (live = 0; live < most; live += bytes[n], n++) {
@@ -400,15 +363,11 @@ phases(size_t amount)
 int
 main(int argc, char **argv)
 {
-	char *end;
-	unsigned long amount;
+	size_t amount;
 
 	if (argc != 3)
-		die("2 arguments are needed: SHAPE AMOUNT");
-	amount = strtoul(argv[2], &end, 10);
-	if (argv[2][0] < '0' || argv[2][0] > '9' || *end != '\0' ||
-	    amount == 0 || amount > MOST)
-		die("AMOUNT must be a number from 1 to 1000000");
+		die("%d arguments, but 2 are needed: SHAPE AMOUNT", argc - 1);
+	amount = (size_t)number(argv[2], "AMOUNT", 1, MOST);
 	if (strcmp(argv[1], "own") == 0)
 		peak(amount, 0);
 	else if (strcmp(argv[1], "other") == 0)
@@ -422,6 +381,7 @@ main(int argc, char **argv)
 	else if (strcmp(argv[1], "phases") == 0)
 		phases(amount);
 	else
-		die("SHAPE must be own, other, onlyfree, idle, churn or phases");
+		die("SHAPE is \"%.40s\", but has to be own, other, onlyfree, "
+		    "idle, churn or phases", argv[1]);
 	return 0;
 }
