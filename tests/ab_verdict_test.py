@@ -374,6 +374,25 @@ class Parsing(unittest.TestCase):
             with self.assertRaises(ValueError):
                 lanes.select(wrong)
 
+    def test_lanes_with_more_steps(self):
+        plain, more = lanes.select("guard_r0/2,guard_r0/2x8")
+        self.assertEqual((plain.id, more.id), ("guard_r0/2", "guard_r0/2x8"))
+        self.assertEqual(more.iters, 8 * plain.iters)
+        self.assertEqual(len(more.args()), 7)
+        self.assertEqual(more.args()[0], "2")
+        self.assertEqual(verdict.family(more.id), "guard_r0")
+        standard = lanes.select("main_r0/16x2,main_r0/16x1")
+        self.assertEqual([x.id for x in standard],
+                         ["main_r0/16x2", "main_r0"])
+        self.assertEqual(standard[0].iters, 4000000)
+        quick = lanes.select("main_r0/16x2", quick=True)[0]
+        self.assertEqual(quick.iters, 200000)
+        for wrong in ("0", "", "-1", "1.5", "8x8", "x", "1001", " 8"):
+            with self.assertRaisesRegex(ValueError, "multiple of the steps"):
+                lanes.select(f"main_r0/2x{wrong}")
+        with self.assertRaisesRegex(ValueError, "number of threads"):
+            lanes.select("main_r0/x8")
+
 
 def load_script(name):
     loader = importlib.machinery.SourceFileLoader(
@@ -549,6 +568,7 @@ class WholeRuns(unittest.TestCase):
     def test_bad_usage(self):
         for args in (["--resume", self.folder], [],
                      ["--lanes", "nope", "glibc", "glibc"],
+                     ["--lanes", "main_r0/2x0", "glibc", "glibc"],
                      ["--runs", "0", "glibc", "glibc"],
                      ["--threads", "many", "glibc", "glibc"],
                      ["/nonexistent/lib.so", "glibc"]):

@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 
 class Lane(NamedTuple):
-    """The seven arguments of the lane program, under a name."""
+    """The seven arguments of the lane program, under a name.
+
+    `times` is what the steps were multiplied with.
+    """
 
     name: str
     threads: int
@@ -15,16 +18,22 @@ class Lane(NamedTuple):
     high: int
     remote: int
     ring: int
+    times: int = 1
 
     @property
     def id(self):
-        """The name in tables: `main_r0`, or `main_r0/2` with 2 threads."""
+        """The name in tables: `main_r0`, or `main_r0/2` with 2 threads.
+
+        With a multiple of the steps `main_r0/2x8`.
+        """
+        if self.times != 1:
+            return f"{self.name}/{self.threads}x{self.times}"
         if self.threads == STANDARD[self.name].threads:
             return self.name
         return f"{self.name}/{self.threads}"
 
     def args(self):
-        return [str(value) for value in self[1:]]
+        return [str(value) for value in self[1:8]]
 
     def memory_guess(self):
         """Bytes the lane might touch, for the first warm-up of a lane.
@@ -51,6 +60,7 @@ STANDARD = {
 }
 
 QUICK_DIVISOR = 20
+MOST_TIMES = 1000
 
 
 def with_threads(lane, count):
@@ -82,11 +92,20 @@ def _threads(text):
     return value
 
 
+def _times(text):
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= value <= MOST_TIMES:
+        raise ValueError(f"multiple of the steps \"{text}\": give a number "
+                         f"in 1..{MOST_TIMES}")
+    return value
+
+
 def select(names=None, threads=None, quick=False):
     """Lanes for `--lanes NAMES --threads LIST`, each once, in order.
 
-    A name may carry its own number of threads (`main_r0/cores`); the others
-    are taken once for every entry of the list.
+    A name may carry its own number of threads (`main_r0/cores`), and with
+    it a multiple of the steps (`main_r0/2x8`); the others are taken once for
+    every entry of the list.
     """
     chosen = []
     counts = [_threads(part) for part in threads.split(",")] \
@@ -96,10 +115,13 @@ def select(names=None, threads=None, quick=False):
         if name not in STANDARD:
             raise ValueError(f"unknown lane \"{name}\": the lanes are "
                              + ", ".join(STANDARD))
-        for count in ([_threads(own)] if own else counts):
+        own, multiplied, times = own.partition("x")
+        times = _times(times) if multiplied else 1
+        for count in ([_threads(own)] if own or multiplied else counts):
             lane = STANDARD[name]
             if count is not None:
                 lane = with_threads(lane, count)
+            lane = lane._replace(iters=lane.iters * times, times=times)
             if quick:
                 lane = lane._replace(iters=lane.iters // QUICK_DIVISOR)
             if lane not in chosen:

@@ -240,7 +240,7 @@ def write(folder, run, rows, phases, mechanism, result):
     lines += ["## Lanes", ""]
     lines += markdown(
         ("lane", "threads", "steps", "slots", "min", "max", "remote %",
-         "ring"), [[i] + list(lane[1:]) for i, lane in
+         "ring"), [[i] + lane.args() for i, lane in
                    zip(lanes, run["lanes"])])
     if run["quick"]:
         lines += ["A quick run: a fraction of the steps and few rounds, to "
