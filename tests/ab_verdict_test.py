@@ -20,8 +20,8 @@ BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
                      "bench")
 sys.path.insert(0, BENCH)
 
-from ab import (lanes, peers, picture, report, runner, table,  # noqa: E402
-                verdict)
+from ab import (lanes, peers, picture, report, runner,  # noqa: E402
+                shapes, table, verdict)
 
 LANES = list(lanes.STANDARD)
 # Small wavering that leaves the median where it is, for 7 and 11 rounds.
@@ -374,6 +374,21 @@ class Parsing(unittest.TestCase):
             with self.assertRaises(ValueError):
                 lanes.select(wrong)
 
+    def test_shapes(self):
+        chosen = shapes.select("own, idle:5,own:1024")
+        self.assertEqual([x.id for x in chosen], ["own:1024", "idle:5"])
+        self.assertEqual(chosen[1].args(), ["idle", "5"])
+        self.assertEqual(len(shapes.select()), 6)
+        quick = shapes.select("churn,churn:7", quick=True)
+        self.assertEqual([x.id for x in quick], ["churn:500", "churn:7"])
+        for wrong in ("own:", "own:0", "own:-1", "own:1x", "own:1000001",
+                      "own:1:2"):
+            with self.assertRaisesRegex(ValueError, "amount of a shape"):
+                shapes.select(wrong)
+        for wrong in ("owned", "own,", "all,own"):
+            with self.assertRaisesRegex(ValueError, "unknown shape"):
+                shapes.select(wrong)
+
     def test_lanes_with_more_steps(self):
         plain, more = lanes.select("guard_r0/2,guard_r0/2x8")
         self.assertEqual((plain.id, more.id), ("guard_r0/2", "guard_r0/2x8"))
@@ -637,8 +652,8 @@ class Comparisons(unittest.TestCase):
         self.assertEqual(means["wall", "y"]["failed"], 0)
 
 
-class WholeComparisons(unittest.TestCase):
-    """compare from the arguments to the report, with made-up runs."""
+class MadeUp(unittest.TestCase):
+    """compare with made-up runs: what its tests share."""
 
     def setUp(self):
         self.script = load_script("compare")
@@ -687,6 +702,10 @@ class WholeComparisons(unittest.TestCase):
             status = self.script.main()
         return status, said.getvalue()
 
+
+class WholeComparisons(MadeUp):
+    """compare from the arguments to the report."""
+
     def test_tables_missing_and_failed(self):
         status, said = self.run_script()
         self.assertEqual(status, 1)
@@ -718,6 +737,142 @@ class WholeComparisons(unittest.TestCase):
             self.write(self.programs, text)
             self.assertEqual(self.run_script()[0], 2)
             self.assertIn("line", self.err.getvalue())
+
+    def test_workloads_are_not_called_as_lanes_or_shapes(self):
+        self.write(self.programs, "main_r0\tls\n")
+        self.assertEqual(self.run_script("--lanes", "main_r0")[0], 2)
+        self.assertIn("main_r0 is a workload and", self.err.getvalue())
+
+
+class Shapes(MadeUp):
+    """The shapes of compare, with made-up figures of the program."""
+
+    def setUp(self):
+        super().setUp()
+        self.write(self.programs, "list\tls -l\n")
+        bench = os.path.join(self.folder, runner.SHAPES_PROGRAM)
+        self.write(bench, "")
+        os.chmod(bench, 0o755)
+        self.endings = {}
+        self.printed = "before=10 peak={} a_thread=-0.5\n"
+        self.started = []
+        patch = mock.patch.object(runner, "run_process", self.process)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def process(self, argv, env, timeout, cwd=None):
+        if self.calls == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        mine = "x" if env.get("LD_PRELOAD") == self.lib else "glibc"
+        self.started.append((mine, *argv[1:]))
+        number = self.started.count(self.started[-1])
+        code = self.endings.get((mine, number), 0)
+        said = self.printed.format((7, 300, 100)[number - 1])
+        return runner.Outcome(code, code == -9, "" if code else said, "",
+                              1.0)
+
+    def run_shapes(self, names, *args):
+        return self.run_script("--bench", self.folder, "--shapes", names,
+                               *args)
+
+    def kept(self):
+        return {(r["shape"], r["allocator"], r["figure"]): r
+                for r in table.read(os.path.join(self.out, "shapes.tsv"))}
+
+    def test_figures_have_tables_of_their_own(self):
+        status, said = self.run_shapes("own:4,idle")
+        self.assertEqual(status, 0, said)
+        self.assertEqual(self.started[:4], [
+            ("x", "own", "4"), ("glibc", "own", "4"),
+            ("x", "idle", "1000"), ("glibc", "idle", "1000")])
+        peak = self.kept()["own:4", "x", "peak"]
+        self.assertEqual([peak[k] for k in ("runs", "ok", "median", "low",
+                                            "high")], [3, 3, 100, 7, 300])
+        self.assertAlmostEqual(peak["mad_pct"], 93)
+        with open(os.path.join(self.out, "REPORT.md"),
+                  encoding="utf-8") as text:
+            self.assertIn(
+                "## What is kept, own:4\n\n"
+                "| allocator | sound | before | peak | a_thread |\n"
+                "| --- | ---: | ---: | ---: | ---: |\n"
+                "| x | 3 of 3 | 10 | 100 (7 .. 300) | -0.5 |\n",
+                text.read())
+        self.assertRegex(said, r"What is kept, idle:1000\n.*a_thread\n"
+                         r"x  +3 of 3 +10 +100 \(7 \.\. 300\) +-0\.5\n")
+
+    def test_shapes_are_no_part_of_ratios_and_means(self):
+        self.run_shapes("own:4")
+        for name, count in (("summary.tsv", 2), ("means.tsv", 6)):
+            rows = table.read(os.path.join(self.out, name))
+            self.assertEqual(len(rows), count)
+        self.assertEqual({r["workloads"] for r in rows}, {1})
+
+    def test_shapes_that_fail_are_rows(self):
+        self.endings = {("x", 2): -11, ("glibc", 1): -9, ("glibc", 2): 3,
+                        ("glibc", 3): -6}
+        status, said = self.run_shapes("own:4")
+        self.assertEqual(status, 1)
+        for problem in ("x, round 2: crash: SIGSEGV",
+                        "glibc, round 1: hang: no end",
+                        "glibc, round 2: error: exit status 3",
+                        "glibc, round 3: crash: SIGABRT"):
+            self.assertIn(f"own:4, {problem}", said)
+        self.assertRegex(said, r"\nx +2 of 3 +10 +53\.5 \(7 \.\. 100\)")
+        self.assertRegex(said, r"\nglibc +0 of 3 +- +- +-\n")
+        self.assertIn(("own:4", "glibc", ""), self.kept())
+
+    def test_a_shape_without_figures_is_a_failure(self):
+        self.printed = "nothing to say\n"
+        status, said = self.run_shapes("own:4")
+        self.assertEqual(status, 1)
+        self.assertIn("own:4, x, round 1: error: no figures", said)
+
+    def test_figures_survive_an_interrupt(self):
+        self.stop_after = 7
+        self.assertEqual(self.run_shapes("own:4")[0], 2)
+        self.stop_after = None
+        self.assertEqual(self.run_shapes("own:4", "--resume")[0], 0)
+        self.assertEqual(self.calls, 3 * 2 * 2)
+        self.assertEqual(self.kept()["own:4", "x", "peak"]["high"], 300)
+        self.assertEqual(self.run_shapes("own:5", "--resume")[0], 2)
+        self.assertIn("other libraries, lanes, shapes",
+                      self.err.getvalue())
+
+    def test_shapes_alone(self):
+        self.write(self.programs, "# none\n")
+        status, said = self.run_shapes("churn:9")
+        self.assertEqual(status, 0)
+        self.assertNotIn("Geometric means", said)
+        self.assertIn("What is kept, churn:9", said)
+
+    def test_bad_shapes(self):
+        for names in ("own:0", "nope", "own:1,", "none,own"):
+            with self.subTest(names):
+                self.assertEqual(self.run_shapes(names)[0], 2)
+                self.assertRegex(self.err.getvalue(),
+                                 r"^compare: .*shape.*\n$")
+        os.remove(os.path.join(self.folder, runner.SHAPES_PROGRAM))
+        self.assertEqual(self.run_shapes("own:1")[0], 2)
+        self.assertRegex(self.err.getvalue(), "^compare: cannot find the "
+                         "program bench_shapes .*\n$")
+        self.assertEqual(self.calls, 0)
+        self.assertFalse(os.path.exists(self.out))
+
+    def test_what_is_run_by_default(self):
+        for args, found in (
+                ([], (4, 6)), (["--lanes", "main_r0"], (1, 0)),
+                (["--shapes", "own"], (0, 1)),
+                (["--shapes", "none"], (0, 0)),
+                (["--lanes", "all", "--shapes", "all"], (4, 6))):
+            args = self.script.parser().parse_args(["--threads", "16",
+                                                    *args])
+            self.assertEqual(tuple(map(len, self.script.chosen(args, {}))),
+                             found)
+        self.assertEqual(self.script.chosen(args, {"a": "ls"})[1],
+                         shapes.select())
+        args = self.script.parser().parse_args([])
+        self.assertEqual(self.script.chosen(args, {"a": "ls"}), [[], []])
 
 
 if __name__ == "__main__":

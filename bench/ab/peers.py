@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from ab import verdict
+from ab import table, verdict
 
 # What is compared, and the raw column it comes from: smaller is better.
 METRICS = (("wall", "wall_s"), ("cpu", "cpu_s"), ("rss", "peak_rss_kib"))
@@ -131,4 +131,28 @@ def means(rows, workloads, allocators):
                      row["to_glibc_high"]) = _mean_over(
                          rows, common, name, lambda w: GLIBC, field)
             out.append(row)
+    return out
+
+
+def kept(rows, shapes, allocators):
+    """A row per shape, allocator and figure: median, spread, range.
+
+    An allocator without a sound run has one row, without a figure.
+    """
+    out = []
+    for shape in shapes:
+        for name in allocators:
+            mine = verdict.rows_of(rows, lane=shape, allocator=name)
+            good = [table.pairs(r["figures"]) for r in verdict.ok(mine)]
+            common = {"shape": shape, "allocator": name, "runs": len(mine),
+                      "ok": len(good)}
+            for figure in dict.fromkeys(f for g in good for f in g):
+                found = [g[figure] for g in good if figure in g]
+                out.append({
+                    **common, "figure": figure,
+                    "median": statistics.median(found),
+                    "mad_pct": verdict.mad_percent(found),
+                    "low": min(found), "high": max(found)})
+            if not good:
+                out.append({**common, "figure": ""})
     return out

@@ -16,6 +16,7 @@ from ab import table
 
 LANE_PROGRAM = "bench_random_mixed_mt_remote_malloc"
 MEASURE_PROGRAM = "bench_measure"
+SHAPES_PROGRAM = "bench_shapes"
 PAGE = resource.getpagesize()
 GLIBC = "glibc"
 
@@ -31,7 +32,6 @@ KNOWN = (
 LIBRARY_DIRS = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib",
                 "/usr/local/lib")
 
-PAIR = re.compile(r"(\w+)=(-?[0-9.]+)")
 COUNTER = re.compile(r"^\s*([A-Za-z_][\w.]*)\s*[:=\s]\s*(-?\d+)\b")
 
 
@@ -173,7 +173,7 @@ def result_line(text, prefix="RESULT "):
     """The NAME=VALUE pairs of the program's last result line."""
     for line in reversed(text.split("\n")):
         if line.startswith(prefix):
-            return {k: table.number(v) for k, v in PAIR.findall(line)}
+            return table.pairs(line)
     return {}
 
 
@@ -205,25 +205,18 @@ def check_library(bench, lib):
     return outcome.ending()
 
 
-def run_command(measure, command, lib, timeout, cwd=None):
-    """One run of a shell command as a row: times and the peak RSS.
+def _measured(measure, argv, lib, timeout, cwd=None):
+    """One run as a row, times and the peak RSS, and what it printed.
 
-    Without the helper program the figures come from the shell's resource
+    Without the helper program the figures come from the command's resource
     usage as the runner sees it, whose peak RSS starts at the runner's own.
     """
-    if re.search(r"[^\w@%+=:,./~ -]", command) or "~" in command:
-        argv = ["/bin/sh", "-c", command]
-    else:
-        argv = shlex.split(command)
-        if "=" in argv[0]:
-            argv.insert(0, "env")
     row = {"status": "ok", "note": ""}
     if measure:
         with tempfile.NamedTemporaryFile() as record:
             outcome = run_process([measure, record.name, lib or ""] + argv,
                                   environment(None), timeout, cwd)
-            figures = {k: table.number(v) for k, v in
-                       PAIR.findall(record.read().decode("ascii"))}
+            figures = table.pairs(record.read().decode("ascii"))
         ended_by = figures.pop("signal", 0)
         if figures and outcome.code == 0 and not outcome.late:
             outcome.code = -ended_by or figures["exit"]
@@ -246,6 +239,28 @@ def run_command(measure, command, lib, timeout, cwd=None):
     status, note = outcome.ending()
     if status:
         row.update(status=status, note=table.clean(note))
+    return row, outcome.out
+
+
+def run_command(measure, command, lib, timeout, cwd=None):
+    """One run of a shell command as a row (without phase and round)."""
+    if re.search(r"[^\w@%+=:,./~ -]", command) or "~" in command:
+        argv = ["/bin/sh", "-c", command]
+    else:
+        argv = shlex.split(command)
+        if "=" in argv[0]:
+            argv.insert(0, "env")
+    return _measured(measure, argv, lib, timeout, cwd)[0]
+
+
+def run_shape(measure, program, shape, lib, timeout):
+    """One run of a shape as a row, with what it printed in `figures`."""
+    row, said = _measured(measure, [program] + shape.args(), lib, timeout)
+    figures = table.PAIR.findall(said)
+    if row["status"] == "ok" and figures:
+        row["figures"] = " ".join(f"{k}={v}" for k, v in figures)
+    elif row["status"] == "ok":
+        row.update(status="error", note="no figures")
     return row
 
 

@@ -1,10 +1,11 @@
 """The table of runs: one row per run, written as it is measured."""
 
 import os
+import re
 
 # Text columns; every other column holds a number or is empty.
 TEXT = ("phase", "lane", "allocator", "status", "note", "workload", "metric",
-        "state", "reason")
+        "state", "reason", "figures", "figure", "shape")
 FIELDS = (
     "phase", "round", "lane", "threads", "allocator", "status",
     "ops_per_sec", "wall_s", "cpu_s", "user_s", "sys_s", "vcsw", "ivcsw",
@@ -12,6 +13,9 @@ FIELDS = (
     "peak_live_bytes", "remote", "ring_full", "failed", "corrupted",
     "exit", "note",
 )
+
+# What the benchmark programs print.
+PAIR = re.compile(r"(\w+)=(-?[0-9.]+)")
 
 
 def clean(text, limit=200):
@@ -29,6 +33,11 @@ def number(text):
         return float(text)
     except ValueError:
         return None
+
+
+def pairs(text):
+    """The numbers by name of a text with NAME=VALUE."""
+    return {k: number(v) for k, v in PAIR.findall(text)}
 
 
 def _cell(value):
