@@ -31,19 +31,27 @@ allowance(void)
 	return delay() == 0 ? 0 : HZ4_PURGE_ALLOWANCE;
 }
 
+/* Without delay a class's last empty span stays: no more than that is. */
+static size_t
+idle(void)
+{
+	return delay() == 0 ? 0 : hz4_transfer_idle();
+}
+
 bool
 hz4_purge_pending(void)
 {
-	return hz4_unlikely(hz4_pageheap_dirty() > allowance());
+	return hz4_unlikely(hz4_pageheap_dirty() + idle() > allowance());
 }
 
 bool
 hz4_purge_due(uint64_t now)
 {
 	uint64_t oldest = hz4_pageheap_oldest();
+	bool aged = oldest != UINT64_MAX && oldest + delay() <= now;
 
-	return hz4_purge_pending() && oldest != UINT64_MAX &&
-	       oldest + delay() <= now && now >= hz4_peek(&next_round);
+	return hz4_purge_pending() && (aged || idle() > allowance()) &&
+	       now >= hz4_peek(&next_round);
 }
 
 /* True for one caller when `at` lies `age` ms back. */

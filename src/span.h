@@ -18,20 +18,21 @@
  *     bit clear  it is out: the user's, or in a thread's cache
  *
  * Frees set bits without a lock; only a holder of the class's lock clears
- * them.  A span with all bits set and `active` is empty and may go back to
- * the page heap; one with no bit set is in no list.
+ * them.  A span with all bits set and `active` is empty: it is in its class's
+ * idle list or goes back to the page heap; one with no bit set is in no list.
  *
  * The structure is type-stable: once made for a class, its memory is only
  * ever used for spans of that class, so that a free which has just set the
  * last bit may still look at it.
  */
 struct hz4_span {
-	struct hz4_list link;	/* in the class's partial list [lock: class] */
+	struct hz4_list link;	/* in a list of the class [lock: class] */
 	uintptr_t start;	/* [const] while active */
 	uint32_t cls;		/* [const] */
 	bool active;		/* has pages [lock: class] */
+	bool idle;		/* in the idle list [lock: class] */
 	/*
-	 * The class's epoch while in the partial list, else 0.
+	 * The class's epoch while in the partial or idle list, else 0.
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
 	 */
 	_Atomic uint32_t linked;

@@ -11,18 +11,25 @@
  * `linked` and then looks at the bits once more; the giver sets a bit and
  * then looks at `linked`.  All four are seq_cst, so one of the two sees the
  * other, and no span with a free object stays outside the list.
+ *
+ * An empty span may stay with its class, in the idle list: to make a span
+ * and to give it back costs as much as some dozens of objects, and big
+ * objects have a span each.  Spans that are in use come before idle ones,
+ * and of these the latest, which the CPU's caches may still have.
  */
 #include "transfer.h"
 
 #include "lock.h"
 #include "log.h"
 #include "meta.h"
+#include "option.h"
 #include "pageheap.h"
 #include "pagemap.h"
 
 struct class_spans {
 	struct hz4_lock lock;
 	struct hz4_list partial; /* spans with free objects [lock] */
+	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
 	struct hz4_list unused;	 /* structures without pages [lock] */
 	size_t spans;		 /* with pages [lock] */
 } HZ4_LINE_ALIGNED;
@@ -36,6 +43,11 @@ static struct class_spans spans_of[HZ4_CLS_END];
  * [lock: class] writes; [atomic] relaxed: changes only in a fork's child.
  */
 static _Atomic uint32_t epoch_of[HZ4_CLS_END];
+
+/* Of all idle spans. [atomic] relaxed: a sum that bounds itself */
+static struct {
+	_Atomic size_t pages;
+} HZ4_LINE_ALIGNED idle;
 
 static struct hz4_span *
 of_link(struct hz4_list *l)
@@ -52,6 +64,7 @@ lock_class(unsigned cls)
 	hz4_lock_acquire(&c->lock);
 	if (hz4_unlikely(c->partial.next == NULL)) {
 		hz4_list_init(&c->partial);
+		hz4_list_init(&c->idle);
 		hz4_list_init(&c->unused);
 		hz4_poke(&epoch_of[cls], 1);
 	}
@@ -162,6 +175,33 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 	return got;
 }
 
+/* Out of the list that it is in, the idle one or the partial one. */
+static void
+unlist_locked(const struct hz4_class *k, struct hz4_span *s)
+{
+	hz4_list_remove(&s->link);
+	if (s->idle)
+		atomic_fetch_sub_explicit(&idle.pages, k->pages,
+					  memory_order_relaxed);
+	s->idle = false;
+}
+
+/* A span with free objects, in the partial list; NULL when there is none. */
+static struct hz4_span *
+next_locked(struct class_spans *c, const struct hz4_class *k)
+{
+	struct hz4_span *s;
+
+	if (!hz4_list_empty(&c->partial))
+		return of_link(c->partial.next);
+	if (hz4_list_empty(&c->idle))
+		return NULL;
+	s = of_link(c->idle.next);
+	unlist_locked(k, s);
+	hz4_list_push(&c->partial, &s->link);
+	return s;
+}
+
 static unsigned
 take_locked(struct class_spans *c, const struct hz4_class *k, void **objects,
 	    unsigned want)
@@ -169,8 +209,7 @@ take_locked(struct class_spans *c, const struct hz4_class *k, void **objects,
 	unsigned got = 0;
 	struct hz4_span *s;
 
-	while (got < want && !hz4_list_empty(&c->partial)) {
-		s = of_link(c->partial.next);
+	while (got < want && (s = next_locked(c, k)) != NULL) {
 		got += take_from_span(k, s, objects + got, want - got);
 		if (got == want)
 			break;
@@ -202,6 +241,7 @@ take_structure(struct class_spans *c, const struct hz4_class *k, unsigned cls)
 		hz4_list_init(&s->link);
 		s->cls = cls;
 		s->active = false;
+		s->idle = false;
 		atomic_init(&s->linked, 0);
 	}
 	return s;
@@ -214,6 +254,74 @@ keep_structure(unsigned cls, struct hz4_span *s)
 
 	hz4_list_push(&c->unused, &s->link);
 	unlock_class(c);
+}
+
+static void
+release_pages(const struct hz4_class *k, uintptr_t start)
+{
+	hz4_pagemap_set(start, k->pages, HZ4_CLS_NONE, NULL);
+	hz4_pageheap_free(start, k->pages);
+}
+
+/* A span's structure is free again; its pages still count as used. */
+static uintptr_t
+retire_locked(struct class_spans *c, const struct hz4_class *k,
+	      struct hz4_span *s)
+{
+	uintptr_t start = s->start;
+
+	unlist_locked(k, s);
+	c->spans--;
+	atomic_store(&s->linked, 0);
+	s->active = false;
+	hz4_list_push(&c->unused, &s->link);
+	return start;
+}
+
+static void
+trim_class(unsigned cls)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	uintptr_t start[HZ4_BATCH_MAX];
+	struct class_spans *c;
+	unsigned n, i;
+
+	do {
+		c = lock_class(cls);
+		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
+		     n++)
+			start[n] = retire_locked(c, k, of_link(c->idle.prev));
+		unlock_class(c);
+		for (i = 0; i < n; i++)
+			release_pages(k, start[i]);
+	} while (n == HZ4_BATCH_MAX);
+}
+
+void
+hz4_transfer_trim(void)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		trim_class(cls);
+}
+
+size_t
+hz4_transfer_idle(void)
+{
+	return hz4_peek(&idle.pages) * HZ4_PAGE;
+}
+
+/*
+ * Idle spans come before memory that the process does not have yet.  Not for
+ * a few of them: it takes the lock of every class.
+ */
+void
+hz4_transfer_make_room(size_t pages)
+{
+	if (hz4_transfer_idle() >= HZ4_SPAN_IDLE_WORTH &&
+	    hz4_pageheap_dirty() < pages * HZ4_PAGE)
+		hz4_transfer_trim();
 }
 
 /*
@@ -230,6 +338,7 @@ create_span(struct class_spans *c, unsigned cls, void **objects, unsigned want)
 
 	if (s == NULL)
 		return 0;
+	hz4_transfer_make_room(k->pages);
 	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE);
 	if (s->start == 0) {
 		keep_structure(cls, s);
@@ -267,38 +376,40 @@ hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 	return create_span(c, cls, objects, want);
 }
 
-static void
-release_pages(const struct hz4_class *k, uintptr_t start)
+/*
+ * An empty span stays while all that do are few enough, or when it is all
+ * that the class has: the next object may be asked for at once.
+ */
+static bool
+may_idle_locked(const struct class_spans *c, const struct hz4_class *k,
+		const struct hz4_span *s)
 {
-	hz4_pagemap_set(start, k->pages, HZ4_CLS_NONE, NULL);
-	hz4_pageheap_free(start, k->pages);
+	size_t limit = hz4_option(HZ4_OPT_purge_delay) == 0 ?
+		0 : HZ4_SPAN_IDLE / HZ4_PAGE;
+
+	return hz4_peek(&idle.pages) + k->pages <= limit ||
+	       (hz4_list_empty(&c->idle) && c->partial.next == &s->link &&
+		c->partial.prev == &s->link);
 }
 
-/*
- * A span whose structure is free again but whose pages still count as
- * used.  0 when the span is not empty or is the class's last one with
- * free objects, which is kept in reserve.
- */
+/* The pages of a span that goes; 0 when it is not empty, or stays. */
 static uintptr_t
 detach_locked(struct class_spans *c, const struct hz4_class *k,
-	      struct hz4_span *s, bool reserve)
+	      struct hz4_span *s)
 {
-	uintptr_t start;
-
-	if (!s->active || !is_empty(k, s))
+	if (!s->active || s->idle || !is_empty(k, s))
 		return 0;
 	if (!is_linked(s))
 		link_locked(c, s);
-	if (reserve && c->partial.next == &s->link &&
-	    c->partial.prev == &s->link)
+	if (may_idle_locked(c, k, s)) {
+		hz4_list_remove(&s->link);
+		hz4_list_push(&c->idle, &s->link);
+		s->idle = true;
+		atomic_fetch_add_explicit(&idle.pages, k->pages,
+					  memory_order_relaxed);
 		return 0;
-	start = s->start;
-	hz4_list_remove(&s->link);
-	c->spans--;
-	atomic_store(&s->linked, 0);
-	s->active = false;
-	hz4_list_push(&c->unused, &s->link);
-	return start;
+	}
+	return retire_locked(c, k, s);
 }
 
 /*
@@ -318,7 +429,7 @@ relink_spans(unsigned cls, struct hz4_span **todo, unsigned n, unsigned *path)
 	for (i = 0; i < n; i++) {
 		struct hz4_span *s = todo[i];
 
-		empty[empties] = detach_locked(c, k, s, true);
+		empty[empties] = detach_locked(c, k, s);
 		if (empty[empties] != 0)
 			empties++;
 		else if (s->active && !is_linked(s) && has_free(k, s))
@@ -451,35 +562,6 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		relink_spans(cls, todo, todos, path);
 }
 
-static void
-trim_class(unsigned cls)
-{
-	const struct hz4_class *k = &hz4_classes[cls];
-	struct class_spans *c = lock_class(cls);
-	uintptr_t empty[HZ4_BATCH_MAX];
-	struct hz4_list *l, *next;
-	unsigned n = 0, i;
-
-	for (l = c->partial.next; l != &c->partial && n < HZ4_BATCH_MAX;
-	     l = next) {
-		next = l->next;
-		empty[n] = detach_locked(c, k, of_link(l), false);
-		n += empty[n] != 0;
-	}
-	unlock_class(c);
-	for (i = 0; i < n; i++)
-		release_pages(k, empty[i]);
-}
-
-void
-hz4_transfer_trim(void)
-{
-	unsigned cls;
-
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		trim_class(cls);
-}
-
 void
 hz4_transfer_figures(unsigned cls, struct hz4_transfer_figures *out)
 {
@@ -521,19 +603,30 @@ hz4_transfer_is_out(const void *p)
 void
 hz4_transfer_fork_child(void)
 {
+	size_t pages = 0;
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		struct class_spans *c = &spans_of[cls];
+		bool lost = hz4_lock_fork_child(&c->lock);
+		struct hz4_list *l;
 
-		if (!hz4_lock_fork_child(&c->lock) || c->partial.next == NULL)
+		if (c->partial.next == NULL)
 			continue;
-		/*
-		 * The lists may be half changed: start them afresh.  Spans
-		 * of before come back with the next free into them.
-		 */
-		hz4_list_init(&c->partial);
-		hz4_list_init(&c->unused);
-		hz4_poke(&epoch_of[cls], hz4_peek(&epoch_of[cls]) + 1);
+		if (lost) {
+			/*
+			 * The lists may be half changed: start them afresh.
+			 * Spans of before come back with the next free into
+			 * them; idle ones are lost to the child.
+			 */
+			hz4_list_init(&c->partial);
+			hz4_list_init(&c->idle);
+			hz4_list_init(&c->unused);
+			hz4_poke(&epoch_of[cls],
+				 hz4_peek(&epoch_of[cls]) + 1);
+		}
+		for (l = c->idle.next; l != &c->idle; l = l->next)
+			pages += hz4_classes[cls].pages;
 	}
+	hz4_poke(&idle.pages, pages);
 }

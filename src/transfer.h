@@ -35,8 +35,14 @@ unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
 void hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		       unsigned *path);
 
-/* Give back the empty spans that classes keep in reserve. */
+/* Bytes of empty spans that classes keep for their next objects. */
+size_t hz4_transfer_idle(void);
+
+/* Give those back to the page heap. */
 void hz4_transfer_trim(void);
+
+/* The same where so many pages are needed and it would spare fresh ones. */
+void hz4_transfer_make_room(size_t pages);
 
 struct hz4_transfer_figures {
 	size_t spans;	/* spans with pages */

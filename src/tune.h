@@ -55,6 +55,14 @@ enum {
 	HZ4_SPAN_UNUSED_BIG = 8,
 	HZ4_SPAN_MAX_PAGES = 16,
 
+	/*
+	 * Empty spans that may stay with their classes, all together, and
+	 * how many are worth a look through all classes before fresh memory
+	 * is taken (bytes).  They count as free pages below.
+	 */
+	HZ4_SPAN_IDLE = 16 * 1024 * 1024,
+	HZ4_SPAN_IDLE_WORTH = 1024 * 1024,
+
 	/* Most objects that move between a cache and the spans at once. */
 	HZ4_BATCH_MAX = 64,
 

@@ -175,6 +175,35 @@ START_TEST(reserves_are_given_up)
 }
 END_TEST
 
+/* Also where nothing else is free; then their age is not known. */
+START_TEST(idle_spans_pend)
+{
+	enum { CLS = HZ4_CLS_END - 1, N = HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
+	uint64_t now;
+	void *p[N];
+	unsigned i, path;
+
+	start("purge_delay=500");
+	for (i = 0; i < N; i++)
+		ck_assert_uint_eq(hz4_transfer_take(CLS, &p[i], 1, &path), 1);
+	hz4_purge_all();
+	for (i = 0; i < N; i++) {
+		now = hz4_os_now();
+		ck_assert_uint_eq(hz4_purge_pending(),
+				  i * (size_t)HZ4_CLASS_MAX >
+					  HZ4_PURGE_ALLOWANCE);
+		ck_assert_uint_eq(hz4_purge_due(now), hz4_purge_pending());
+		hz4_transfer_give(CLS, &p[i], 1, &path);
+	}
+	hz4_purge_run(now);
+	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), HZ4_SPAN_IDLE);
+	ck_assert(!hz4_purge_due(now));
+	hz4_purge_run(now + 2000);
+	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);
+}
+END_TEST
+
 START_TEST(lazy_memory_is_not_known_zero)
 {
 	uintptr_t a;
@@ -293,6 +322,7 @@ add(TCase *t)
 	tcase_add_test(t, a_bounded_piece_at_a_time);
 	tcase_add_test(t, memory_really_goes);
 	tcase_add_test(t, reserves_are_given_up);
+	tcase_add_test(t, idle_spans_pend);
 	tcase_add_test(t, lazy_memory_is_not_known_zero);
 	tcase_add_test(t, armed_once_in_a_while);
 	tcase_add_test(t, decay_is_asked_for_once_in_a_while);

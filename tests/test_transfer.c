@@ -257,6 +257,81 @@ START_TEST(pages_go_from_class_to_class)
 }
 END_TEST
 
+/* As many as may; they are used again from the latest one on. */
+START_TEST(empty_spans_stay_idle)
+{
+	enum { CLS = HZ4_CLS_END - 1, N = 100 };
+	size_t pages, kept;
+	unsigned i;
+
+	start();
+	pages = hz4_classes[CLS].pages;
+	kept = HZ4_SPAN_IDLE / HZ4_PAGE / pages;
+	ck_assert_uint_eq(hz4_classes[CLS].slots, 1);
+	ck_assert_uint_lt(kept, N);
+	take_all(CLS, held, N);
+	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	give_all(CLS, held, N, 7);
+	ck_assert_uint_eq(hz4_transfer_idle(), kept * pages * HZ4_PAGE);
+	ck_assert_uint_eq(figures(CLS).spans, kept);
+	for (i = 0; i < 3; i++) {
+		void *p;
+
+		take(CLS, &p, 1);
+		ck_assert_ptr_eq(p, held[kept - 1 - i]);
+		ck_assert_uint_eq(hz4_transfer_idle(),
+				  (kept - 1 - i) * pages * HZ4_PAGE);
+	}
+	hz4_transfer_trim();
+	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	ck_assert_uint_eq(figures(CLS).spans, 3);
+}
+END_TEST
+
+START_TEST(spans_in_use_come_before_idle_ones)
+{
+	enum { CLS = 64 };
+	unsigned slots;
+	void *p;
+
+	start();
+	slots = hz4_classes[CLS].slots;
+	take_all(CLS, held, 3 * (size_t)slots);
+	give(CLS, held, 1);
+	give(CLS, held + 2 * slots, slots);
+	give(CLS, held + slots, slots - 1);
+	ck_assert_uint_gt(hz4_transfer_idle(), 0);
+	while (take(CLS, &p, 1), p != held[0])
+		ck_assert((uintptr_t)p - (uintptr_t)held[slots] <
+			  (size_t)hz4_classes[CLS].pages * HZ4_PAGE);
+	ck_assert_uint_gt(hz4_transfer_idle(), 0);
+}
+END_TEST
+
+START_TEST(idle_spans_come_before_fresh_memory)
+{
+	enum { CLS = HZ4_CLS_END - 1 };
+	size_t n, dirty;
+
+	start();
+	n = HZ4_SPAN_IDLE_WORTH / hz4_classes[CLS].size;
+	take_all(CLS, held, n);
+	give_all(CLS, held, n - 1, 1);
+	/* Too few. */
+	hz4_transfer_make_room(SIZE_MAX / HZ4_PAGE);
+	ck_assert_uint_eq(figures(CLS).spans, n);
+	give(CLS, held + n - 1, 1);
+	ck_assert_uint_eq(hz4_transfer_idle(), HZ4_SPAN_IDLE_WORTH);
+	/* None are needed. */
+	dirty = hz4_pageheap_dirty() / HZ4_PAGE;
+	hz4_transfer_make_room(dirty);
+	ck_assert_uint_eq(figures(CLS).spans, n);
+	hz4_transfer_make_room(dirty + 1);
+	ck_assert_uint_eq(figures(CLS).spans, 0);
+	nothing_left();
+}
+END_TEST
+
 struct misuse {
 	unsigned cls;
 	void *object[4];
@@ -576,6 +651,9 @@ add(TCase *t)
 	tcase_add_test(t, out_or_not);
 	tcase_add_test(t, give_any_number);
 	tcase_add_test(t, pages_go_from_class_to_class);
+	tcase_add_test(t, empty_spans_stay_idle);
+	tcase_add_test(t, spans_in_use_come_before_idle_ones);
+	tcase_add_test(t, idle_spans_come_before_fresh_memory);
 	tcase_add_test(t, double_free);
 	tcase_add_test(t, interior_pointer);
 	tcase_add_test(t, pointer_behind_the_last_object);
