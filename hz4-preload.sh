@@ -362,6 +362,10 @@ hz4p_check_needed() {
 	fi
 }
 
+hz4p_library_arch() {
+	hz4p_facts "$hz4p_file" | sed -n 's/^elf //p'
+}
+
 # Let the loader $2 list what program $1 would load, for --check: finds
 # allocators below other libraries too, and errors of the preload itself.
 hz4p_check_loaded() {
@@ -376,6 +380,10 @@ hz4p_check_loaded() {
 	*"$hz4p_soname ("*) ;;
 	*) hz4p_object "the loader $2 does not load $hz4p_soname" ;;
 	esac
+	# Another one than the library above where the program has 32 bits.
+	[ "$(hz4p_library_arch)" = "$hz4p_arch" ] ||
+		printf '%s\n' "$hz4p_loaded" |
+		sed -n "s,^[[:blank:]]*\(/.*/$hz4p_soname\) (.*,loads:    \1,p"
 	# In a pipe the loop would count objections in a subshell.
 	while IFS= read -r hz4p_line; do
 		hz4p_line=${hz4p_line%% (*}
@@ -428,8 +436,7 @@ EOF
 	case $hz4p_entry in
 	*\$*) ;;
 	*)
-		hz4p_item=$(hz4p_facts "$hz4p_file" | sed -n 's/^elf //p')
-		[ "$hz4p_item" = "$hz4p_arch" ] || hz4p_object \
+		[ "$(hz4p_library_arch)" = "$hz4p_arch" ] || hz4p_object \
 			"'$1' is for another kind of processor than the library"
 		;;
 	esac
