@@ -9,9 +9,9 @@
  * that others only set.
  *
  * A span has two objects, each in a word of its own, so that looking at all
- * words takes more than one step.  The partial list is a set, and the taker
- * may find any of its spans first.  A user takes one or two objects, gives
- * them back together or keeps them for ever.
+ * words takes more than one step.  The partial list is a set, the idle list
+ * a part of it, and the taker may find any of its spans first.  A user takes
+ * one or two objects, gives them back together or keeps them for ever.
  *
  * Holds in all interleavings: an object that is taken was nobody's, one that
  * is given was its giver's, a page belongs to one span, and in the end each
