@@ -114,7 +114,7 @@ static void
 release(uintptr_t start, size_t n, bool mapping)
 {
 	if (!mapping)
-		hz4_pageheap_free(start, n / HZ4_PAGE);
+		hz4_pageheap_free(start, n / HZ4_PAGE, hz4_os_now());
 	else if (!hz4_os_unmap((void *)start, n))
 		hz4_pageheap_donate(start, n / HZ4_PAGE);
 }

@@ -22,17 +22,17 @@ hz4_pace_give(struct hz4_pace *p, size_t bytes)
 }
 
 /*
- * Some of the threads are waiting for a CPU, as far as numbers tell.  A
- * program of one thread makes no system call for this: it may have had all
- * but a few forbidden.
+ * Some of the threads may be waiting for a CPU: there are as many as CPUs,
+ * and other programs.  A program of one thread makes no system call for
+ * this: it may have had all but a few forbidden.
  */
 static bool
 is_crowded(void)
 {
 	uint32_t users = hz4_budget_users();
 
-	return users >= HZ4_PACE_CROWD && hz4_option(HZ4_OPT_yield) &&
-	       users >= HZ4_PACE_CROWD * hz4_os_cpus();
+	return users >= 2 && hz4_option(HZ4_OPT_yield) &&
+	       users >= hz4_os_cpus();
 }
 
 void

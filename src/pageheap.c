@@ -20,7 +20,7 @@
 
 #include <string.h>
 
-enum { LOOKS_PER_BIN = 16 };
+enum { LOOKS_PER_BIN = 16, PLACE_LOOKS = 64 };
 
 struct hz4_runs hz4_runs = {
 	.lock = HZ4_LOCK_INIT(HZ4_RANK_PAGES),
@@ -210,7 +210,25 @@ hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at)
 	enter_locked(r, at);
 }
 
-/* Make a free run, the youngest of the dirty ones. */
+/*
+ * Before which of the dirty runs one of this age belongs: behind all of them,
+ * but for one that lay in an idle span.
+ */
+static struct hz4_list *
+place_locked(uint64_t stamp)
+{
+	struct hz4_list *l = hz4_runs.aged.prev;
+	unsigned looks;
+
+	for (looks = PLACE_LOOKS; l != &hz4_runs.aged && looks > 0; looks--) {
+		if (hz4_container(l, struct hz4_run, age)->stamp <= stamp)
+			break;
+		l = l->prev;
+	}
+	return l->next;
+}
+
+/* Make a free run. */
 static void
 add_run_locked(uintptr_t start, size_t pages, size_t dirty, uint64_t stamp)
 {
@@ -222,7 +240,7 @@ add_run_locked(uintptr_t start, size_t pages, size_t dirty, uint64_t stamp)
 	r->pages = (uint32_t)pages;
 	r->dirty = (uint32_t)dirty;
 	r->stamp = stamp;
-	hz4_runs_insert_locked(r, &hz4_runs.aged);
+	hz4_runs_insert_locked(r, place_locked(stamp));
 }
 
 static bool
@@ -446,14 +464,12 @@ free_locked(uintptr_t start, size_t pages, uint64_t now)
 }
 
 void
-hz4_pageheap_free(uintptr_t start, size_t pages)
+hz4_pageheap_free(uintptr_t start, size_t pages, uint64_t since)
 {
-	uint64_t now = hz4_os_now();
-
 	hz4_runs_lock();
 	if (hz4_runs.handed_out > 0)
 		hz4_runs.handed_out--;
-	free_locked(start, pages, now);
+	free_locked(start, pages, since);
 	hz4_runs_unlock();
 }
 

@@ -22,8 +22,11 @@ struct hz4_pageheap_figures {
  */
 uintptr_t hz4_pageheap_alloc(size_t pages, size_t align);
 
-/* Give a whole run back; all of it counts as dirty.  Cannot fail. */
-void hz4_pageheap_free(uintptr_t start, size_t pages);
+/*
+ * Give a whole run back that nobody has used since then (ms); all of it
+ * counts as dirty.  Cannot fail.
+ */
+void hz4_pageheap_free(uintptr_t start, size_t pages, uint64_t since);
 
 /*
  * Give back a part of a run that goes on without it.  False without memory

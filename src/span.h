@@ -31,6 +31,7 @@ struct hz4_span {
 	uint32_t cls;		/* [const] */
 	bool active;		/* has pages [lock: class] */
 	bool idle;		/* in the idle list [lock: class] */
+	uint64_t since;		/* when it became that, ms [lock: class] */
 	/*
 	 * The class's epoch while in the partial or idle list, else 0.
 	 * [lock: class] writes; [atomic] seq_cst against the bits.

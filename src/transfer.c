@@ -23,6 +23,7 @@
 #include "log.h"
 #include "meta.h"
 #include "option.h"
+#include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
 
@@ -32,6 +33,7 @@ struct class_spans {
 	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
 	struct hz4_list unused;	 /* structures without pages [lock] */
 	size_t spans;		 /* with pages [lock] */
+	size_t idle_pages;	 /* of idle spans [lock] */
 } HZ4_LINE_ALIGNED;
 
 static struct class_spans spans_of[HZ4_CLS_END];
@@ -44,7 +46,7 @@ static struct class_spans spans_of[HZ4_CLS_END];
  */
 static _Atomic uint32_t epoch_of[HZ4_CLS_END];
 
-/* Of all idle spans. [atomic] relaxed: a sum that bounds itself */
+/* All classes' idle_pages. [atomic] relaxed: a sum that bounds itself */
 static struct {
 	_Atomic size_t pages;
 } HZ4_LINE_ALIGNED idle;
@@ -177,13 +179,16 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 
 /* Out of the list that it is in, the idle one or the partial one. */
 static void
-unlist_locked(const struct hz4_class *k, struct hz4_span *s)
+unlist_locked(struct class_spans *c, const struct hz4_class *k,
+	      struct hz4_span *s)
 {
 	hz4_list_remove(&s->link);
-	if (s->idle)
-		atomic_fetch_sub_explicit(&idle.pages, k->pages,
-					  memory_order_relaxed);
+	if (!s->idle)
+		return;
 	s->idle = false;
+	c->idle_pages -= k->pages;
+	atomic_fetch_sub_explicit(&idle.pages, k->pages,
+				  memory_order_relaxed);
 }
 
 /* A span with free objects, in the partial list; NULL when there is none. */
@@ -197,7 +202,7 @@ next_locked(struct class_spans *c, const struct hz4_class *k)
 	if (hz4_list_empty(&c->idle))
 		return NULL;
 	s = of_link(c->idle.next);
-	unlist_locked(k, s);
+	unlist_locked(c, k, s);
 	hz4_list_push(&c->partial, &s->link);
 	return s;
 }
@@ -256,33 +261,39 @@ keep_structure(unsigned cls, struct hz4_span *s)
 	unlock_class(c);
 }
 
+/* The pages of a span that has gone, and since when it was empty. */
+struct gone {
+	uintptr_t start;
+	uint64_t since;
+};
+
 static void
-release_pages(const struct hz4_class *k, uintptr_t start)
+release_pages(const struct hz4_class *k, const struct gone *g)
 {
-	hz4_pagemap_set(start, k->pages, HZ4_CLS_NONE, NULL);
-	hz4_pageheap_free(start, k->pages);
+	hz4_pagemap_set(g->start, k->pages, HZ4_CLS_NONE, NULL);
+	hz4_pageheap_free(g->start, k->pages, g->since);
 }
 
 /* A span's structure is free again; its pages still count as used. */
-static uintptr_t
+static struct gone
 retire_locked(struct class_spans *c, const struct hz4_class *k,
 	      struct hz4_span *s)
 {
-	uintptr_t start = s->start;
+	struct gone g = { s->start, s->since };
 
-	unlist_locked(k, s);
+	unlist_locked(c, k, s);
 	c->spans--;
 	atomic_store(&s->linked, 0);
 	s->active = false;
 	hz4_list_push(&c->unused, &s->link);
-	return start;
+	return g;
 }
 
 static void
 trim_class(unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	uintptr_t start[HZ4_BATCH_MAX];
+	struct gone gone[HZ4_BATCH_MAX];
 	struct class_spans *c;
 	unsigned n, i;
 
@@ -290,10 +301,10 @@ trim_class(unsigned cls)
 		c = lock_class(cls);
 		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
 		     n++)
-			start[n] = retire_locked(c, k, of_link(c->idle.prev));
+			gone[n] = retire_locked(c, k, of_link(c->idle.prev));
 		unlock_class(c);
 		for (i = 0; i < n; i++)
-			release_pages(k, start[i]);
+			release_pages(k, &gone[i]);
 	} while (n == HZ4_BATCH_MAX);
 }
 
@@ -392,24 +403,27 @@ may_idle_locked(const struct class_spans *c, const struct hz4_class *k,
 		c->partial.prev == &s->link);
 }
 
-/* The pages of a span that goes; 0 when it is not empty, or stays. */
-static uintptr_t
+/* True when the span goes; false when it is not empty, or stays. */
+static bool
 detach_locked(struct class_spans *c, const struct hz4_class *k,
-	      struct hz4_span *s)
+	      struct hz4_span *s, uint64_t now, struct gone *gone)
 {
 	if (!s->active || s->idle || !is_empty(k, s))
-		return 0;
+		return false;
 	if (!is_linked(s))
 		link_locked(c, s);
+	s->since = now;
 	if (may_idle_locked(c, k, s)) {
 		hz4_list_remove(&s->link);
 		hz4_list_push(&c->idle, &s->link);
 		s->idle = true;
+		c->idle_pages += k->pages;
 		atomic_fetch_add_explicit(&idle.pages, k->pages,
 					  memory_order_relaxed);
-		return 0;
+		return false;
 	}
-	return retire_locked(c, k, s);
+	*gone = retire_locked(c, k, s);
+	return true;
 }
 
 /*
@@ -421,24 +435,24 @@ static void
 relink_spans(unsigned cls, struct hz4_span **todo, unsigned n, unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
+	struct gone gone[HZ4_BATCH_MAX];
+	uint64_t now = hz4_os_now();
 	struct class_spans *c = lock_class(cls);
-	uintptr_t empty[HZ4_BATCH_MAX];
-	unsigned i, empties = 0;
+	unsigned i, going = 0;
 
 	*path |= HZ4_TRANSFER_LOCKED;
 	for (i = 0; i < n; i++) {
 		struct hz4_span *s = todo[i];
 
-		empty[empties] = detach_locked(c, k, s);
-		if (empty[empties] != 0)
-			empties++;
+		if (detach_locked(c, k, s, now, &gone[going]))
+			going++;
 		else if (s->active && !is_linked(s) && has_free(k, s))
 			link_locked(c, s);
 	}
 	unlock_class(c);
-	for (i = 0; i < empties; i++) {
+	for (i = 0; i < going; i++) {
 		*path |= HZ4_TRANSFER_RELEASED;
-		release_pages(k, empty[i]);
+		release_pages(k, &gone[i]);
 	}
 }
 
@@ -600,33 +614,40 @@ hz4_transfer_is_out(const void *p)
 	       !(hz4_peek(&s->bits[slot / 64]) >> slot % 64 & 1);
 }
 
+/*
+ * Lists of a class whose lock a gone thread held may be half changed: they
+ * are started afresh.  Spans of before come back with the next free into
+ * them; idle ones are lost to the child.
+ */
+static void
+start_afresh(struct class_spans *c, unsigned cls)
+{
+	c->idle_pages = 0;
+	if (c->partial.next == NULL)
+		return;
+	hz4_list_init(&c->partial);
+	hz4_list_init(&c->idle);
+	hz4_list_init(&c->unused);
+	hz4_poke(&epoch_of[cls], hz4_peek(&epoch_of[cls]) + 1);
+}
+
 void
 hz4_transfer_fork_child(void)
 {
+	bool lost = false;
 	size_t pages = 0;
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		struct class_spans *c = &spans_of[cls];
-		bool lost = hz4_lock_fork_child(&c->lock);
-		struct hz4_list *l;
 
-		if (c->partial.next == NULL)
-			continue;
-		if (lost) {
-			/*
-			 * The lists may be half changed: start them afresh.
-			 * Spans of before come back with the next free into
-			 * them; idle ones are lost to the child.
-			 */
-			hz4_list_init(&c->partial);
-			hz4_list_init(&c->idle);
-			hz4_list_init(&c->unused);
-			hz4_poke(&epoch_of[cls],
-				 hz4_peek(&epoch_of[cls]) + 1);
+		if (hz4_lock_fork_child(&c->lock)) {
+			lost = true;
+			start_afresh(c, cls);
 		}
-		for (l = c->idle.next; l != &c->idle; l = l->next)
-			pages += hz4_classes[cls].pages;
+		pages += c->idle_pages;
 	}
-	hz4_poke(&idle.pages, pages);
+	/* Else it is right, or this thread is just about to make it so. */
+	if (lost)
+		hz4_poke(&idle.pages, pages);
 }

@@ -98,14 +98,13 @@ enum {
 
 	/*
 	 * Back-pressure (pace.h): a thread may take so many bytes more than
-	 * it gives before it lets others run, where there are so many times
-	 * more threads than CPUs.  More than a CPU caches for itself: a
-	 * thread that keeps its objects has lost them there anyway.
+	 * it gives before it lets others run, where there are as many threads
+	 * as CPUs.  More than a CPU caches for itself: a thread that keeps
+	 * its objects has lost them there anyway.
 	 * Bytes that must have been given for a yield to count as a help;
 	 * bytes of which a thread tells at once; most turns between yields.
 	 */
 	HZ4_PACE_AHEAD = 4 * 1024 * 1024,
-	HZ4_PACE_CROWD = 2,
 	HZ4_PACE_HELP = HZ4_PACE_AHEAD / 4,
 	HZ4_PACE_TELL = 64 * 1024,
 	HZ4_PACE_PATIENCE = 1023,

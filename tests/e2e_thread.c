@@ -149,7 +149,11 @@ sit_idle(void *arg)
 	return NULL;
 }
 
-/* Resident bytes while `count` threads are idle that did some work, or none. */
+/*
+ * Resident bytes while `count` threads are idle that did some work, or none,
+ * without what they left in the heap: how many worked at once is the
+ * scheduler's choice.
+ */
 static size_t
 rss_with_idle_threads(unsigned count, bool worked)
 {
@@ -162,6 +166,7 @@ rss_with_idle_threads(unsigned count, bool worked)
 		t[i] = start(sit_idle, worked ? (void *)(i + 1) : NULL);
 	while (atomic_load(&idle) < count)
 		e2e_sleep(1);
+	e2e_trim(0);
 	rss = e2e_rss();
 	pthread_barrier_wait(&all_done);
 	for (unsigned i = 0; i < count; i++)

@@ -137,7 +137,7 @@ static void
 give(uintptr_t start, size_t pages)
 {
 	model_give(start, pages);
-	hz4_pageheap_free(start, pages);
+	hz4_pageheap_free(start, pages, hz4_os_now());
 }
 
 /* A part of a run, which goes on without it. */
@@ -412,6 +412,33 @@ START_TEST(oldest_is_when_pages_came)
 END_TEST
 
 /* Address space for others: what is left must fit the figures. */
+/* Given back late: what nobody has used for longest goes first. */
+START_TEST(ages_are_in_order)
+{
+	static const uint64_t since[] = { 500, 700, 300, 600, 500, 900, 400 };
+	enum { N = sizeof since / sizeof *since };
+	uintptr_t run[N], between[N];
+	unsigned i;
+
+	unit_os_init();
+	for (i = 0; i < N; i++) {
+		run[i] = take(1, PAGE);
+		between[i] = take(1, PAGE);
+	}
+	for (i = 0; i < N; i++) {
+		model_give(run[i], 1);
+		hz4_pageheap_free(run[i], 1, since[i]);
+	}
+	for (i = 300; i <= 900; i += 100) {
+		ck_assert_uint_eq(hz4_pageheap_oldest(), i == 800 ? 900 : i);
+		ck_assert_uint_eq(hz4_pageheap_purge(i, 0, 0, SIZE_MAX / 2),
+				  i == 500 ? 2 * PAGE : i == 800 ? 0 : PAGE);
+	}
+	for (i = 0; i < N; i++)
+		give(between[i], 1);
+}
+END_TEST
+
 START_TEST(unmap_free_runs)
 {
 	uintptr_t a, b;
@@ -628,7 +655,7 @@ churn(uint64_t seed, unsigned rounds)
 					  first[r->pages * PAGE / 8 - 1] ==
 						  r->pages,
 				  "%p", (void *)first);
-			hz4_pageheap_free(r->start, r->pages);
+			hz4_pageheap_free(r->start, r->pages, hz4_os_now());
 			r->pages = 0;
 			continue;
 		}
@@ -646,7 +673,7 @@ churn(uint64_t seed, unsigned rounds)
 	}
 	for (i = 0; i < 8; i++)
 		if (held[i].pages > 0)
-			hz4_pageheap_free(held[i].start, held[i].pages);
+			hz4_pageheap_free(held[i].start, held[i].pages, hz4_os_now());
 }
 
 static void *
@@ -684,7 +711,7 @@ use_in_child(void *arg)
 	for (i = 0; i < HELD_MAX; i++) {
 		unit_child_need(unit_all((void *)held[i].start,
 					 held[i].pages * PAGE, (uint8_t)i));
-		hz4_pageheap_free(held[i].start, held[i].pages);
+		hz4_pageheap_free(held[i].start, held[i].pages, hz4_os_now());
 	}
 	churn(2, 200);
 	hz4_pageheap_purge(later(), 0, 0, SIZE_MAX / 2);
@@ -779,6 +806,7 @@ add(TCase *t)
 	tcase_add_test(t, purge_makes_clean_pages);
 	tcase_add_test(t, purge_down_to_what_may_stay);
 	tcase_add_test(t, oldest_is_when_pages_came);
+	tcase_add_test(t, ages_are_in_order);
 	tcase_add_test(t, unmap_free_runs);
 	tcase_add_test(t, donated_pages);
 	tcase_add_test(t, freeing_needs_no_memory);

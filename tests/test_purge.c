@@ -31,7 +31,7 @@ leave_dirty(size_t pages)
 
 	ck_assert_uint_ne(a, 0);
 	memset((void *)a, 0xa5, pages * PAGE);
-	hz4_pageheap_free(a, pages);
+	hz4_pageheap_free(a, pages, hz4_os_now());
 	ck_assert_uint_eq(hz4_pageheap_dirty(), pages * PAGE);
 	return a;
 }
@@ -199,7 +199,24 @@ START_TEST(idle_spans_pend)
 	ck_assert_uint_eq(hz4_transfer_idle(), 0);
 	ck_assert_uint_eq(hz4_pageheap_dirty(), HZ4_SPAN_IDLE);
 	ck_assert(!hz4_purge_due(now));
-	hz4_purge_run(now + 2000);
+}
+END_TEST
+
+/* The time that a span was idle counts: one purge does. */
+START_TEST(idle_spans_age)
+{
+	enum { CLS = HZ4_CLS_END - 1, N = HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
+	void *p[2 * N];
+	unsigned i, path;
+
+	start("purge_delay=500");
+	for (i = 0; i < 2 * N; i++)
+		ck_assert_uint_eq(hz4_transfer_take(CLS, &p[i], 1, &path), 1);
+	/* Every other one: runs that do not merge. */
+	for (i = 0; i < 2 * N; i += 2)
+		hz4_transfer_give(CLS, &p[i], 1, &path);
+	hz4_purge_run(hz4_os_now() + 2000);
+	ck_assert_uint_eq(hz4_transfer_idle(), 0);
 	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);
 }
 END_TEST
@@ -323,6 +340,7 @@ add(TCase *t)
 	tcase_add_test(t, memory_really_goes);
 	tcase_add_test(t, reserves_are_given_up);
 	tcase_add_test(t, idle_spans_pend);
+	tcase_add_test(t, idle_spans_age);
 	tcase_add_test(t, lazy_memory_is_not_known_zero);
 	tcase_add_test(t, armed_once_in_a_while);
 	tcase_add_test(t, decay_is_asked_for_once_in_a_while);

@@ -592,6 +592,8 @@ use_in_child(void *arg)
 	give_all(shared_cls, held, n, HZ4_BATCH_MAX);
 	take_all(shared_cls, held, n);
 	give_all(shared_cls, held, n, 7);
+	hz4_transfer_trim();
+	unit_child_need(hz4_transfer_idle() == 0);
 }
 
 START_TEST(fork_while_threads_work)
