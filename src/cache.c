@@ -12,6 +12,7 @@
 
 #include "log.h"
 #include "meta.h"
+#include "os.h"
 #include "transfer.h"
 
 #include <string.h>
@@ -163,14 +164,14 @@ l1_held(struct hz4_cache *c, unsigned cls)
 
 /* Give the `n` oldest objects of a class back to the spans. */
 static void
-give_oldest(struct hz4_cache *c, unsigned cls, size_t n)
+give_oldest(struct hz4_cache *c, unsigned cls, size_t n, uint64_t now)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **base = hz4_peek(&s->base);
 	size_t held = (size_t)(hz4_peek(&s->top) - base);
 	unsigned path;
 
-	hz4_transfer_give(cls, base, (unsigned)n, &path);
+	hz4_transfer_give(cls, base, (unsigned)n, now, &path);
 	memmove(base, base + n, (held - n) * sizeof *base);
 	hz4_poke(&s->top, base + held - n);
 	if (hz4_l0_open(c->l0, cls))
@@ -194,14 +195,14 @@ l0_needed(struct hz4_cache *c, unsigned cls)
 
 /* The class lay idle: give half of what it may hold back, or more. */
 static void
-shrink(struct hz4_cache *c, unsigned cls)
+shrink(struct hz4_cache *c, unsigned cls, uint64_t now)
 {
 	size_t held = hz4_cache_count(c, cls);
 	struct hz4_tier *t = &c->tier[cls];
 	uint32_t limit = hz4_min(t->limit / 2, l0_needed(c, cls));
 
 	if (held > limit)
-		give_oldest(c, cls, held - limit);
+		give_oldest(c, cls, held - limit, now);
 	c->budget.left += (t->limit - limit) * (size_t)hz4_classes[cls].size;
 	t->limit = (uint16_t)limit;
 	hz4_stacks_idle(c, cls);
@@ -210,11 +211,12 @@ shrink(struct hz4_cache *c, unsigned cls)
 void
 hz4_cache_decay(struct hz4_cache *c)
 {
+	uint64_t now = hz4_os_now();
 	unsigned cls;
 
 	for_each_used (c, cls) {
 		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
-			shrink(c, cls);
+			shrink(c, cls, now);
 		else
 			hz4_stacks_busy(c, cls);
 		c->tier[cls].events = 0;
@@ -331,6 +333,7 @@ is_on_top(struct hz4_cache *c, unsigned cls, const void *object)
 void
 hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 {
+	uint64_t now = hz4_os_now();
 	struct hz4_stack *s = &c->stack[cls];
 	unsigned path;
 
@@ -346,14 +349,14 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	}
 	note_event(c, cls, HZ4_TURN_OVERFLOW);
 	if (c->tier[cls].limit == 0) {
-		hz4_transfer_give(cls, &object, 1, &path);
+		hz4_transfer_give(cls, &object, 1, now, &path);
 		note_given(c, cls, 1);
 		hz4_count(c->counts, cls, HZ4_COUNT_free_uncached, 1);
 		count_way_back(c, cls, path);
 		return;
 	}
 	if (hz4_peek(&s->top) == hz4_stacks_limit(c, cls))
-		give_oldest(c, cls, batch_of(c, cls));
+		give_oldest(c, cls, batch_of(c, cls), now);
 	/* L1 has given them; L0 may still be full. */
 	l0_spill(c, cls);
 	put(c, cls, object);
@@ -379,13 +382,14 @@ hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
 void
 hz4_cache_flush(struct hz4_cache *c)
 {
+	uint64_t now = hz4_os_now();
 	unsigned cls;
 	size_t held;
 
 	for_each_used (c, cls) {
 		held = hz4_cache_count(c, cls);
 		if (held > 0)
-			give_oldest(c, cls, held);
+			give_oldest(c, cls, held, now);
 	}
 }
 

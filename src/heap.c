@@ -255,7 +255,7 @@ give_bare(void *p, unsigned cls)
 {
 	unsigned path;
 
-	hz4_transfer_give(cls, &p, 1, &path);
+	hz4_transfer_give(cls, &p, 1, hz4_os_now(), &path);
 	hz4_thread_add_bare(cls, -1);
 	hz4_thread_count(cls, HZ4_COUNT_free_uncached);
 	hz4_thread_count(cls, path & HZ4_TRANSFER_LOCKED ?

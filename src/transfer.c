@@ -23,7 +23,6 @@
 #include "log.h"
 #include "meta.h"
 #include "option.h"
-#include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
 
@@ -432,11 +431,11 @@ detach_locked(struct class_spans *c, const struct hz4_class *k,
  * is done here is right for whatever they are now.
  */
 static void
-relink_spans(unsigned cls, struct hz4_span **todo, unsigned n, unsigned *path)
+relink_spans(unsigned cls, struct hz4_span **todo, unsigned n, uint64_t now,
+	     unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct gone gone[HZ4_BATCH_MAX];
-	uint64_t now = hz4_os_now();
 	struct class_spans *c = lock_class(cls);
 	unsigned i, going = 0;
 
@@ -531,7 +530,7 @@ find_slot(const struct hz4_class *k, void *object, size_t offset)
  */
 void
 hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
-		  unsigned *path)
+		  uint64_t now, unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *todo[HZ4_BATCH_MAX], *s, *last = NULL;
@@ -563,7 +562,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		if (bits != 0 && give_bits(k, last, last_w, bits))
 			todo[todos++] = last;
 		if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
-			relink_spans(cls, todo, todos, path);
+			relink_spans(cls, todo, todos, now, path);
 			todos = 0;
 		}
 		bits = bit;
@@ -573,7 +572,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 	if (bits != 0 && give_bits(k, last, last_w, bits))
 		todo[todos++] = last;
 	if (todos > 0)
-		relink_spans(cls, todo, todos, path);
+		relink_spans(cls, todo, todos, now, path);
 }
 
 void

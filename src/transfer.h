@@ -28,12 +28,14 @@ unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
 			   unsigned *path);
 
 /*
- * Give objects of a class back, whichever threads they came from.  Aborts
- * when one of them is not the start of an object or lies in its span
- * already (a double free).
+ * Give objects of a class back, whichever threads they came from; `now` (ms)
+ * is the caller's, since asking for the time may call a preloaded wrapper,
+ * which allocates, when `objects` are neither here nor there.  Aborts when
+ * one of them is not the start of an object or lies in its span already (a
+ * double free).
  */
 void hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
-		       unsigned *path);
+		       uint64_t now, unsigned *path);
 
 /* Bytes of empty spans that classes keep for their next objects. */
 size_t hz4_transfer_idle(void);

@@ -164,7 +164,7 @@ START_TEST(reserves_are_given_up)
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		ck_assert_uint_eq(hz4_transfer_take(cls, &p, 1, &path), 1);
 		memset(p, 1, hz4_classes[cls].size);
-		hz4_transfer_give(cls, &p, 1, &path);
+		hz4_transfer_give(cls, &p, 1, hz4_os_now(), &path);
 	}
 	ck_assert_uint_gt(hz4_purge_all(), 0);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
@@ -193,7 +193,7 @@ START_TEST(idle_spans_pend)
 				  i * (size_t)HZ4_CLASS_MAX >
 					  HZ4_PURGE_ALLOWANCE);
 		ck_assert_uint_eq(hz4_purge_due(now), hz4_purge_pending());
-		hz4_transfer_give(CLS, &p[i], 1, &path);
+		hz4_transfer_give(CLS, &p[i], 1, hz4_os_now(), &path);
 	}
 	hz4_purge_run(now);
 	ck_assert_uint_eq(hz4_transfer_idle(), 0);
@@ -214,7 +214,7 @@ START_TEST(idle_spans_age)
 		ck_assert_uint_eq(hz4_transfer_take(CLS, &p[i], 1, &path), 1);
 	/* Every other one: runs that do not merge. */
 	for (i = 0; i < 2 * N; i += 2)
-		hz4_transfer_give(CLS, &p[i], 1, &path);
+		hz4_transfer_give(CLS, &p[i], 1, hz4_os_now(), &path);
 	hz4_purge_run(hz4_os_now() + 2000);
 	ck_assert_uint_eq(hz4_transfer_idle(), 0);
 	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);

@@ -99,7 +99,7 @@ give(unsigned cls, void **objects, unsigned n)
 		unit_need(atomic_exchange(mark_of(objects[i]), 0) ==
 				  (uintptr_t)objects[i],
 			  "%p was not ours", objects[i]);
-	hz4_transfer_give(cls, objects, n, &path);
+	hz4_transfer_give(cls, objects, n, hz4_os_now(), &path);
 	unit_need(!(path & HZ4_TRANSFER_CREATED), "%x", path);
 }
 
@@ -345,7 +345,7 @@ give_wrong(void *arg)
 	unsigned i, path;
 
 	for (i = 0; i < m->n; i++)
-		hz4_transfer_give(m->cls, &m->object[i], 1, &path);
+		hz4_transfer_give(m->cls, &m->object[i], 1, hz4_os_now(), &path);
 }
 
 static void
@@ -354,7 +354,7 @@ give_wrong_at_once(void *arg)
 	struct misuse *m = arg;
 	unsigned path;
 
-	hz4_transfer_give(m->cls, m->object, m->n, &path);
+	hz4_transfer_give(m->cls, m->object, m->n, hz4_os_now(), &path);
 }
 
 static void
@@ -460,7 +460,7 @@ give_after_release(void *arg)
 						HZ4_BATCH_MAX, &path);
 			unit_child_need(got > 0);
 		}
-	hz4_transfer_give(l->cls, &held[l->n / 2], 1, &path);
+	hz4_transfer_give(l->cls, &held[l->n / 2], 1, hz4_os_now(), &path);
 }
 
 static void
@@ -631,7 +631,8 @@ START_TEST(no_memory)
 			}
 			compare(some[c], out);
 			/* Giving needs no memory. */
-			hz4_transfer_give(some[c], held, (unsigned)out, &path);
+			hz4_transfer_give(some[c], held, (unsigned)out,
+					  hz4_os_now(), &path);
 			hz4_transfer_trim();
 			hz4_os_fail_from(0);
 			ck_assert_uint_eq(figures(some[c]).spans, 0);
