@@ -27,6 +27,7 @@
  */
 struct hz4_span {
 	struct hz4_list link;	/* in a list of the class [lock: class] */
+	struct hz4_span *older; /* of the class, made before [const] */
 	uintptr_t start;	/* [const] while active */
 	uint32_t cls;		/* [const] */
 	bool active;		/* has pages [lock: class] */

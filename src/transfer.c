@@ -33,6 +33,11 @@ struct class_spans {
 	struct hz4_list unused;	 /* structures without pages [lock] */
 	size_t spans;		 /* with pages [lock] */
 	size_t idle_pages;	 /* of idle spans [lock] */
+	/*
+	 * The latest structure made; leads to all of them, for the child of
+	 * a fork. [atomic] release: `older` comes before
+	 */
+	struct hz4_span *_Atomic made;
 } HZ4_LINE_ALIGNED;
 
 static struct class_spans spans_of[HZ4_CLS_END];
@@ -247,6 +252,11 @@ take_structure(struct class_spans *c, const struct hz4_class *k, unsigned cls)
 		s->active = false;
 		s->idle = false;
 		atomic_init(&s->linked, 0);
+		s->older = hz4_peek(&c->made);
+		while (!atomic_compare_exchange_weak_explicit(
+			&c->made, &s->older, s, memory_order_release,
+			memory_order_relaxed))
+			;
 	}
 	return s;
 }
@@ -402,6 +412,19 @@ may_idle_locked(const struct class_spans *c, const struct hz4_class *k,
 		c->partial.prev == &s->link);
 }
 
+/* From the partial list to the idle one. */
+static void
+make_idle_locked(struct class_spans *c, const struct hz4_class *k,
+		 struct hz4_span *s)
+{
+	hz4_list_remove(&s->link);
+	hz4_list_push(&c->idle, &s->link);
+	s->idle = true;
+	c->idle_pages += k->pages;
+	atomic_fetch_add_explicit(&idle.pages, k->pages,
+				  memory_order_relaxed);
+}
+
 /* True when the span goes; false when it is not empty, or stays. */
 static bool
 detach_locked(struct class_spans *c, const struct hz4_class *k,
@@ -413,12 +436,7 @@ detach_locked(struct class_spans *c, const struct hz4_class *k,
 		link_locked(c, s);
 	s->since = now;
 	if (may_idle_locked(c, k, s)) {
-		hz4_list_remove(&s->link);
-		hz4_list_push(&c->idle, &s->link);
-		s->idle = true;
-		c->idle_pages += k->pages;
-		atomic_fetch_add_explicit(&idle.pages, k->pages,
-					  memory_order_relaxed);
+		make_idle_locked(c, k, s);
 		return false;
 	}
 	*gone = retire_locked(c, k, s);
@@ -615,12 +633,15 @@ hz4_transfer_is_out(const void *p)
 
 /*
  * Lists of a class whose lock a gone thread held may be half changed: they
- * are started afresh.  Spans of before come back with the next free into
- * them; idle ones are lost to the child.
+ * are made anew.  A structure without pages is left out: it may be one that
+ * this very thread was about to use when a signal's handler forked.
  */
 static void
 start_afresh(struct class_spans *c, unsigned cls)
 {
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *s;
+
 	c->idle_pages = 0;
 	if (c->partial.next == NULL)
 		return;
@@ -628,6 +649,14 @@ start_afresh(struct class_spans *c, unsigned cls)
 	hz4_list_init(&c->idle);
 	hz4_list_init(&c->unused);
 	hz4_poke(&epoch_of[cls], hz4_peek(&epoch_of[cls]) + 1);
+	for (s = hz4_peek(&c->made); s != NULL; s = s->older) {
+		s->idle = false;
+		if (!s->active || !has_free(k, s))
+			continue;
+		link_locked(c, s);
+		if (is_empty(k, s))
+			make_idle_locked(c, k, s);
+	}
 }
 
 void

@@ -611,6 +611,42 @@ START_TEST(fork_while_threads_work)
 }
 END_TEST
 
+enum { BIG = HZ4_CLS_END - 1, SPARE = 40, AT_ONCE = 4 };
+
+static void
+use_idle_ones(uint64_t *seed)
+{
+	void *p[AT_ONCE];
+	unsigned path, n;
+
+	n = hz4_transfer_take(BIG, p, 1 + (unsigned)unit_below(seed, AT_ONCE),
+			      &path);
+	hz4_transfer_give(BIG, p, n, 0, &path);
+}
+
+/* What the gone threads had is lost, and what they were just changing. */
+static void
+trim_in_child(void *arg)
+{
+	(void)arg;
+	hz4_transfer_fork_child();
+	hz4_pageheap_fork_child();
+	hz4_meta_fork_child();
+	hz4_transfer_trim();
+	unit_child_need(figures(BIG).spans <= THREADS * (AT_ONCE + 1));
+	unit_child_need(hz4_transfer_idle() == 0);
+}
+
+START_TEST(idle_spans_outlive_a_fork)
+{
+	start();
+	take_all(BIG, held, SPARE);
+	give_all(BIG, held, SPARE, 8);
+	unit_fork_under(use_idle_ones, 4 * FORKS, trim_in_child, NULL);
+	nothing_left();
+}
+END_TEST
+
 START_TEST(no_memory)
 {
 	unsigned long fail;
@@ -664,6 +700,7 @@ add(TCase *t)
 	tcase_add_test(t, double_free_of_a_span_of_another_class);
 	tcase_add_loop_test(t, from_many_threads, 0, 4);
 	tcase_add_test(t, fork_while_threads_work);
+	tcase_add_test(t, idle_spans_outlive_a_fork);
 	tcase_add_test(t, no_memory);
 }
 

@@ -20,6 +20,9 @@
  * b stops wherever it is, which is no deadlock; that a goes on is asserted
  * where it takes the lock.
  *
+ * The source also links what it finds free while it starts afresh; a span is
+ * found here by the next free into it alone.
+ *
  * compile with -DNOREDUCE
  * run with -E
  *
