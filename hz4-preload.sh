@@ -383,7 +383,7 @@ hz4p_check_loaded() {
 	# Another one than the library above where the program has 32 bits.
 	[ "$(hz4p_library_arch)" = "$hz4p_arch" ] ||
 		printf '%s\n' "$hz4p_loaded" |
-		sed -n "s,^[[:blank:]]*\(/.*/$hz4p_soname\) (.*,loads:    \1,p"
+		sed -n "s,^.*[[:blank:]]\(/.*/$hz4p_soname\) (.*,loads:    \1,p"
 	# In a pipe the loop would count objections in a subshell.
 	while IFS= read -r hz4p_line; do
 		hz4p_line=${hz4p_line%% (*}
