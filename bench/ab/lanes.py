@@ -79,25 +79,19 @@ def cores():
     return len(os.sched_getaffinity(0))
 
 
+def number(what, text, most, otherwise=""):
+    """A number of an argument from 1 on."""
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= value <= most:
+        raise ValueError(f"{what} \"{text}\": give a number in 1..{most}"
+                         f"{otherwise}")
+    return value
+
+
 def _threads(text):
     if text == "cores":
         return cores()
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= 4096:
-        raise ValueError(f"number of threads \"{text}\": give a number in "
-                         "1..4096 or the word cores")
-    return value
-
-
-def _times(text):
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if not 1 <= value <= MOST_TIMES:
-        raise ValueError(f"multiple of the steps \"{text}\": give a number "
-                         f"in 1..{MOST_TIMES}")
-    return value
+    return number("number of threads", text, 4096, " or the word cores")
 
 
 def select(names=None, threads=None, quick=False):
@@ -108,7 +102,7 @@ def select(names=None, threads=None, quick=False):
     every entry of the list.
     """
     chosen = []
-    counts = [_threads(part) for part in threads.split(",")] \
+    counts = [_threads(part.strip()) for part in threads.split(",")] \
         if threads else [None]
     for entry in (names.split(",") if names else STANDARD):
         name, _, own = entry.strip().partition("/")
@@ -116,7 +110,8 @@ def select(names=None, threads=None, quick=False):
             raise ValueError(f"unknown lane \"{name}\": the lanes are "
                              + ", ".join(STANDARD))
         own, multiplied, times = own.partition("x")
-        times = _times(times) if multiplied else 1
+        times = number("multiple of the steps", times, MOST_TIMES) \
+            if multiplied else 1
         for count in ([_threads(own)] if own or multiplied else counts):
             lane = STANDARD[name]
             if count is not None:

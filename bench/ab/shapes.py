@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from ab import lanes
+
 
 class Shape(NamedTuple):
     """The two arguments of the program."""
@@ -29,14 +31,6 @@ MOST = 1000000
 QUICK_DIVISOR = 20
 
 
-def _amount(text):
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if not 1 <= value <= MOST:
-        raise ValueError(f"amount of a shape \"{text}\": give a number in "
-                         f"1..{MOST}")
-    return value
-
-
 def select(names=None, quick=False):
     """Shapes for `--shapes NAMES`, each once, in order.
 
@@ -51,7 +45,8 @@ def select(names=None, quick=False):
                              + ", ".join(STANDARD))
         shape = STANDARD[name]
         if own:
-            shape = shape._replace(amount=_amount(amount))
+            shape = shape._replace(
+                amount=lanes.number("amount of a shape", amount, MOST))
         elif quick:
             shape = shape._replace(amount=shape.amount // QUICK_DIVISOR)
         if shape not in chosen:
