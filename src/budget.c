@@ -60,6 +60,13 @@ hz4_budget_reset(struct hz4_budget *b)
 	b->left = b->granted;
 }
 
+void
+hz4_budget_recount(struct hz4_budget *b, size_t given)
+{
+	b->granted = hz4_max(b->granted, given);
+	b->left = b->granted - given;
+}
+
 /*
  * Every so many missed bytes double it; above what all threads may have,
  * several times what it is.

@@ -25,6 +25,9 @@ void hz4_budget_init(struct hz4_budget *b, bool first);
 /* Forget what was earned.  Nothing may be given to a class. */
 void hz4_budget_reset(struct hz4_budget *b);
 
+/* The classes have so many bytes: what is left follows. */
+void hz4_budget_recount(struct hz4_budget *b, size_t given);
+
 /* An object of so many bytes was missed. */
 void hz4_budget_earn(struct hz4_budget *b, size_t bytes);
 

@@ -68,6 +68,18 @@ array_bytes(size_t room)
 }
 
 /*
+ * Between busy and not busy again a fork's child must not use the class's
+ * stack: what follows the first call, and what comes before the second,
+ * stays on its side.
+ */
+static void
+set_busy(struct hz4_cache *c, unsigned cls)
+{
+	atomic_store_explicit(&c->busy, cls, memory_order_release);
+	atomic_thread_fence(memory_order_release);
+}
+
+/*
  * Move a stack to a larger array.  False without memory for one.  The
  * caller sets the ends.
  */
@@ -88,11 +100,13 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	*base++ = NULL;
 	if (old != NULL)
 		memcpy(base, old, held * sizeof *base);
+	set_busy(c, cls);
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor =
 			base + (hz4_l0_of(c->l0, cls)->floor - old);
 	hz4_poke(&s->base, base);
 	hz4_poke(&s->top, base + held);
+	set_busy(c, HZ4_CLS_NONE);
 	if (old != NULL)
 		hz4_meta_free(old - 1, array_bytes(t->room));
 	t->room = (uint16_t)room;
@@ -162,26 +176,52 @@ l1_held(struct hz4_cache *c, unsigned cls)
 			hz4_peek(&c->stack[cls].base));
 }
 
-/* Give the `n` oldest objects of a class back to the spans. */
+/* Take the `n` oldest objects out of a stack. */
 static void
-give_oldest(struct hz4_cache *c, unsigned cls, size_t n, uint64_t now)
+take_oldest(struct hz4_cache *c, unsigned cls, void **run, size_t n)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **base = hz4_peek(&s->base);
 	size_t held = (size_t)(hz4_peek(&s->top) - base);
-	unsigned path;
 
-	hz4_transfer_give(cls, base, (unsigned)n, now, &path);
+	memcpy(run, base, n * sizeof *run);
+	set_busy(c, cls);
 	memmove(base, base + n, (held - n) * sizeof *base);
 	hz4_poke(&s->top, base + held - n);
+	set_busy(c, HZ4_CLS_NONE);
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor -=
 			hz4_min(n, l1_held(c, cls));
 	hz4_stacks_set_ends(c, cls);
+}
+
+/*
+ * Give the `n` oldest objects of a class, at most HZ4_BATCH_MAX, back to the
+ * spans.  Meanwhile they are in no stack, where a fork's child would find
+ * them once more.
+ */
+static void
+give_oldest(struct hz4_cache *c, unsigned cls, size_t n, uint64_t now)
+{
+	void *run[HZ4_BATCH_MAX];
+	unsigned path;
+
+	take_oldest(c, cls, run, n);
+	hz4_transfer_give(cls, run, (unsigned)n, now, &path);
 	note_given(c, cls, n);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
 	count_way_back(c, cls, path);
+}
+
+/* Give the oldest objects of a class back until it has `limit` of them. */
+static void
+keep_at_most(struct hz4_cache *c, unsigned cls, size_t limit, uint64_t now)
+{
+	size_t held;
+
+	while ((held = hz4_cache_count(c, cls)) > limit)
+		give_oldest(c, cls, hz4_min(held - limit, HZ4_BATCH_MAX), now);
 }
 
 /* Objects of a class that its thread has use for, as far as L0 can tell. */
@@ -197,12 +237,10 @@ l0_needed(struct hz4_cache *c, unsigned cls)
 static void
 shrink(struct hz4_cache *c, unsigned cls, uint64_t now)
 {
-	size_t held = hz4_cache_count(c, cls);
 	struct hz4_tier *t = &c->tier[cls];
 	uint32_t limit = hz4_min(t->limit / 2, l0_needed(c, cls));
 
-	if (held > limit)
-		give_oldest(c, cls, held - limit, now);
+	keep_at_most(c, cls, limit, now);
 	c->budget.left += (t->limit - limit) * (size_t)hz4_classes[cls].size;
 	t->limit = (uint16_t)limit;
 	hz4_stacks_idle(c, cls);
@@ -268,7 +306,8 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	top = hz4_peek(&s->top);
 	for (i = n - 1; i > 0; i--)
 		*top++ = run[i];
-	hz4_poke(&s->top, top);
+	/* Release: as in hz4_cache_push. */
+	atomic_store_explicit(&s->top, top, memory_order_release);
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor = top;
 	hz4_stacks_called(c, cls);
@@ -384,13 +423,9 @@ hz4_cache_flush(struct hz4_cache *c)
 {
 	uint64_t now = hz4_os_now();
 	unsigned cls;
-	size_t held;
 
-	for_each_used (c, cls) {
-		held = hz4_cache_count(c, cls);
-		if (held > 0)
-			give_oldest(c, cls, held, now);
-	}
+	for_each_used (c, cls)
+		keep_at_most(c, cls, 0, now);
 }
 
 void
@@ -407,6 +442,36 @@ hz4_cache_reset(struct hz4_cache *c)
 	}
 	memset(c->used, 0, sizeof c->used);
 	hz4_budget_reset(&c->budget);
+}
+
+/* What the class's stack holds is lost. */
+static void
+start_afresh(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+
+	if (hz4_l0_built(cls))
+		hz4_l0_of(c->l0, cls)->open = false;
+	hz4_poke(&s->base, NULL);
+	hz4_poke(&s->top, NULL);
+	c->tier[cls].limit = 0;
+	c->tier[cls].room = 0;
+}
+
+void
+hz4_cache_adopt(struct hz4_cache *c)
+{
+	unsigned cls = hz4_peek(&c->busy);
+	size_t bytes = 0;
+
+	if (cls != HZ4_CLS_NONE)
+		start_afresh(c, cls);
+	hz4_poke(&c->busy, HZ4_CLS_NONE);
+	for_each_used (c, cls) {
+		hz4_stacks_set_ends(c, cls);
+		bytes += c->tier[cls].limit * (size_t)hz4_classes[cls].size;
+	}
+	hz4_budget_recount(&c->budget, bytes);
 }
 
 bool

@@ -88,6 +88,13 @@ void hz4_cache_decay(struct hz4_cache *c);
 /* Flush and forget what was learned, for the cache's next thread. */
 void hz4_cache_reset(struct hz4_cache *c);
 
+/*
+ * In the child of a fork: put right what the cache's thread, which is gone,
+ * was just changing.  What its stacks hold stays, but for a stack that was
+ * being moved.
+ */
+void hz4_cache_adopt(struct hz4_cache *c);
+
 /* Take one object whether nudged or not.  Owner only. */
 bool hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object);
 

@@ -219,19 +219,6 @@ take_exhausted(size_t size, struct hz4_cache *c)
 	return p != NULL ? p : refuse();
 }
 
-/*
- * Between the two a fork's child must not adopt the cache: what follows
- * `true`, and what comes before `false`, stays on its side.
- */
-static void
-set_busy(struct hz4_cache *c, bool busy)
-{
-	if (c == NULL)
-		return;
-	atomic_store_explicit(&c->busy, busy, memory_order_release);
-	atomic_thread_fence(memory_order_release);
-}
-
 HZ4_SLOW void *
 hz4_heap_malloc_slow(size_t size)
 {
@@ -242,11 +229,9 @@ hz4_heap_malloc_slow(size_t size)
 		return refuse();
 	hz4_thread_start();
 	c = hz4_thread_cache();
-	set_busy(c, true);
 	p = take(size, c);
 	if (hz4_unlikely(p == NULL))
 		p = take_exhausted(size, c);
-	set_busy(c, false);
 	return p;
 }
 
@@ -297,12 +282,10 @@ hz4_heap_free_slow(void *p)
 		hz4_fatal("free(): invalid pointer or double free: ptr %p", p);
 	saved = errno;
 	c = hz4_thread_cache();
-	set_busy(c, true);
 	missed = cls == HZ4_CLS_RUN || c == NULL || !hz4_stacks_careful(c, cls);
 	give(p, cls, c);
 	if (c != NULL)
 		upkeep(c, missed);
-	set_busy(c, false);
 	errno = saved;
 }
 
@@ -313,7 +296,6 @@ calloc_large(size_t bytes)
 	struct hz4_cache *c = hz4_thread_cache();
 	void *p;
 
-	set_busy(c, true);
 	if (c != NULL)
 		upkeep(c, true);
 	p = take_large(bytes, HZ4_ALIGN, true);
@@ -322,7 +304,6 @@ calloc_large(size_t bytes)
 		if (p != NULL)
 			memset(p, 0, bytes);
 	}
-	set_busy(c, false);
 	return p;
 }
 
@@ -449,14 +430,12 @@ hz4_heap_trim(void)
 	struct hz4_cache *c = hz4_thread_cache();
 	size_t bytes;
 
-	set_busy(c, true);
 	hz4_purge_ask_flush();
 	if (c != NULL)
 		flush(c);
 	hz4_thread_flush_ended();
 	bytes = hz4_purge_all();
 	hz4_thread_nudge_all();
-	set_busy(c, false);
 	return bytes;
 }
 

@@ -13,7 +13,7 @@
 #include "option.h"
 #include "pageheap.h"
 #include "thread.h"
-#include "transfer.h"
+#include "spans.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -88,10 +88,10 @@ not_negative(int64_t n)
 static void
 class_row(uint64_t *row, unsigned cls, const struct class_sum *sum)
 {
-	struct hz4_transfer_figures f;
+	struct hz4_spans_figures f;
 	int64_t out = sum->net + hz4_thread_bare_net(cls);
 
-	hz4_transfer_figures(cls, &f);
+	hz4_spans_figures(cls, &f);
 	row[HZ4_CLASS_size] = hz4_classes[cls].size;
 	row[HZ4_CLASS_live_objects] = not_negative(out -
 						   (int64_t)sum->cached);

@@ -9,7 +9,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
-#include "transfer.h"
+#include "spans.h"
 
 /* [atomic] relaxed: figures only. */
 static _Atomic size_t objects, bytes, mappings, mapped;
@@ -61,7 +61,7 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 
 	l->mapping = false;
 	l->bytes = pages * HZ4_PAGE;
-	hz4_transfer_make_room(pages);
+	hz4_spans_make_room(pages);
 	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE));
 	if (l->start == 0)
 		return false;

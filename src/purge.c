@@ -6,7 +6,7 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
-#include "transfer.h"
+#include "spans.h"
 #include "tune.h"
 
 /* When the threads were nudged last, ms. [atomic] relaxed: rate limits */
@@ -35,7 +35,7 @@ allowance(void)
 static size_t
 idle(void)
 {
-	return delay() == 0 ? 0 : hz4_transfer_idle();
+	return delay() == 0 ? 0 : hz4_spans_idle();
 }
 
 bool
@@ -104,7 +104,7 @@ hz4_purge_run(uint64_t now)
 {
 	size_t done;
 
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	done = hz4_pageheap_purge(now, delay(), allowance(), HZ4_PURGE_STEP);
 	hz4_poke(&next_round, done >= HZ4_PURGE_STEP || delay() == 0 ?
 				      0 :
@@ -114,13 +114,13 @@ hz4_purge_run(uint64_t now)
 size_t
 hz4_purge_all(void)
 {
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX - HZ4_PAGE);
 }
 
 void
 hz4_purge_exhausted(void)
 {
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	hz4_pageheap_unmap(HZ4_REGION_MIN / 2);
 }

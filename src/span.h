@@ -34,10 +34,10 @@ struct hz4_span {
 	bool idle;		/* in the idle list [lock: class] */
 	uint64_t since;		/* when it became that, ms [lock: class] */
 	/*
-	 * The class's epoch while in the partial or idle list, else 0.
+	 * In the partial or the idle list.
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
 	 */
-	_Atomic uint32_t linked;
+	_Atomic bool linked;
 	_Atomic uint64_t bits[]; /* words of the class */
 };
 

@@ -68,10 +68,11 @@ struct hz4_cache {
 	struct hz4_l0 l0[HZ4_L0_CLASSES];
 	struct hz4_tier tier[HZ4_CLS_END];
 	/*
-	 * The thread is in a slow path: what the child of a fork finds here
-	 * may be half changed.  [owner] writes; [atomic] relaxed
+	 * The class whose array is being changed, 0: none.  The child of a
+	 * fork can use all other stacks of a thread that is gone.
+	 * [owner] writes; [atomic] release: the change lies in between
 	 */
-	_Atomic bool busy;
+	_Atomic uint32_t busy;
 	/*
 	 * Somebody has nudged.  Set before `low` of all classes; the owner
 	 * clears it before it settles them.  [atomic] seq_cst

@@ -8,7 +8,7 @@
  * each lock free, or held by that very thread (fork called from a signal
  * handler), or held by a thread that is gone; what the last kind protects
  * is started afresh.  The caches of the other threads are adopted by the
- * pool, but for those that were inside a slow path.
+ * pool, when the child first looks at it: many children never do.
  */
 #include "thread.h"
 
@@ -19,14 +19,16 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
-#include "transfer.h"
+#include "spans.h"
 
 #include <pthread.h>
 #include <string.h>
 
 struct hz4_thread {
 	struct hz4_cache cache;
-	struct hz4_list link; /* [lock: threads] */
+	struct hz4_list link;	  /* [lock: threads] */
+	struct hz4_thread *older; /* made before [const] */
+	uint32_t owner;		  /* its mark, 0 in the pool [lock: threads] */
 	/* Ended with its caches full: its thread is gone. [lock: threads] */
 	bool adopted;
 };
@@ -40,7 +42,18 @@ static struct {
 	struct hz4_lock lock;
 	struct hz4_list live;  /* [lock] */
 	struct hz4_list ended; /* the pool [lock] */
-	bool first_made;       /* [lock] */
+	/*
+	 * The latest made; leads to all of them, for the child of a fork.
+	 * [lock] writes; [atomic] release: `older` comes before
+	 */
+	struct hz4_thread *_Atomic made;
+	/*
+	 * In the child of a fork, until the caches of gone threads are
+	 * adopted: the mark of the thread that goes on, and whether the lists
+	 * may be half changed. [lock] but in fork_child
+	 */
+	uint32_t survivor;
+	bool torn;
 } threads = {
 	.lock = HZ4_LOCK_INIT(HZ4_RANK_THREADS),
 	.live = { &threads.live, &threads.live },
@@ -104,7 +117,7 @@ hz4_thread_start(void)
 	if (!hz4_peek(&process.ready)) {
 		hz4_os_init();
 		hz4_sizeclass_init();
-		hz4_transfer_init();
+		hz4_spans_init();
 		hz4_option_init();
 		if (hz4_option(HZ4_OPT_os_page) != 0)
 			hz4_os_pretend_page(hz4_option(HZ4_OPT_os_page));
@@ -120,32 +133,101 @@ of_link(struct hz4_list *l)
 	return hz4_container(l, struct hz4_thread, link);
 }
 
+static void
+move_locked(struct hz4_thread *t, struct hz4_list *to, uint32_t owner)
+{
+	t->owner = owner;
+	hz4_list_remove(&t->link);
+	hz4_list_push(to, &t->link);
+}
+
+/* Into the pool, with what its gone thread has left. */
+static void
+adopt_locked(struct hz4_thread *t)
+{
+	hz4_cache_adopt(&t->cache);
+	t->adopted = true;
+	move_locked(t, &threads.ended, 0);
+}
+
+/*
+ * After a fork: only the thread that forked is live, with what it owned by
+ * then.
+ */
+static void
+regroup_locked(void)
+{
+	uint32_t survivor = threads.survivor;
+	bool torn = threads.torn;
+	struct hz4_thread *t;
+
+	/* First: a signal handler may fork once more. */
+	threads.survivor = 0;
+	threads.torn = false;
+	if (torn) {
+		hz4_list_init(&threads.live);
+		hz4_list_init(&threads.ended);
+	}
+	for (t = hz4_peek(&threads.made); t != NULL; t = t->older) {
+		if (torn)
+			hz4_list_init(&t->link);
+		else if (t->owner == 0 || t->owner == survivor)
+			continue;
+		if (t->owner == survivor)
+			move_locked(t, &threads.live, survivor);
+		else
+			adopt_locked(t);
+	}
+}
+
+static void
+lock_threads(void)
+{
+	hz4_lock_acquire(&threads.lock);
+	if (hz4_unlikely(threads.survivor != 0))
+		regroup_locked();
+}
+
+static void
+unlock_threads(void)
+{
+	hz4_lock_release(&threads.lock);
+}
+
+/* One of the pool, now the caller's; NULL when it is empty. */
+static struct hz4_thread *
+take_ended(void)
+{
+	struct hz4_thread *t = NULL;
+
+	lock_threads();
+	if (!hz4_list_empty(&threads.ended)) {
+		t = of_link(threads.ended.next);
+		move_locked(t, &threads.live, hz4_lock_self());
+		t->adopted = false;
+	}
+	unlock_threads();
+	return t;
+}
+
 static struct hz4_thread *
 make_thread(void)
 {
-	struct hz4_thread *t = NULL;
-	bool first;
+	struct hz4_thread *t = take_ended();
 
-	hz4_lock_acquire(&threads.lock);
-	if (!hz4_list_empty(&threads.ended)) {
-		t = of_link(threads.ended.next);
-		hz4_list_remove(&t->link);
-		hz4_list_push(&threads.live, &t->link);
-		t->adopted = false;
-	}
-	first = !threads.first_made;
-	threads.first_made = true;
-	hz4_lock_release(&threads.lock);
 	if (t != NULL)
 		return t;
 	t = hz4_meta_alloc(sizeof *t);
 	if (t == NULL)
 		return NULL;
 	memset(t, 0, sizeof *t);
-	hz4_cache_init(&t->cache, first);
-	hz4_lock_acquire(&threads.lock);
-	hz4_list_push(&threads.live, &t->link);
-	hz4_lock_release(&threads.lock);
+	hz4_list_init(&t->link);
+	lock_threads();
+	t->older = hz4_peek(&threads.made);
+	hz4_cache_init(&t->cache, t->older == NULL);
+	move_locked(t, &threads.live, hz4_lock_self());
+	atomic_store_explicit(&threads.made, t, memory_order_release);
+	unlock_threads();
 	return t;
 }
 
@@ -159,52 +241,23 @@ end_thread(void *arg)
 	struct hz4_thread *t = arg;
 
 	hz4_tls_cache = &hz4_empty_cache;
-	tls_state = ENDED;
-	hz4_poke(&t->cache.busy, true);
 	hz4_cache_reset(&t->cache);
-	hz4_poke(&t->cache.busy, false);
 	hz4_budget_add_user(-1);
-	hz4_lock_acquire(&threads.lock);
-	hz4_list_remove(&t->link);
-	hz4_list_push(&threads.ended, &t->link);
-	hz4_lock_release(&threads.lock);
-}
-
-static void
-adopt(struct hz4_list *l)
-{
-	struct hz4_thread *t = of_link(l);
-
-	hz4_list_remove(l);
-	/* A cache in the middle of a change is left alone for ever. */
-	if (!hz4_peek(&t->cache.busy)) {
-		t->adopted = true;
-		hz4_list_push(&threads.ended, l);
-	}
+	tls_state = ENDED;
+	lock_threads();
+	move_locked(t, &threads.ended, 0);
+	unlock_threads();
 }
 
 static void
 fork_child(void)
 {
-	struct hz4_thread *self = NULL;
-	struct hz4_list *l, *next;
-
-	if (hz4_tls_cache != &hz4_empty_cache)
-		self = hz4_container(hz4_tls_cache, struct hz4_thread, cache);
 	hz4_lock_fork_child(&process.lock);
-	if (hz4_lock_fork_child(&threads.lock)) {
-		hz4_list_init(&threads.live);
-		hz4_list_init(&threads.ended);
-		if (self != NULL)
-			hz4_list_push(&threads.live, &self->link);
-	}
-	for (l = threads.live.next; l != &threads.live; l = next) {
-		next = l->next;
-		if (self == NULL || l != &self->link)
-			adopt(l);
-	}
-	hz4_budget_fork_child(self != NULL);
-	hz4_transfer_fork_child();
+	if (hz4_lock_fork_child(&threads.lock))
+		threads.torn = true;
+	threads.survivor = hz4_lock_self();
+	hz4_budget_fork_child(tls_state == LIVE);
+	hz4_spans_fork_child();
 	hz4_pageheap_fork_child();
 	hz4_meta_fork_child();
 }
@@ -260,9 +313,9 @@ hz4_thread_cache(void)
 		tls_state = FRESH;
 		return NULL;
 	}
+	tls_state = LIVE;
 	hz4_budget_add_user(1);
 	hz4_tls_cache = &t->cache;
-	tls_state = LIVE;
 	/* A cache that nobody would empty in the end must not be filled. */
 	if (!have_key() || pthread_setspecific(process.key, t) != 0) {
 		end_thread(t);
@@ -271,29 +324,37 @@ hz4_thread_cache(void)
 	return &t->cache;
 }
 
+/* One of the pool that holds objects, now the caller's; or NULL. */
+static struct hz4_thread *
+take_adopted(void)
+{
+	struct hz4_thread *t = NULL;
+	struct hz4_list *l;
+
+	lock_threads();
+	for (l = threads.ended.next; l != &threads.ended; l = l->next) {
+		if (!of_link(l)->adopted)
+			continue;
+		t = of_link(l);
+		move_locked(t, &threads.live, hz4_lock_self());
+		t->adopted = false;
+		break;
+	}
+	unlock_threads();
+	return t;
+}
+
 void
 hz4_thread_flush_ended(void)
 {
-	struct hz4_list *l;
 	struct hz4_thread *t;
 
-	/* One at a time, as a thread of our own: no lock is held meanwhile. */
-	for (;;) {
-		hz4_lock_acquire(&threads.lock);
-		for (l = threads.ended.next; l != &threads.ended; l = l->next)
-			if (of_link(l)->adopted)
-				break;
-		t = l == &threads.ended ? NULL : of_link(l);
-		if (t != NULL)
-			hz4_list_remove(l);
-		hz4_lock_release(&threads.lock);
-		if (t == NULL)
-			return;
+	/* One at a time, as a cache of our own: no lock is held meanwhile. */
+	while ((t = take_adopted()) != NULL) {
 		hz4_cache_reset(&t->cache);
-		t->adopted = false;
-		hz4_lock_acquire(&threads.lock);
-		hz4_list_push(&threads.ended, l);
-		hz4_lock_release(&threads.lock);
+		lock_threads();
+		move_locked(t, &threads.ended, 0);
+		unlock_threads();
 	}
 }
 
@@ -302,10 +363,10 @@ hz4_thread_nudge_all(void)
 {
 	struct hz4_list *l;
 
-	hz4_lock_acquire(&threads.lock);
+	lock_threads();
 	for (l = threads.live.next; l != &threads.live; l = l->next)
 		hz4_stacks_nudge(&of_link(l)->cache);
-	hz4_lock_release(&threads.lock);
+	unlock_threads();
 }
 
 static void
@@ -321,8 +382,8 @@ each(struct hz4_list *list, void (*visit)(struct hz4_cache *c, void *arg),
 void
 hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg), void *arg)
 {
-	hz4_lock_acquire(&threads.lock);
+	lock_threads();
 	each(&threads.live, visit, arg);
 	each(&threads.ended, visit, arg);
-	hz4_lock_release(&threads.lock);
+	unlock_threads();
 }

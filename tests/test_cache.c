@@ -13,7 +13,7 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
-#include "transfer.h"
+#include "spans.h"
 
 enum { MOST = 20000, STEPS = 60000 };
 
@@ -149,7 +149,7 @@ nothing_left(void)
 					  hz4_peek(&other.tier[cls].net) == 0,
 			  "class %u", cls);
 	}
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	hz4_pageheap_figures(&pages);
 	ck_assert_uint_eq(pages.free, pages.mapped);
 }

@@ -8,6 +8,7 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "purge.h"
+#include "spans.h"
 #include "transfer.h"
 #include "tune.h"
 
@@ -156,7 +157,7 @@ END_TEST
 /* Empty spans that a class keeps are free memory too. */
 START_TEST(reserves_are_given_up)
 {
-	struct hz4_transfer_figures f;
+	struct hz4_spans_figures f;
 	unsigned cls, path;
 	void *p;
 
@@ -168,7 +169,7 @@ START_TEST(reserves_are_given_up)
 	}
 	ck_assert_uint_gt(hz4_purge_all(), 0);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		hz4_transfer_figures(cls, &f);
+		hz4_spans_figures(cls, &f);
 		ck_assert_uint_eq(f.spans, 0);
 	}
 	ck_assert_uint_eq(hz4_pageheap_dirty(), 0);
@@ -196,7 +197,7 @@ START_TEST(idle_spans_pend)
 		hz4_transfer_give(CLS, &p[i], 1, hz4_os_now(), &path);
 	}
 	hz4_purge_run(now);
-	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
 	ck_assert_uint_eq(hz4_pageheap_dirty(), HZ4_SPAN_IDLE);
 	ck_assert(!hz4_purge_due(now));
 }
@@ -216,7 +217,7 @@ START_TEST(idle_spans_age)
 	for (i = 0; i < 2 * N; i += 2)
 		hz4_transfer_give(CLS, &p[i], 1, hz4_os_now(), &path);
 	hz4_purge_run(hz4_os_now() + 2000);
-	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
 	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);
 }
 END_TEST

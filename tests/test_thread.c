@@ -8,10 +8,13 @@
 #include "lock.h"
 #include "meta.h"
 #include "os.h"
+#include "spans.h"
 #include "thread.h"
-#include "transfer.h"
 
 enum { THREADS = 8, IN_A_ROW = 300, KEYS = 6, FORKS = 12, BLOCKS = 400 };
+
+/* Two classes, and objects of each that a cache holds. */
+enum { KEPT = 4, MOVED = 9, SOME = 100 };
 
 static void
 count_one(struct hz4_cache *c, void *arg)
@@ -112,11 +115,11 @@ static void
 take_class_after(enum hz4_rank rank)
 {
 	struct hz4_lock other = HZ4_LOCK_INIT(rank);
-	struct hz4_transfer_figures f;
+	struct hz4_spans_figures f;
 
 	hz4_thread_start();
 	hz4_lock_acquire(&other);
-	hz4_transfer_figures(1, &f);
+	hz4_spans_figures(1, &f);
 	hz4_lock_release(&other);
 }
 
@@ -385,35 +388,57 @@ START_TEST(a_child_adopts_the_caches)
 	ck_assert_uint_eq(n, THREADS + 1);
 	unit_survives(adopt_in_child, &n);
 	/* The forking thread goes on in the child, wherever it was. */
-	hz4_poke(&hz4_tls_cache->busy, true);
+	hz4_poke(&hz4_tls_cache->busy, KEPT);
 	unit_survives(adopt_in_child, &n);
-	hz4_poke(&hz4_tls_cache->busy, false);
+	hz4_poke(&hz4_tls_cache->busy, HZ4_CLS_NONE);
 	end_waiters();
 }
 END_TEST
 
+static struct hz4_cache *half_changed;
+
+/* Objects of two classes; the child finds one of them being moved. */
 static void *
 busy_and_wait(void *arg)
 {
-	use(1, 200);
-	hz4_poke(&hz4_tls_cache->busy, true);
+	void *p[2 * SOME];
+	unsigned i;
+
+	for (i = 0; i < 2 * SOME; i++)
+		p[i] = hz4_heap_malloc(i < SOME ? KEPT * 16 : MOVED * 16);
+	for (i = 0; i < 2 * SOME; i++)
+		hz4_heap_free(p[i]);
+	half_changed = hz4_tls_cache;
+	hz4_poke(&half_changed->busy, MOVED);
 	waiting++;
 	while (!go_on)
 		unit_sleep(1);
-	hz4_poke(&hz4_tls_cache->busy, false);
+	hz4_poke(&half_changed->busy, HZ4_CLS_NONE);
 	return arg;
 }
 
 static void
-leave_in_child(void *arg)
+adopt_half_changed(void *arg)
 {
+	struct hz4_cache *c = half_changed;
+	size_t given = 0;
+	unsigned cls;
+
 	(void)arg;
-	unit_child_need(caches() == 1);
+	unit_child_need(hz4_cache_count(c, KEPT) > 0);
+	unit_child_need(caches() == 2);
+	unit_child_need(hz4_cache_count(c, KEPT) > 0);
+	unit_child_need(hz4_cache_count(c, MOVED) == 0);
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		given += c->tier[cls].limit * (size_t)hz4_classes[cls].size;
+	unit_child_need(c->budget.granted == c->budget.left + given);
+	/* Its next thread can use both, and leaves nothing behind. */
 	thread_in_child();
 	unit_child_need(caches() == 2);
+	unit_child_need(hz4_cache_count(c, KEPT) == 0);
 }
 
-START_TEST(a_child_leaves_a_half_changed_cache_alone)
+START_TEST(a_child_adopts_a_half_changed_cache_but_for_its_class)
 {
 	pthread_t id;
 
@@ -422,7 +447,7 @@ START_TEST(a_child_leaves_a_half_changed_cache_alone)
 	pthread_create(&id, NULL, busy_and_wait, NULL);
 	while (waiting == 0)
 		unit_sleep(1);
-	unit_survives(leave_in_child, NULL);
+	unit_survives(adopt_half_changed, NULL);
 	go_on = true;
 	pthread_join(id, NULL);
 }
@@ -518,7 +543,7 @@ add(TCase *t)
 	 */
 	if (!unit_emulated()) {
 		tcase_add_test(t, a_child_adopts_the_caches);
-		tcase_add_test(t, a_child_leaves_a_half_changed_cache_alone);
+		tcase_add_test(t, a_child_adopts_a_half_changed_cache_but_for_its_class);
 		tcase_add_test(t, fork_while_threads_work);
 	}
 	tcase_add_test(t, no_memory_for_a_cache);

@@ -14,6 +14,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "spans.h"
 #include "transfer.h"
 
 enum {
@@ -37,19 +38,19 @@ start(void)
 	hz4_sizeclass_init();
 }
 
-static struct hz4_transfer_figures
+static struct hz4_spans_figures
 figures(unsigned cls)
 {
-	struct hz4_transfer_figures f;
+	struct hz4_spans_figures f;
 
-	hz4_transfer_figures(cls, &f);
+	hz4_spans_figures(cls, &f);
 	return f;
 }
 
 static void
 compare(unsigned cls, size_t out)
 {
-	struct hz4_transfer_figures f = figures(cls);
+	struct hz4_spans_figures f = figures(cls);
 
 	unit_need(f.objects == f.spans * hz4_classes[cls].slots &&
 			  out <= f.objects,
@@ -129,7 +130,7 @@ nothing_left(void)
 	struct hz4_pageheap_figures pages;
 	unsigned cls;
 
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		compare(cls, 0);
 		unit_need(figures(cls).spans == 0, "class %u", cls);
@@ -246,7 +247,7 @@ START_TEST(pages_go_from_class_to_class)
 
 			take_all(some[c], held, n);
 			give_all(some[c], held, n, HZ4_BATCH_MAX);
-			hz4_transfer_trim();
+			hz4_spans_trim();
 		}
 		hz4_pageheap_figures(&f);
 		if (round == 0)
@@ -270,20 +271,20 @@ START_TEST(empty_spans_stay_idle)
 	ck_assert_uint_eq(hz4_classes[CLS].slots, 1);
 	ck_assert_uint_lt(kept, N);
 	take_all(CLS, held, N);
-	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
 	give_all(CLS, held, N, 7);
-	ck_assert_uint_eq(hz4_transfer_idle(), kept * pages * HZ4_PAGE);
+	ck_assert_uint_eq(hz4_spans_idle(), kept * pages * HZ4_PAGE);
 	ck_assert_uint_eq(figures(CLS).spans, kept);
 	for (i = 0; i < 3; i++) {
 		void *p;
 
 		take(CLS, &p, 1);
 		ck_assert_ptr_eq(p, held[kept - 1 - i]);
-		ck_assert_uint_eq(hz4_transfer_idle(),
+		ck_assert_uint_eq(hz4_spans_idle(),
 				  (kept - 1 - i) * pages * HZ4_PAGE);
 	}
-	hz4_transfer_trim();
-	ck_assert_uint_eq(hz4_transfer_idle(), 0);
+	hz4_spans_trim();
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
 	ck_assert_uint_eq(figures(CLS).spans, 3);
 }
 END_TEST
@@ -300,11 +301,11 @@ START_TEST(spans_in_use_come_before_idle_ones)
 	give(CLS, held, 1);
 	give(CLS, held + 2 * slots, slots);
 	give(CLS, held + slots, slots - 1);
-	ck_assert_uint_gt(hz4_transfer_idle(), 0);
+	ck_assert_uint_gt(hz4_spans_idle(), 0);
 	while (take(CLS, &p, 1), p != held[0])
 		ck_assert((uintptr_t)p - (uintptr_t)held[slots] <
 			  (size_t)hz4_classes[CLS].pages * HZ4_PAGE);
-	ck_assert_uint_gt(hz4_transfer_idle(), 0);
+	ck_assert_uint_gt(hz4_spans_idle(), 0);
 }
 END_TEST
 
@@ -318,15 +319,15 @@ START_TEST(idle_spans_come_before_fresh_memory)
 	take_all(CLS, held, n);
 	give_all(CLS, held, n - 1, 1);
 	/* Too few. */
-	hz4_transfer_make_room(SIZE_MAX / HZ4_PAGE);
+	hz4_spans_make_room(SIZE_MAX / HZ4_PAGE);
 	ck_assert_uint_eq(figures(CLS).spans, n);
 	give(CLS, held + n - 1, 1);
-	ck_assert_uint_eq(hz4_transfer_idle(), HZ4_SPAN_IDLE_WORTH);
+	ck_assert_uint_eq(hz4_spans_idle(), HZ4_SPAN_IDLE_WORTH);
 	/* None are needed. */
 	dirty = hz4_pageheap_dirty() / HZ4_PAGE;
-	hz4_transfer_make_room(dirty);
+	hz4_spans_make_room(dirty);
 	ck_assert_uint_eq(figures(CLS).spans, n);
-	hz4_transfer_make_room(dirty + 1);
+	hz4_spans_make_room(dirty + 1);
 	ck_assert_uint_eq(figures(CLS).spans, 0);
 	nothing_left();
 }
@@ -451,7 +452,7 @@ give_after_release(void *arg)
 	unsigned path, got, i;
 
 	give_all(l->cls, held, l->n, HZ4_BATCH_MAX);
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	if (l->next != HZ4_CLS_NONE)
 		for (i = 0; i < 40; i++) {
 			void *others[HZ4_BATCH_MAX];
@@ -472,7 +473,7 @@ double_free_after(unsigned cls, unsigned next)
 	take_all(cls, held, late.n);
 	unit_fatal_start(give_after_release, &late, "hz4: free(): ");
 	give_all(cls, held, late.n, HZ4_BATCH_MAX);
-	hz4_transfer_trim();
+	hz4_spans_trim();
 }
 
 START_TEST(double_free_of_a_released_span)
@@ -517,7 +518,7 @@ exchange(uint64_t *seed, unsigned rounds)
 		if (others > 0)
 			give(shared_cls, other, others);
 		if (i % 256 == 0)
-			hz4_transfer_trim();
+			hz4_spans_trim();
 	}
 }
 
@@ -578,7 +579,7 @@ use_in_child(void *arg)
 	uintptr_t key = (uintptr_t)held;
 
 	/* Marks of threads that are gone mean nothing: no take() here. */
-	hz4_transfer_fork_child();
+	hz4_spans_fork_child();
 	hz4_pageheap_fork_child();
 	hz4_meta_fork_child();
 	for (i = 0; i < 2000; i++) {
@@ -592,8 +593,8 @@ use_in_child(void *arg)
 	give_all(shared_cls, held, n, HZ4_BATCH_MAX);
 	take_all(shared_cls, held, n);
 	give_all(shared_cls, held, n, 7);
-	hz4_transfer_trim();
-	unit_child_need(hz4_transfer_idle() == 0);
+	hz4_spans_trim();
+	unit_child_need(hz4_spans_idle() == 0);
 }
 
 START_TEST(fork_while_threads_work)
@@ -629,12 +630,12 @@ static void
 trim_in_child(void *arg)
 {
 	(void)arg;
-	hz4_transfer_fork_child();
+	hz4_spans_fork_child();
 	hz4_pageheap_fork_child();
 	hz4_meta_fork_child();
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	unit_child_need(figures(BIG).spans <= THREADS * (AT_ONCE + 1));
-	unit_child_need(hz4_transfer_idle() == 0);
+	unit_child_need(hz4_spans_idle() == 0);
 }
 
 START_TEST(idle_spans_outlive_a_fork)
@@ -669,14 +670,14 @@ START_TEST(no_memory)
 			/* Giving needs no memory. */
 			hz4_transfer_give(some[c], held, (unsigned)out,
 					  hz4_os_now(), &path);
-			hz4_transfer_trim();
+			hz4_spans_trim();
 			hz4_os_fail_from(0);
 			ck_assert_uint_eq(figures(some[c]).spans, 0);
 			take_all(some[c], held, 5);
 			compare(some[c], 5);
 			give_all(some[c], held, 5, 5);
 		}
-	hz4_transfer_trim();
+	hz4_spans_trim();
 	for (c = 1; c < HZ4_CLS_END; c++)
 		ck_assert_uint_eq(figures(c).spans, 0);
 }

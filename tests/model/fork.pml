@@ -1,11 +1,11 @@
 /*
  * fork.pml - a fork while another thread allocates and frees.
  *
- * Models fork_child and adopt (src/thread.c), hz4_lock_fork_child
- * (src/lock.c), hz4_transfer_fork_child, link_locked and relink_spans
- * (src/transfer.c), set_busy (src/heap.c), hz4_cache_push (src/cache.h) and
- * give_oldest, hz4_cache_refill (src/cache.c), as one thread sees them whose
- * work is cut off anywhere.
+ * Models fork_child and adopt_locked (src/thread.c), hz4_lock_fork_child
+ * (src/lock.c), hz4_spans_fork_child, link_locked and hz4_spans_refresh
+ * (src/spans.c), hz4_cache_push (src/cache.h) and set_busy, give_oldest,
+ * hz4_cache_refill, hz4_cache_adopt (src/cache.c), as one thread sees them
+ * whose work is cut off anywhere.
  *
  * Thread b works on its cache and on the spans until the fork, then it is no
  * more.  Thread a forks, runs the handler and goes on in the child: frees an
@@ -20,17 +20,15 @@
  * b stops wherever it is, which is no deadlock; that a goes on is asserted
  * where it takes the lock.
  *
- * The source also links what it finds free while it starts afresh; a span is
- * found here by the next free into it alone.
- *
  * compile with -DNOREDUCE
  * run with -E
  *
  * MUTANT 1: a lock that a thread which is gone held stays held
  * MUTANT 2: the lock is dropped, the lists stay
- * MUTANT 3: the lists start afresh without a next epoch
- * MUTANT 4: a cache is adopted though its thread was busy
+ * MUTANT 3: the lists start afresh, `linked` stays
+ * MUTANT 4: a stack is adopted though it was being moved
  * MUTANT 5: a push raises `top` before the object is written
+ * MUTANT 6: objects go back while they lie in the stack
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -54,8 +52,7 @@ bool busy;
 byte lock;		/* 0, or 1 for a, 2 for b */
 bool torn;
 bool in_list[SPANS];
-byte linked[SPANS];	/* an epoch, or 0 */
-byte epoch = 1;
+bool linked[SPANS];
 
 inline acquire(who) {
 	assert(!forked || lock != 2);
@@ -68,7 +65,7 @@ inline link(s) {
 	torn = true;
 	in_list[s] = true;
 	torn = false;
-	linked[s] = epoch
+	linked[s] = true
 }
 
 inline unlink(s) {
@@ -76,7 +73,7 @@ inline unlink(s) {
 	torn = true;
 	in_list[s] = false;
 	torn = false;
-	linked[s] = 0
+	linked[s] = false
 }
 
 #define HAS_FREE(s) (lies[(s) * 2] || lies[(s) * 2 + 1])
@@ -95,10 +92,10 @@ inline take_from(s, o) {
 inline give(who, o) {
 	atomic { assert(!lies[o]); lies[o] = true };
 	if
-	:: linked[o / 2] != epoch ->
+	:: !linked[o / 2] ->
 		acquire(who);
 		if
-		:: linked[o / 2] != epoch && HAS_FREE(o / 2) -> link(o / 2)
+		:: !linked[o / 2] && HAS_FREE(o / 2) -> link(o / 2)
 		:: else
 		fi;
 		release()
@@ -137,14 +134,19 @@ proctype b() provided (!forked)
 	byte s, o;
 
 	do
-	:: top == 0 -> /* a miss: one for the user, none for the cache */
-		busy = true;
+	:: top == 0 -> /* a miss: one for the user, one for the cache */
 		take(2, s, o);
 		if
 		:: o != NONE -> users_b[o] = true
 		:: else
 		fi;
-		busy = false
+		take(2, s, o);
+		if
+		:: o != NONE ->
+			stack[top] = o;
+			top++
+		:: else
+		fi
 	:: top > 0 -> /* a pop */
 		atomic { top--; o = stack[top]; users_b[o] = true }
 	:: top < ROOM -> /* a push of whatever b has */
@@ -168,13 +170,17 @@ proctype b() provided (!forked)
 		:: else
 		fi
 	:: top > 0 -> /* the oldest goes back */
-		busy = true;
 		o = stack[0];
+#if MUTANT == 6
 		give(2, o);
+#endif
+		busy = true;
 		stack[0] = stack[1];
 		top--;
-		stack[top] = NONE;
-		busy = false
+		busy = false;
+#if MUTANT != 6
+		give(2, o)
+#endif
 	od
 }
 
@@ -203,16 +209,29 @@ inline fork_child() {
 		in_list[0] = false;
 		in_list[1] = false;
 #if MUTANT != 3
-		epoch++
+		linked[0] = false;
+		linked[1] = false;
 #endif
+		s = 0;
+		do
+		:: s < SPANS ->
+			if
+			:: HAS_FREE(s) -> link(s)
+			:: else
+			fi;
+			s++
+		:: else -> break
+		od
 #endif
 	:: else
 	fi;
 #endif
-#if MUTANT == 4
-	adopted = true
-#else
-	adopted = !busy
+	adopted = true;
+#if MUTANT != 4
+	if
+	:: busy -> top = 0
+	:: else
+	fi
 #endif
 }
 
@@ -229,8 +248,8 @@ active proctype a()
 		lies[3] = true;
 		in_list[0] = true;
 		in_list[1] = true;
-		linked[0] = 1;
-		linked[1] = 1;
+		linked[0] = true;
+		linked[1] = true;
 		run b()
 	};
 	forked = true;
@@ -238,7 +257,7 @@ active proctype a()
 	once();
 	users_a[0] = false;
 	give(1, 0);
-	assert(in_list[0] && linked[0] == epoch);
+	assert(in_list[0] && linked[0]);
 	once();
 	do
 	:: n < OBJECTS ->
@@ -270,7 +289,7 @@ active proctype a()
 		:: users_a[n] ->
 			users_a[n] = false;
 			give(1, n);
-			assert(in_list[n / 2] && linked[n / 2] == epoch)
+			assert(in_list[n / 2] && linked[n / 2])
 		:: else
 		fi;
 		n++

@@ -1,12 +1,13 @@
 /*
  * transfer.pml - objects between users and the spans of one class.
  *
- * Models src/transfer.c: take_locked and take_from_span (taker), create_span
- * with take_structure and keep_structure, give_bits with is_linked and
- * is_empty (giver, without a lock), relink_spans, detach_locked,
- * link_locked, release_pages.  A step here is one atomic access there; all
- * of them are seq_cst in the source, but for loads under the lock of bits
- * that others only set.
+ * Models src/transfer.c: take_locked and take_from_span (taker), take_new,
+ * give_bits (giver, without a lock), and src/spans.c: hz4_spans_make with
+ * take_structure and keep_structure, hz4_spans_drained_locked,
+ * hz4_spans_is_empty, hz4_spans_refresh, detach_locked, link_locked,
+ * release_pages.  A step here is one atomic access there; all of them are
+ * seq_cst in the source, but for loads under the lock of bits that others
+ * only set.
  *
  * A span has two objects, each in a word of its own, so that looking at all
  * words takes more than one step.  The partial list is a set, the idle list

@@ -1,0 +1,397 @@
+/*
+ * spans.c - partial, idle and unused spans of the classes, and the child of
+ * a fork.
+ */
+#include "spans.h"
+
+#include "meta.h"
+#include "option.h"
+#include "pageheap.h"
+#include "pagemap.h"
+
+static struct hz4_spans spans_of[HZ4_CLS_END];
+
+/* All classes' idle_pages. [atomic] relaxed: a sum that bounds itself */
+static struct {
+	_Atomic size_t pages;
+} HZ4_LINE_ALIGNED idle;
+
+static struct hz4_span *
+of_link(struct hz4_list *l)
+{
+	return hz4_container(l, struct hz4_span, link);
+}
+
+/* The lists of a class start as zeros; whoever locks it first makes them. */
+struct hz4_spans *
+hz4_spans_lock(unsigned cls)
+{
+	struct hz4_spans *c = &spans_of[cls];
+
+	hz4_lock_acquire(&c->lock);
+	if (hz4_unlikely(c->partial.next == NULL)) {
+		hz4_list_init(&c->partial);
+		hz4_list_init(&c->idle);
+		hz4_list_init(&c->unused);
+	}
+	return c;
+}
+
+/* Only debug builds look at ranks; others leave these lines untouched. */
+void
+hz4_spans_init(void)
+{
+	unsigned cls;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		spans_of[cls].lock.rank = HZ4_RANK_CLASS;
+}
+
+void
+hz4_spans_unlock(struct hz4_spans *c)
+{
+	hz4_lock_release(&c->lock);
+}
+
+static bool
+has_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++)
+		if (atomic_load(&s->bits[w]) != 0)
+			return true;
+	return false;
+}
+
+static void
+link_locked(struct hz4_spans *c, struct hz4_span *s)
+{
+	hz4_list_append(&c->partial, &s->link);
+	atomic_store(&s->linked, true);
+}
+
+/* Out of the list that it is in, the idle one or the partial one. */
+static void
+unlist_locked(struct hz4_spans *c, const struct hz4_class *k,
+	      struct hz4_span *s)
+{
+	hz4_list_remove(&s->link);
+	if (!s->idle)
+		return;
+	s->idle = false;
+	c->idle_pages -= k->pages;
+	atomic_fetch_sub_explicit(&idle.pages, k->pages,
+				  memory_order_relaxed);
+}
+
+struct hz4_span *
+hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
+{
+	struct hz4_span *s;
+
+	if (!hz4_list_empty(&c->partial))
+		return of_link(c->partial.next);
+	if (hz4_list_empty(&c->idle))
+		return NULL;
+	s = of_link(c->idle.next);
+	unlist_locked(c, k, s);
+	hz4_list_push(&c->partial, &s->link);
+	return s;
+}
+
+/* Not linked, and then a look at the bits: the handshake (transfer.c). */
+void
+hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
+			 struct hz4_span *s)
+{
+	hz4_list_remove(&s->link);
+	HZ4_CHAOS();
+	atomic_store(&s->linked, false);
+	HZ4_CHAOS();
+	if (has_free(k, s))
+		link_locked(c, s);
+}
+
+static struct hz4_span *
+take_structure(struct hz4_spans *c, const struct hz4_class *k, unsigned cls)
+{
+	struct hz4_span *s = NULL;
+
+	if (!hz4_list_empty(&c->unused)) {
+		s = of_link(c->unused.next);
+		hz4_list_remove(&s->link);
+	}
+	hz4_spans_unlock(c);
+	if (s == NULL) {
+		s = hz4_meta_alloc(sizeof *s + k->words * sizeof s->bits[0]);
+		if (s == NULL)
+			return NULL;
+		hz4_list_init(&s->link);
+		s->cls = cls;
+		s->active = false;
+		s->idle = false;
+		atomic_init(&s->linked, false);
+		s->older = hz4_peek(&c->made);
+		while (!atomic_compare_exchange_weak_explicit(
+			&c->made, &s->older, s, memory_order_release,
+			memory_order_relaxed))
+			;
+	}
+	return s;
+}
+
+static void
+keep_structure(unsigned cls, struct hz4_span *s)
+{
+	struct hz4_spans *c = hz4_spans_lock(cls);
+
+	hz4_list_push(&c->unused, &s->link);
+	hz4_spans_unlock(c);
+}
+
+/* The pages of a span that has gone, and since when it was empty. */
+struct gone {
+	uintptr_t start;
+	uint64_t since;
+};
+
+static void
+release_pages(const struct hz4_class *k, const struct gone *g)
+{
+	hz4_pagemap_set(g->start, k->pages, HZ4_CLS_NONE, NULL);
+	hz4_pageheap_free(g->start, k->pages, g->since);
+}
+
+/* A span's structure is free again; its pages still count as used. */
+static struct gone
+retire_locked(struct hz4_spans *c, const struct hz4_class *k,
+	      struct hz4_span *s)
+{
+	struct gone g = { s->start, s->since };
+
+	unlist_locked(c, k, s);
+	c->spans--;
+	atomic_store(&s->linked, false);
+	s->active = false;
+	hz4_list_push(&c->unused, &s->link);
+	return g;
+}
+
+static void
+trim_class(unsigned cls)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct gone gone[HZ4_BATCH_MAX];
+	struct hz4_spans *c;
+	unsigned n, i;
+
+	do {
+		c = hz4_spans_lock(cls);
+		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
+		     n++)
+			gone[n] = retire_locked(c, k, of_link(c->idle.prev));
+		hz4_spans_unlock(c);
+		for (i = 0; i < n; i++)
+			release_pages(k, &gone[i]);
+	} while (n == HZ4_BATCH_MAX);
+}
+
+void
+hz4_spans_trim(void)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		trim_class(cls);
+}
+
+size_t
+hz4_spans_idle(void)
+{
+	return hz4_peek(&idle.pages) * HZ4_PAGE;
+}
+
+/*
+ * Idle spans come before memory that the process does not have yet.  Not for
+ * a few of them: it takes the lock of every class.
+ */
+void
+hz4_spans_make_room(size_t pages)
+{
+	if (hz4_spans_idle() >= HZ4_SPAN_IDLE_WORTH &&
+	    hz4_pageheap_dirty() < pages * HZ4_PAGE)
+		hz4_spans_trim();
+}
+
+struct hz4_span *
+hz4_spans_make(struct hz4_spans *c, unsigned cls)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *s = take_structure(c, k, cls);
+	uint32_t w;
+
+	if (s == NULL)
+		return NULL;
+	hz4_spans_make_room(k->pages);
+	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE);
+	if (s->start == 0) {
+		keep_structure(cls, s);
+		return NULL;
+	}
+	for (w = 0; w < k->words; w++)
+		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
+				      memory_order_relaxed);
+	hz4_close(s->start, k->pages * (size_t)HZ4_PAGE);
+	hz4_pagemap_set(s->start, k->pages, cls, s);
+	return s;
+}
+
+void
+hz4_spans_admit(struct hz4_span *s, bool has_free)
+{
+	struct hz4_spans *c = hz4_spans_lock(s->cls);
+
+	s->active = true;
+	c->spans++;
+	if (has_free)
+		link_locked(c, s);
+	hz4_spans_unlock(c);
+}
+
+/*
+ * An empty span stays while all that do are few enough, or when it is all
+ * that the class has: the next object may be asked for at once.
+ */
+static bool
+may_idle_locked(const struct hz4_spans *c, const struct hz4_class *k,
+		const struct hz4_span *s)
+{
+	size_t limit = hz4_option(HZ4_OPT_purge_delay) == 0 ?
+		0 : HZ4_SPAN_IDLE / HZ4_PAGE;
+
+	return hz4_peek(&idle.pages) + k->pages <= limit ||
+	       (hz4_list_empty(&c->idle) && c->partial.next == &s->link &&
+		c->partial.prev == &s->link);
+}
+
+/* From the partial list to the idle one. */
+static void
+make_idle_locked(struct hz4_spans *c, const struct hz4_class *k,
+		 struct hz4_span *s)
+{
+	hz4_list_remove(&s->link);
+	hz4_list_push(&c->idle, &s->link);
+	s->idle = true;
+	c->idle_pages += k->pages;
+	atomic_fetch_add_explicit(&idle.pages, k->pages,
+				  memory_order_relaxed);
+}
+
+/* True when the span goes; false when it is not empty, or stays. */
+static bool
+detach_locked(struct hz4_spans *c, const struct hz4_class *k,
+	      struct hz4_span *s, uint64_t now, struct gone *gone)
+{
+	if (!s->active || s->idle || !hz4_spans_is_empty(k, s))
+		return false;
+	if (!atomic_load(&s->linked))
+		link_locked(c, s);
+	s->since = now;
+	if (may_idle_locked(c, k, s)) {
+		make_idle_locked(c, k, s);
+		return false;
+	}
+	*gone = retire_locked(c, k, s);
+	return true;
+}
+
+unsigned
+hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
+		  uint64_t now)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct gone gone[HZ4_BATCH_MAX];
+	struct hz4_spans *c = hz4_spans_lock(cls);
+	unsigned i, going = 0;
+
+	for (i = 0; i < n; i++) {
+		struct hz4_span *s = todo[i];
+
+		if (detach_locked(c, k, s, now, &gone[going]))
+			going++;
+		else if (s->active && !atomic_load(&s->linked) &&
+			 has_free(k, s))
+			link_locked(c, s);
+	}
+	hz4_spans_unlock(c);
+	for (i = 0; i < going; i++)
+		release_pages(k, &gone[i]);
+	return going;
+}
+
+void
+hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
+{
+	struct hz4_spans *c = hz4_spans_lock(cls);
+
+	out->spans = c->spans;
+	out->objects = c->spans * hz4_classes[cls].slots;
+	hz4_spans_unlock(c);
+}
+
+/*
+ * Lists of a class whose lock a gone thread held may be half changed: they
+ * are made anew, and what was counted with them.  A structure without pages
+ * is left out: it may be one that this very thread was about to use when a
+ * signal's handler forked.
+ */
+static void
+start_afresh(struct hz4_spans *c, unsigned cls)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_span *s;
+
+	c->idle_pages = 0;
+	if (c->partial.next == NULL)
+		return;
+	hz4_list_init(&c->partial);
+	hz4_list_init(&c->idle);
+	hz4_list_init(&c->unused);
+	c->spans = 0;
+	for (s = hz4_peek(&c->made); s != NULL; s = s->older) {
+		s->idle = false;
+		atomic_store(&s->linked, false);
+		if (!s->active)
+			continue;
+		c->spans++;
+		if (!has_free(k, s))
+			continue;
+		link_locked(c, s);
+		if (hz4_spans_is_empty(k, s))
+			make_idle_locked(c, k, s);
+	}
+}
+
+void
+hz4_spans_fork_child(void)
+{
+	bool lost = false;
+	size_t pages = 0;
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		struct hz4_spans *c = &spans_of[cls];
+
+		if (hz4_lock_fork_child(&c->lock)) {
+			lost = true;
+			start_afresh(c, cls);
+		}
+		pages += c->idle_pages;
+	}
+	/* Else it is right, or this thread is just about to make it so. */
+	if (lost)
+		hz4_poke(&idle.pages, pages);
+}

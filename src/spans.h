@@ -1,0 +1,103 @@
+/*
+ * spans.h - the spans of each size class: their lists, making them and
+ * letting them go.  What goes on inside a span is transfer.c's.
+ *
+ * An empty span may stay with its class, in the idle list: to make a span
+ * and to give it back costs as much as some dozens of objects, and big
+ * objects have a span each.  Spans that are in use come before idle ones,
+ * and of these the latest, which the CPU's caches may still have.
+ *
+ * Layer 3.  Takes HZ4_RANK_CLASS; the page heap's lock only when that is
+ * dropped.
+ */
+#ifndef HZ4_SPANS_H
+#define HZ4_SPANS_H
+
+#include "lock.h"
+#include "span.h"
+
+struct hz4_spans {
+	struct hz4_lock lock;
+	struct hz4_list partial; /* spans with free objects [lock] */
+	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
+	struct hz4_list unused;	 /* structures without pages [lock] */
+	size_t spans;		 /* with pages [lock] */
+	size_t idle_pages;	 /* of idle spans [lock] */
+	/*
+	 * The latest structure made; leads to all of them, for the child of
+	 * a fork. [atomic] release: `older` comes before
+	 */
+	struct hz4_span *_Atomic made;
+} HZ4_LINE_ALIGNED;
+
+/* Once, before the first other call: gives the classes' locks their rank. */
+void hz4_spans_init(void);
+
+struct hz4_spans *hz4_spans_lock(unsigned cls);
+void hz4_spans_unlock(struct hz4_spans *c);
+
+/* A span with free objects, in the partial list; NULL when there is none. */
+struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c,
+				       const struct hz4_class *k);
+
+/* This span of the partial list has no free object any more. */
+void hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
+			      struct hz4_span *s);
+
+/*
+ * Make a span: all its objects are free and nobody else takes any, until it
+ * is admitted.  Called with the class locked, returns with it unlocked.  NULL
+ * when the system refuses memory.
+ */
+struct hz4_span *hz4_spans_make(struct hz4_spans *c, unsigned cls);
+void hz4_spans_admit(struct hz4_span *s, bool has_free);
+
+/*
+ * Objects came back to these spans, which were not linked, or may be empty.
+ * Each of them may since have been released and made anew by others; what
+ * is done here is right for whatever they are now.  Returns how many of them
+ * went back to the page heap; `n` is at most HZ4_BATCH_MAX, and `now` (ms)
+ * since when those that stay are idle.
+ */
+unsigned hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
+			   uint64_t now);
+
+/* Bytes of empty spans that classes keep for their next objects. */
+size_t hz4_spans_idle(void);
+
+/* Give those back to the page heap. */
+void hz4_spans_trim(void);
+
+/* The same where so many pages are needed and it would spare fresh ones. */
+void hz4_spans_make_room(size_t pages);
+
+struct hz4_spans_figures {
+	size_t spans;	/* spans with pages */
+	size_t objects; /* that they have room for */
+};
+
+void hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out);
+
+void hz4_spans_fork_child(void);
+
+/* The bits that word `w` has when all its objects are free. */
+static inline uint64_t
+hz4_spans_full_word(const struct hz4_class *k, uint32_t w)
+{
+	uint32_t rest = k->slots - w * 64;
+
+	return rest >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << rest) - 1;
+}
+
+static inline bool
+hz4_spans_is_empty(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t last = k->words - 1, w;
+
+	for (w = 0; w < last; w++)
+		if (atomic_load(&s->bits[w]) != ~(uint64_t)0)
+			return false;
+	return atomic_load(&s->bits[last]) == hz4_spans_full_word(k, last);
+}
+
+#endif
