@@ -342,7 +342,7 @@ usable(const void *p, unsigned cls, const char *call)
 {
 	if (cls == HZ4_CLS_RUN)
 		return hz4_large_usable(p, call);
-	return hz4_classes[cls].size;
+	return hz4_sizeclass_usable(cls);
 }
 
 static void *
@@ -444,7 +444,7 @@ hz4_heap_good_size(size_t size)
 {
 	hz4_thread_start();
 	if (size <= HZ4_CLASS_MAX)
-		return hz4_classes[hz4_sizeclass(size)].size;
+		return hz4_sizeclass_usable(hz4_sizeclass(size));
 	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN)
 		return 0;
 	return hz4_round_up(size, HZ4_PAGE);

@@ -92,7 +92,7 @@ class_row(uint64_t *row, unsigned cls, const struct class_sum *sum)
 	int64_t out = sum->net + hz4_thread_bare_net(cls);
 
 	hz4_spans_figures(cls, &f);
-	row[HZ4_CLASS_size] = hz4_classes[cls].size;
+	row[HZ4_CLASS_size] = hz4_sizeclass_usable(cls);
 	row[HZ4_CLASS_live_objects] = not_negative(out -
 						   (int64_t)sum->cached);
 	row[HZ4_CLASS_cached_objects] = sum->cached;
@@ -113,12 +113,31 @@ add_row(struct hz4_info *out, const uint64_t *row)
 	out->spans += (size_t)row[HZ4_CLASS_spans];
 }
 
+/* Objects of no bytes have no row of their own: they are in the first. */
+static unsigned
+row_of(unsigned cls)
+{
+	if (cls == HZ4_CLS_RUN)
+		return HZ4_INFO_ROWS - 1;
+	return cls == HZ4_CLS_ZERO ? 0 : cls - 1;
+}
+
+static void
+enter_row(struct hz4_snapshot *table, unsigned cls, const uint64_t *row)
+{
+	uint64_t *to = table->row[row_of(cls)];
+	unsigned i;
+
+	for (i = 0; i < HZ4_CLASS_FIGURES; i++)
+		to[i] += row[i];
+}
+
 /* The figures, and into `table`, if there is one, those of the classes. */
 static void
 get(struct hz4_info *out, struct hz4_snapshot *table)
 {
 	struct class_sum sums[HZ4_CLS_END];
-	uint64_t one[HZ4_CLASS_FIGURES], *row;
+	uint64_t row[HZ4_CLASS_FIGURES];
 	struct hz4_pageheap_figures pages;
 	struct hz4_large_figures large;
 	unsigned cls;
@@ -128,9 +147,10 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	memset(sums, 0, sizeof sums);
 	hz4_thread_each(add_cache, sums);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		row = table != NULL ? table->row[cls - 1] : one;
 		class_row(row, cls, &sums[cls]);
 		add_row(out, row);
+		if (table != NULL)
+			enter_row(table, cls, row);
 	}
 	hz4_pageheap_figures(&pages);
 	hz4_large_figures(&large);
@@ -161,23 +181,23 @@ add_counts(struct hz4_cache *c, void *arg)
 
 	for (cls = 1; cls < HZ4_CLS_VALUES; cls++) {
 		hz4_cache_counts(c, cls, &counts);
-		hz4_stat_add(s->row[cls - 1] + HZ4_CLASS_FIGURES, &counts);
+		hz4_stat_add(s->row[row_of(cls)] + HZ4_CLASS_FIGURES, &counts);
 	}
 }
 
 static void
 snapshot_counts(struct hz4_snapshot *s)
 {
-	unsigned cls, i;
+	unsigned cls, row, i;
 
 	hz4_thread_each(add_counts, s);
-	for (cls = 1; cls < HZ4_CLS_VALUES; cls++) {
-		uint64_t *stats = s->row[cls - 1] + HZ4_CLASS_FIGURES;
-
-		hz4_stat_add(stats, hz4_thread_bare_counts(cls));
+	for (cls = 1; cls < HZ4_CLS_VALUES; cls++)
+		hz4_stat_add(s->row[row_of(cls)] + HZ4_CLASS_FIGURES,
+			     hz4_thread_bare_counts(cls));
+	for (row = 0; row < HZ4_INFO_ROWS; row++)
 		for (i = 0; i != HZ4_STATS; i++)
-			s->value[HZ4_FIGURES + i] += stats[i];
-	}
+			s->value[HZ4_FIGURES + i] +=
+				s->row[row][HZ4_CLASS_FIGURES + i];
 }
 
 void
@@ -189,7 +209,7 @@ hz4_info_snapshot(struct hz4_snapshot *out)
 
 	memset(out, 0, sizeof *out);
 	get(&info, out);
-	out->row[HZ4_CLS_RUN - 1][HZ4_CLASS_live_objects] =
+	out->row[row_of(HZ4_CLS_RUN)][HZ4_CLASS_live_objects] =
 		info.large_objects;
 	for (i = 0; i < HZ4_FIGURES; i++) {
 		memcpy(&figure, (char *)&info + figures[i].offset,

@@ -41,8 +41,8 @@ enum {
 	/* Single values, and the columns and rows of the classes' table. */
 	HZ4_INFO_VALUES = HZ4_FIGURES + HZ4_STATS,
 	HZ4_INFO_COLUMNS = HZ4_CLASS_FIGURES + HZ4_STATS,
-	/* Classes 1 to HZ4_CLS_RUN, which is what lies above them. */
-	HZ4_INFO_ROWS = HZ4_CLS_RUN,
+	/* Classes that have bytes, and what lies above them. */
+	HZ4_INFO_ROWS = HZ4_CLS_ZERO,
 
 	/* The meaning of all names; changes when one of them does. */
 	HZ4_INFO_SCHEMA = 1,

@@ -209,6 +209,20 @@ hz4_os_purge(void *p, size_t size, bool lazy)
 	return advise(p, size, lazy ? MADV_FREE : MADV_DONTNEED);
 }
 
+bool
+hz4_os_protect(void *p, size_t size, bool access)
+{
+	int saved = errno;
+	long r;
+
+	if (injected_failure())
+		return false;
+	r = syscall(SYS_mprotect, p, size,
+		    access ? PROT_READ | PROT_WRITE : PROT_NONE);
+	errno = saved;
+	return r == 0;
+}
+
 void
 hz4_os_advise_huge(void *p, size_t size, bool huge)
 {

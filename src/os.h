@@ -64,6 +64,12 @@ bool hz4_os_move(void *p, size_t size, void *to, size_t new_size);
  */
 bool hz4_os_purge(void *p, size_t size, bool lazy);
 
+/*
+ * Forbid or allow every access to whole OS pages; the contents stay.  False
+ * when the system refuses.
+ */
+bool hz4_os_protect(void *p, size_t size, bool access);
+
 /* Advise for or against huge pages; a refusal does not matter. */
 void hz4_os_advise_huge(void *p, size_t size, bool huge);
 

@@ -70,8 +70,9 @@ hz4_sizeclass_init(void)
 {
 	unsigned cls;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
+	for (cls = 1; cls < HZ4_CLS_ZERO; cls++)
 		shape(&hz4_classes[cls], size_of_class(cls));
+	shape(&hz4_classes[HZ4_CLS_ZERO], HZ4_ALIGN);
 }
 
 unsigned
@@ -82,7 +83,7 @@ hz4_sizeclass_aligned(size_t size, size_t align)
 	if (align > HZ4_PAGE || size > HZ4_CLASS_MAX)
 		return HZ4_CLS_NONE;
 	size = hz4_round_up(size, align);
-	for (cls = hz4_sizeclass(size); cls < HZ4_CLS_END; cls++)
+	for (cls = hz4_sizeclass(size); cls < HZ4_CLS_ZERO; cls++)
 		if (hz4_classes[cls].size % align == 0)
 			return cls;
 	return HZ4_CLS_NONE;

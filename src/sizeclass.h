@@ -8,7 +8,10 @@
  *     size      16 .. 256  288 .. 2048  2304 .. 64Ki  72Ki .. 256Ki
  *     box           small  small        mid           large
  *
- * Class 0 means "not ours", HZ4_CLS_RUN a large object of whole pages.
+ * Class 0 means "not ours", HZ4_CLS_RUN a large object of whole pages,
+ * HZ4_CLS_ZERO an object of no bytes, which nobody may touch: addresses 16
+ * bytes apart in pages without access.
+ *
  * A size leads to its class by arithmetic alone, without a table, which
  * would take cache lines from the program, and without a branch, which
  * varying sizes would mispredict.
@@ -24,7 +27,8 @@ enum {
 	HZ4_CLS_NONE = 0,
 	HZ4_CLS_FIRST_MID = 41,
 	HZ4_CLS_FIRST_LARGE = 81,
-	HZ4_CLS_END = 97,
+	HZ4_CLS_ZERO = 97,
+	HZ4_CLS_END = 98,
 	HZ4_CLS_RUN = HZ4_CLS_END,
 	/* Values a page's class byte can have. */
 	HZ4_CLS_VALUES = HZ4_CLS_RUN + 1,
@@ -36,7 +40,7 @@ enum {
 };
 
 struct hz4_class {
-	uint32_t size;	/* bytes of an object [const] */
+	uint32_t size;	/* bytes from one object to the next [const] */
 	uint32_t pages; /* pages of a span [const] */
 	uint32_t slots; /* objects in a span [const] */
 	uint32_t words; /* 64-bit words of a span's bitmap [const] */
@@ -77,7 +81,15 @@ hz4_sizeclass_of(size_t size, unsigned bit)
 static inline unsigned
 hz4_sizeclass(size_t size)
 {
-	return size == 0 ? 1 : hz4_sizeclass_of(size, hz4_sizeclass_bit(size));
+	return size == 0 ? HZ4_CLS_ZERO :
+			   hz4_sizeclass_of(size, hz4_sizeclass_bit(size));
+}
+
+/* Bytes of an object that the user may touch; `cls` is no HZ4_CLS_RUN. */
+static inline size_t
+hz4_sizeclass_usable(unsigned cls)
+{
+	return cls == HZ4_CLS_ZERO ? 0 : hz4_classes[cls].size;
 }
 
 HZ4_FAST bool

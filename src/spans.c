@@ -6,6 +6,7 @@
 
 #include "meta.h"
 #include "option.h"
+#include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
 
@@ -158,11 +159,29 @@ struct gone {
 	uint64_t since;
 };
 
-static void
-release_pages(const struct hz4_class *k, const struct gone *g)
+/*
+ * Let nobody touch the objects of HZ4_CLS_ZERO, or make their pages usable
+ * again.  Where the kernel refuses the first, they stay usable.
+ */
+static bool
+set_access(unsigned cls, uintptr_t start, bool on)
 {
+	const struct hz4_class *k = &hz4_classes[cls];
+
+	if (cls != HZ4_CLS_ZERO || !(on || hz4_option(HZ4_OPT_zero_trap)))
+		return true;
+	return hz4_os_protect((void *)start, k->pages * (size_t)HZ4_PAGE, on);
+}
+
+/* Pages that cannot be made usable are lost: addresses alone. */
+static void
+release_pages(unsigned cls, const struct gone *g)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+
 	hz4_pagemap_set(g->start, k->pages, HZ4_CLS_NONE, NULL);
-	hz4_pageheap_free(g->start, k->pages, g->since);
+	if (set_access(cls, g->start, true))
+		hz4_pageheap_free(g->start, k->pages, g->since);
 }
 
 /* A span's structure is free again; its pages still count as used. */
@@ -195,7 +214,7 @@ trim_class(unsigned cls)
 			gone[n] = retire_locked(c, k, of_link(c->idle.prev));
 		hz4_spans_unlock(c);
 		for (i = 0; i < n; i++)
-			release_pages(k, &gone[i]);
+			release_pages(cls, &gone[i]);
 	} while (n == HZ4_BATCH_MAX);
 }
 
@@ -245,6 +264,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
 				      memory_order_relaxed);
 	hz4_close(s->start, k->pages * (size_t)HZ4_PAGE);
+	set_access(cls, s->start, false);
 	hz4_pagemap_set(s->start, k->pages, cls, s);
 	return s;
 }
@@ -328,7 +348,7 @@ hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
 	}
 	hz4_spans_unlock(c);
 	for (i = 0; i < going; i++)
-		release_pages(k, &gone[i]);
+		release_pages(cls, &gone[i]);
 	return going;
 }
 

@@ -20,6 +20,7 @@
 enum must {
 	AT_CALL,		/* before the faulty call returns */
 	AT_FLUSH,		/* or when the caches are emptied */
+	TRAP,			/* the access itself is a fault */
 	NO_EFFECT,		/* nothing is said, and the heap is whole */
 };
 
@@ -83,6 +84,33 @@ free_twice(size_t n)
 
 	e2e_free(p);
 	FAULT(e2e_free(p));
+}
+
+static char *
+no_bytes(size_t n)
+{
+	char *p = NULL;
+
+	while (n-- > 0)
+		p = e2e_malloc(0);
+	e2e_need(p != NULL, "no memory");
+	return p;
+}
+
+static void
+read_no_bytes(size_t n)
+{
+	volatile char *p = no_bytes(n);
+
+	FAULT((void)*p);
+}
+
+static void
+write_no_bytes(size_t n)
+{
+	volatile char *p = no_bytes(n);
+
+	FAULT(*p = 1);
 }
 
 static void
@@ -827,6 +855,10 @@ static const struct row {
 	CASES(AT_CALL, realloc_wild, 0xdeadbeef0),
 #endif
 
+	/* No bytes, of so many blocks. */
+	CASES(TRAP, read_no_bytes, 1, 1000),
+	CASES(TRAP, write_no_bytes, 1, 1000),
+
 	/* Writes, and lies about sizes: of blocks of these sizes. */
 	CASES(NO_EFFECT, write_behind, 24, 1000, 9000),
 	CASES(NO_EFFECT, write_one_behind, 24, 4096),
@@ -959,6 +991,12 @@ verdict(const struct misuse *m, const struct e2e_outcome *o)
 		ck_assert_msg(status == 0 && o->err[0] == '\0',
 		    "%s: wait status %d, says \"%s\"", m->name, status,
 		    o->err);
+		return;
+	}
+	if (m->must == TRAP) {
+		ck_assert_msg(WIFSIGNALED(status) &&
+		    WTERMSIG(status) == SIGSEGV && !progress->returned,
+		    "%s: wait status %d", m->name, status);
 		return;
 	}
 	ck_assert_msg(aborted, "%s: wait status %d%s", m->name, status,

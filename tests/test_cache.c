@@ -305,7 +305,7 @@ mixture(uint64_t seed, unsigned steps)
 		if (i % 512 == 0)
 			most = 1 + (unsigned)unit_below(&seed, 600);
 		if (n < most && unit_below(&seed, 2)) {
-			cls = 1 + (unsigned)unit_below(&seed, HZ4_CLS_END - 1);
+			cls = 1 + (unsigned)unit_below(&seed, HZ4_CLS_ZERO - 1);
 			cls_of[n] = cls;
 			held[n++] = take(&cache, cls);
 		} else if (n > 0) {

@@ -67,7 +67,7 @@ START_TEST(every_size_with_a_class)
 	size_t size, usable;
 	void *p;
 
-	for (size = 0; size <= HZ4_CLASS_MAX;
+	for (size = 1; size <= HZ4_CLASS_MAX;
 	     size += size < 4 * HZ4_SMALL_MAX ? 1 : 61) {
 		p = take(size);
 		usable = hz4_heap_usable(p);
@@ -211,7 +211,9 @@ START_TEST(realloc_in_place)
 
 	for (i = 0; i < SIZES; i++) {
 		p = take(sizes[i]);
-		ck_assert_ptr_eq(hz4_heap_realloc(p, hz4_heap_usable(p)), p);
+		if (sizes[i] > 0)
+			ck_assert_ptr_eq(hz4_heap_realloc(
+						 p, hz4_heap_usable(p)), p);
 		/* To nothing frees. */
 		ck_assert_ptr_null(hz4_heap_realloc(p, 0));
 	}
@@ -768,9 +770,106 @@ START_TEST(exhausted_and_back)
 }
 END_TEST
 
+/* --- objects of no bytes ------------------------------------------------- */
+
+enum { ZEROS = 10000 };
+
+static void
+read_it(void *p)
+{
+	*(volatile char *)p;
+}
+
+static void
+write_it(void *p)
+{
+	*(volatile char *)p = 1;
+}
+
+static void
+is_fault(void (*touch)(void *p), void *p)
+{
+	struct unit_end end;
+
+	unit_child(&end, touch, p);
+	ck_assert_int_ne(end.status, 0);
+}
+
+START_TEST(no_bytes_are_out_of_reach)
+{
+	static char *p[ZEROS], *q;
+	unsigned i;
+
+	for (i = 0; i < ZEROS; i++) {
+		p[i] = take(0);
+		ck_assert_uint_eq(hz4_heap_usable(p[i]), 0);
+		ck_assert(i == 0 || p[i] != p[i - 1]);
+	}
+	ck_assert_uint_eq(hz4_heap_good_size(0), 0);
+	is_fault(read_it, p[0]);
+	is_fault(write_it, p[ZEROS / 2]);
+	is_fault(write_it, hz4_heap_calloc(0, 10));
+	q = hz4_heap_realloc(p[0], 100);
+	ck_assert_ptr_nonnull(q);
+	fill(q, 100, 1);
+	for (i = 1; i < ZEROS; i++)
+		hz4_heap_free(p[i]);
+	ck_assert(filled(q, 100, 1));
+	hz4_heap_free(q);
+	/* Their pages are as good as others. */
+	hz4_heap_trim();
+	for (i = 0; i < 100; i++) {
+		p[i] = take(20000);
+		fill(p[i], 20000, (uint8_t)i);
+	}
+	for (i = 0; i < 100; i++)
+		hz4_heap_free(p[i]);
+}
+END_TEST
+
+START_TEST(no_bytes_without_a_trap)
+{
+	void *p;
+
+	ck_assert(hz4_option_assign("zero_trap=0", 11));
+	p = take(0);
+	write_it(p);
+	ck_assert_uint_eq(hz4_heap_usable(p), 0);
+	hz4_heap_free(p);
+}
+END_TEST
+
+/* The system may refuse to close the pages, or to open them again. */
+START_TEST(no_bytes_and_no_system)
+{
+	static void *p[ZEROS];
+	unsigned long fail;
+	unsigned i, n;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	for (fail = 1; fail < 8; fail++) {
+		hz4_os_fail_from(fail);
+		for (n = 0; n < ZEROS; n++)
+			if ((p[n] = hz4_heap_malloc(0)) == NULL)
+				break;
+		for (i = 0; i < n; i++)
+			hz4_heap_free(p[i]);
+		hz4_heap_trim();
+		hz4_os_fail_from(0);
+		p[0] = take(1000);
+		fill(p[0], 1000, 1);
+		hz4_heap_free(p[0]);
+	}
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
+	tcase_add_test(t, no_bytes_are_out_of_reach);
+	tcase_add_test(t, no_bytes_without_a_trap);
+	tcase_add_test(t, no_bytes_and_no_system);
 	tcase_add_test(t, every_size_with_a_class);
 	tcase_add_test(t, every_kind_of_size);
 	tcase_add_test(t, nothing_is_unique);

@@ -164,7 +164,7 @@ START_TEST(reserves_are_given_up)
 	start("purge_delay=500");
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		ck_assert_uint_eq(hz4_transfer_take(cls, &p, 1, &path), 1);
-		memset(p, 1, hz4_classes[cls].size);
+		memset(p, 1, hz4_sizeclass_usable(cls));
 		hz4_transfer_give(cls, &p, 1, hz4_os_now(), &path);
 	}
 	ck_assert_uint_gt(hz4_purge_all(), 0);
@@ -179,7 +179,7 @@ END_TEST
 /* Also where nothing else is free; then their age is not known. */
 START_TEST(idle_spans_pend)
 {
-	enum { CLS = HZ4_CLS_END - 1, N = HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
+	enum { CLS = HZ4_CLS_ZERO - 1, N = HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
 	uint64_t now;
 	void *p[N];
 	unsigned i, path;
@@ -206,7 +206,7 @@ END_TEST
 /* The time that a span was idle counts: one purge does. */
 START_TEST(idle_spans_age)
 {
-	enum { CLS = HZ4_CLS_END - 1, N = HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
+	enum { CLS = HZ4_CLS_ZERO - 1, N = HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
 	void *p[2 * N];
 	unsigned i, path;
 

@@ -34,7 +34,7 @@ START_TEST(borders_of_the_boxes)
 			  HZ4_SMALL_MAX);
 	ck_assert_uint_eq(hz4_classes[HZ4_CLS_FIRST_LARGE - 1].size,
 			  HZ4_MID_MAX);
-	ck_assert_uint_eq(hz4_classes[HZ4_CLS_END - 1].size, HZ4_CLASS_MAX);
+	ck_assert_uint_eq(hz4_classes[HZ4_CLS_ZERO - 1].size, HZ4_CLASS_MAX);
 	for (cls = 0; cls < HZ4_CLS_VALUES; cls++)
 		ck_assert_int_eq(hz4_sizeclass_is_mid(cls),
 				 cls >= HZ4_CLS_FIRST_MID &&
@@ -52,15 +52,17 @@ START_TEST(every_size)
 	unsigned cls;
 
 	hz4_sizeclass_init();
-	for (size = 0; size <= HZ4_CLASS_MAX; size++) {
+	ck_assert_uint_eq(hz4_sizeclass(0), HZ4_CLS_ZERO);
+	ck_assert_uint_eq(hz4_sizeclass_usable(HZ4_CLS_ZERO), 0);
+	for (size = 1; size <= HZ4_CLASS_MAX; size++) {
 		cls = hz4_sizeclass(size);
-		unit_need(cls > HZ4_CLS_NONE && cls < HZ4_CLS_END,
+		unit_need(cls > HZ4_CLS_NONE && cls < HZ4_CLS_ZERO,
 			  "%zu has class %u", size, cls);
 		object = hz4_classes[cls].size;
 		unit_need(object >= size, "%zu in %zu", size, object);
 		unit_need(cls == 1 || hz4_classes[cls - 1].size < size,
 			  "%zu in %zu", size, object);
-		unit_need(size == 0 || object - size < HZ4_ALIGN ||
+		unit_need(object - size < HZ4_ALIGN ||
 				  object - size <= object / 8,
 			  "%zu in %zu", size, object);
 		unit_need((cls < HZ4_CLS_FIRST_MID) == (size <= HZ4_SMALL_MAX),
@@ -91,7 +93,9 @@ START_TEST(shape_of_every_class)
 		c = &hz4_classes[cls];
 		bytes = (size_t)c->pages * HZ4_PAGE;
 		unit_need(c->size % HZ4_ALIGN == 0, "class %u", cls);
-		unit_need(c->size > hz4_classes[cls - 1].size, "class %u", cls);
+		unit_need(cls == HZ4_CLS_ZERO ||
+				  c->size > hz4_classes[cls - 1].size,
+			  "class %u", cls);
 		unit_need(c->pages >= 1 && c->pages <= HZ4_SPAN_MAX_PAGES,
 			  "class %u: %u pages", cls, (unsigned)c->pages);
 		unit_need(c->slots == bytes / c->size, "class %u", cls);
@@ -167,7 +171,7 @@ aligned_class(size_t size, size_t align)
 {
 	unsigned cls;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
+	for (cls = 1; cls < HZ4_CLS_ZERO; cls++)
 		if (hz4_classes[cls].size >= size &&
 		    hz4_classes[cls].size % align == 0)
 			return cls;
@@ -190,7 +194,7 @@ START_TEST(alignments)
 
 	hz4_sizeclass_init();
 	for (align = 1; align <= HZ4_PAGE; align *= 2) {
-		for (size = 0; size <= 4 * HZ4_SMALL_MAX; size++)
+		for (size = 1; size <= 4 * HZ4_SMALL_MAX; size++)
 			check_aligned(size, align);
 		for (; size <= HZ4_CLASS_MAX + HZ4_PAGE; size += 509)
 			check_aligned(size, align);

@@ -104,7 +104,7 @@ END_TEST
 START_TEST(tables_are_ready_after_start)
 {
 	hz4_thread_start();
-	ck_assert_uint_eq(hz4_classes[HZ4_CLS_END - 1].size, HZ4_CLASS_MAX);
+	ck_assert_uint_eq(hz4_classes[HZ4_CLS_ZERO - 1].size, HZ4_CLASS_MAX);
 	ck_assert_uint_eq(hz4_os_page, unit_os_page());
 	ck_assert_uint_eq(caches(), 0);
 	hz4_thread_start();

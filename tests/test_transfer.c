@@ -147,7 +147,7 @@ START_TEST(whole_spans_of_every_class)
 	size_t n, i;
 
 	start();
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+	for (cls = 1; cls < HZ4_CLS_ZERO; cls++) {
 		n = hz4_min(2 * (size_t)hz4_classes[cls].slots + 3, MOST);
 		compare(cls, 0);
 		take_all(cls, held, n);
@@ -261,7 +261,7 @@ END_TEST
 /* As many as may; they are used again from the latest one on. */
 START_TEST(empty_spans_stay_idle)
 {
-	enum { CLS = HZ4_CLS_END - 1, N = 100 };
+	enum { CLS = HZ4_CLS_ZERO - 1, N = 100 };
 	size_t pages, kept;
 	unsigned i;
 
@@ -311,7 +311,7 @@ END_TEST
 
 START_TEST(idle_spans_come_before_fresh_memory)
 {
-	enum { CLS = HZ4_CLS_END - 1 };
+	enum { CLS = HZ4_CLS_ZERO - 1 };
 	size_t n, dirty;
 
 	start();
@@ -419,7 +419,7 @@ START_TEST(pointer_behind_the_last_object)
 	size_t bytes;
 
 	start();
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+	for (cls = 1; cls < HZ4_CLS_ZERO; cls++) {
 		const struct hz4_class *k = &hz4_classes[cls];
 
 		bytes = (size_t)k->slots * k->size;
@@ -612,7 +612,7 @@ START_TEST(fork_while_threads_work)
 }
 END_TEST
 
-enum { BIG = HZ4_CLS_END - 1, SPARE = 40, AT_ONCE = 4 };
+enum { BIG = HZ4_CLS_ZERO - 1, SPARE = 40, AT_ONCE = 4 };
 
 static void
 use_idle_ones(uint64_t *seed)

@@ -59,7 +59,7 @@ size_t hz4_release_free_memory(void);
 
 /*
  * The bytes that malloc(size) really gets, as malloc_usable_size would tell;
- * 0 when no such allocation can succeed.
+ * 0 for size 0, and when no such allocation can succeed.
  */
 size_t hz4_good_size(size_t size);
 

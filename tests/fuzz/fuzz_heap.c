@@ -103,7 +103,7 @@ draw_size(struct input *in)
 	case 1:
 		return n;
 	case 2:
-		return hz4_classes[1 + k % (HZ4_CLS_END - 1)].size + (b & 3) -
+		return hz4_classes[1 + k % (HZ4_CLS_ZERO - 1)].size + (b & 3) -
 		       1;
 	case 3:
 		return n * 16;
