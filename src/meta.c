@@ -54,7 +54,7 @@ more_locked(size_t size)
 		meta.end = first_chunk + sizeof first_chunk;
 		return true;
 	}
-	p = hz4_os_map(chunk, hz4_os_page);
+	p = hz4_os_map_guarded(chunk);
 	if (p == NULL)
 		return false;
 	meta.mapped += chunk;

@@ -144,6 +144,23 @@ hz4_os_map(size_t size, size_t align)
 }
 
 void *
+hz4_os_map_guarded(size_t size)
+{
+	size_t room;
+	char *p;
+
+	size = hz4_round_up(size, hz4_os_page);
+	room = size + 2 * hz4_os_page;
+	p = map(NULL, room, PROT_NONE, MAP_NORESERVE);
+	if (p != NULL) {
+		if (hz4_os_protect(p + hz4_os_page, size, true))
+			return p + hz4_os_page;
+		unmap(p, room);
+	}
+	return hz4_os_map(size, hz4_os_page);
+}
+
+void *
 hz4_os_map_file(int fd, size_t size)
 {
 	long r = syscall(SYS_MAP, NULL, size, PROT_READ | PROT_WRITE,

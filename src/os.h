@@ -32,6 +32,12 @@ void hz4_os_pretend_page(size_t page);
 void *hz4_os_map(size_t size, size_t align);
 
 /*
+ * Map memory for hz4's own structures: an OS page without access lies on
+ * either side of it, if the system lets us.  It is never given back.
+ */
+void *hz4_os_map_guarded(size_t size);
+
+/*
  * Map the first `size` bytes of an open file, shared, to read and write.
  * NULL with errno set: the one function here that tells why.
  */

@@ -28,7 +28,7 @@ hz4_pagemap_reserve(uintptr_t start, size_t bytes)
 	for (i = first; i <= last; i++) {
 		if (hz4_peek(&hz4_pagemap.root[i]) != 0)
 			continue;
-		leaf = hz4_os_map(sizeof *leaf, hz4_os_page);
+		leaf = hz4_os_map_guarded(sizeof *leaf);
 		if (leaf == NULL)
 			return false;
 		hz4_poke(&hz4_pagemap.root[i],

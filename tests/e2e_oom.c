@@ -622,8 +622,8 @@ allow_memory_alone(void)
 #else
 		SYS_mmap,
 #endif
-		SYS_munmap, SYS_mremap, SYS_madvise, SYS_futex, SYS_write,
-		SYS_exit_group,
+		SYS_munmap, SYS_mremap, SYS_madvise, SYS_mprotect, SYS_futex,
+		SYS_write, SYS_exit_group,
 		/* Where there is no vdso for it. */
 		SYS_clock_gettime,
 #ifdef SYS_clock_gettime64
@@ -663,7 +663,7 @@ work_in_a_sandbox(size_t unused)
 	}
 	for (unsigned turn = 0; turn < 3; turn++) {
 		for (unsigned i = 0; i < BLOCKS; i++) {
-			size_t n = 16 + i * 37 % 40000;
+			size_t n = i % 64 == 0 ? 0 : 16 + i * 37 % 40000;
 
 			p[i] = e2e_malloc(n);
 			e2e_need(p[i] != NULL, "no memory");

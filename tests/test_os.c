@@ -50,6 +50,34 @@ space(void)
 	return total;
 }
 
+static void
+touch(void *p)
+{
+	*(volatile char *)p = 1;
+}
+
+/* A closed page before it and one behind it. */
+START_TEST(map_guarded)
+{
+	struct unit_end end;
+	unsigned i;
+	char *p;
+
+	start();
+	for (i = 0; i < 3; i++) {
+		p = hz4_os_map_guarded(2 * page - i);
+		ck_assert_ptr_nonnull(p);
+		ck_assert(unit_all(p, 2 * page, 0));
+		memset(p, 1, 2 * page);
+		unit_child(&end, touch, p - 1);
+		ck_assert_int_ne(end.status, 0);
+		unit_child(&end, touch, p + 2 * page);
+		ck_assert_int_ne(end.status, 0);
+	}
+	ck_assert_ptr_null(hz4_os_map_guarded(SIZE_MAX / 2 / MIB * MIB));
+}
+END_TEST
+
 START_TEST(page_size_is_the_kernels)
 {
 	hz4_os_init();
@@ -405,6 +433,7 @@ END_TEST
 static void
 add(TCase *t)
 {
+	tcase_add_test(t, map_guarded);
 	tcase_add_test(t, page_size_is_the_kernels);
 	tcase_add_test(t, pretended_page_size);
 	tcase_add_test(t, mappings_of_a_pretended_page);

@@ -142,7 +142,8 @@ small_and_mid(void)
 	struct object o[SMALL];
 
 	for (size_t i = 0; i < SMALL; i++)
-		make(&o[i], i % 3 == 0 ? 1 + i * 97 % 60000 : 1 + i * 3);
+		make(&o[i], i % 16 == 0 ? 0 :
+		    i % 3 == 0 ? 1 + i * 97 % 60000 : 1 + i * 3);
 	for (size_t i = 0; i < SMALL; i += 2)
 		drop(&o[i]);
 	for (size_t i = 1; i < SMALL; i += 2)
