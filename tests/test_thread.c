@@ -13,8 +13,11 @@
 
 enum { THREADS = 8, IN_A_ROW = 300, KEYS = 6, FORKS = 12, BLOCKS = 400 };
 
-/* Two classes, and objects of each that a cache holds. */
-enum { KEPT = 4, MOVED = 9, SOME = 100 };
+/*
+ * Two classes, and objects of each that a cache holds: so few that what a
+ * thread may have at first is enough for both.
+ */
+enum { KEPT = 4, MOVED = 9, SOME = 8 };
 
 static void
 count_one(struct hz4_cache *c, void *arg)
@@ -396,6 +399,7 @@ START_TEST(a_child_adopts_the_caches)
 END_TEST
 
 static struct hz4_cache *half_changed;
+static void *others;
 
 /* Objects of two classes; the child finds one of them being moved. */
 static void *
@@ -417,22 +421,37 @@ busy_and_wait(void *arg)
 	return arg;
 }
 
+/* The first that the class's next thread does with it is a free. */
+static void *
+free_others(void *arg)
+{
+	unit_child_need(hz4_thread_cache() == half_changed);
+	hz4_heap_free(others);
+	unit_child_need(hz4_cache_count(half_changed, MOVED) == 1);
+	return arg;
+}
+
 static void
 adopt_half_changed(void *arg)
 {
 	struct hz4_cache *c = half_changed;
 	size_t given = 0;
+	pthread_t id;
 	unsigned cls;
 
 	(void)arg;
 	unit_child_need(hz4_cache_count(c, KEPT) > 0);
+	unit_child_need(hz4_cache_count(c, MOVED) > 0);
 	unit_child_need(caches() == 2);
 	unit_child_need(hz4_cache_count(c, KEPT) > 0);
 	unit_child_need(hz4_cache_count(c, MOVED) == 0);
+	unit_child_need(hz4_peek(&c->busy) == HZ4_CLS_NONE);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		given += c->tier[cls].limit * (size_t)hz4_classes[cls].size;
 	unit_child_need(c->budget.granted == c->budget.left + given);
-	/* Its next thread can use both, and leaves nothing behind. */
+	/* Its next threads can use both, and leave nothing behind. */
+	unit_child_need(pthread_create(&id, NULL, free_others, NULL) == 0);
+	unit_child_need(pthread_join(id, NULL) == 0);
 	thread_in_child();
 	unit_child_need(caches() == 2);
 	unit_child_need(hz4_cache_count(c, KEPT) == 0);
@@ -444,12 +463,14 @@ START_TEST(a_child_adopts_a_half_changed_cache_but_for_its_class)
 
 	unit_skip_threads_in_child();
 	use(1, 100);
+	others = hz4_heap_malloc(MOVED * 16);
 	pthread_create(&id, NULL, busy_and_wait, NULL);
 	while (waiting == 0)
 		unit_sleep(1);
 	unit_survives(adopt_half_changed, NULL);
 	go_on = true;
 	pthread_join(id, NULL);
+	hz4_heap_free(others);
 }
 END_TEST
 
