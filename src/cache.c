@@ -466,7 +466,7 @@ hz4_cache_adopt(struct hz4_cache *c)
 
 	if (cls != HZ4_CLS_NONE)
 		start_afresh(c, cls);
-	hz4_poke(&c->busy, HZ4_CLS_NONE);
+	set_busy(c, HZ4_CLS_NONE);
 	for_each_used (c, cls) {
 		hz4_stacks_set_ends(c, cls);
 		bytes += c->tier[cls].limit * (size_t)hz4_classes[cls].size;

@@ -83,9 +83,10 @@ unlist_locked(struct hz4_spans *c, const struct hz4_class *k,
 	if (!s->idle)
 		return;
 	s->idle = false;
-	c->idle_pages -= k->pages;
+	/* In this order: a fork in between leaves too many, never too few. */
 	atomic_fetch_sub_explicit(&idle.pages, k->pages,
 				  memory_order_relaxed);
+	c->idle_pages -= k->pages;
 }
 
 struct hz4_span *

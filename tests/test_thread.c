@@ -474,6 +474,70 @@ START_TEST(a_child_adopts_a_half_changed_cache_but_for_its_class)
 }
 END_TEST
 
+/* Holds the lock of all threads until it is told to go on. */
+static void
+hold(struct hz4_cache *c, void *arg)
+{
+	(void)c;
+	(void)arg;
+	waiting++;
+	while (!go_on)
+		unit_sleep(1);
+}
+
+static void *
+hold_the_lock(void *arg)
+{
+	hz4_thread_each(hold, NULL);
+	return arg;
+}
+
+static void *
+need_another_cache(void *arg)
+{
+	use(1, 100);
+	unit_need(hz4_tls_cache != &hz4_empty_cache && hz4_tls_cache != arg,
+		  "%p", (void *)hz4_tls_cache);
+	return NULL;
+}
+
+static void
+lists_in_child(void *arg)
+{
+	struct hz4_cache *own = hz4_tls_cache;
+	unsigned expected = *(unsigned *)arg, i;
+	pthread_t id[2];
+
+	unit_child_need(caches() == expected);
+	for (i = 0; i < 2; i++)
+		unit_child_need(pthread_create(&id[i], NULL,
+					       need_another_cache, own) == 0);
+	for (i = 0; i < 2; i++)
+		pthread_join(id[i], NULL);
+	unit_child_need(hz4_tls_cache == own);
+	unit_child_need(caches() == expected);
+	use(2, 100);
+}
+
+START_TEST(a_child_makes_torn_lists_anew)
+{
+	unsigned n;
+	pthread_t id;
+
+	unit_skip_threads_in_child();
+	use(1, 100);
+	start_waiters();
+	n = caches();
+	waiting = 0;
+	pthread_create(&id, NULL, hold_the_lock, NULL);
+	while (waiting == 0)
+		unit_sleep(1);
+	unit_survives(lists_in_child, &n);
+	end_waiters();
+	pthread_join(id, NULL);
+}
+END_TEST
+
 static void
 use_some(uint64_t *seed)
 {
@@ -564,6 +628,7 @@ add(TCase *t)
 	 */
 	if (!unit_emulated()) {
 		tcase_add_test(t, a_child_adopts_the_caches);
+		tcase_add_test(t, a_child_makes_torn_lists_anew);
 		tcase_add_test(t, a_child_adopts_a_half_changed_cache_but_for_its_class);
 		tcase_add_test(t, fork_while_threads_work);
 	}
