@@ -284,6 +284,34 @@ unit_survives(void (*go)(void *arg), void *arg)
 	ck_assert_str_eq(end.text, "");
 }
 
+struct unit_access {
+	void (*go)(void *p);
+	void *p;
+};
+
+/* Sanitizers would report a fault that a test wants. */
+UNIT_UNUSED static void
+unit_access_plainly(void *arg)
+{
+	struct unit_access *a = arg;
+
+	signal(SIGSEGV, SIG_DFL);
+	a->go(a->p);
+}
+
+/* Memory that `go` must not be able to touch. */
+UNIT_UNUSED static void
+unit_no_access(void (*go)(void *p), void *p)
+{
+	struct unit_access a = { go, p };
+	struct unit_end end;
+
+	unit_child(&end, unit_access_plainly, &a);
+	ck_assert_msg(WIFSIGNALED(end.status) &&
+			      WTERMSIG(end.status) == SIGSEGV,
+		      "wait status %x", (unsigned)end.status);
+}
+
 /* In a debug build an assertion stops `go`; others do not look. */
 UNIT_UNUSED static void
 unit_trapped(void (*go)(void *arg), void *arg)
