@@ -12,8 +12,8 @@
 #include "meta.h"
 #include "option.h"
 #include "pageheap.h"
-#include "thread.h"
 #include "spans.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <stdarg.h>

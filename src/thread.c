@@ -194,15 +194,22 @@ unlock_threads(void)
 	hz4_lock_release(&threads.lock);
 }
 
-/* One of the pool, now the caller's; NULL when it is empty. */
+/*
+ * One of the pool, now the caller's: any, or one that holds objects.  NULL
+ * when there is none.
+ */
 static struct hz4_thread *
-take_ended(void)
+take_ended(bool adopted)
 {
 	struct hz4_thread *t = NULL;
+	struct hz4_list *l;
 
 	lock_threads();
-	if (!hz4_list_empty(&threads.ended)) {
-		t = of_link(threads.ended.next);
+	for (l = threads.ended.next; l != &threads.ended; l = l->next)
+		if (!adopted || of_link(l)->adopted)
+			break;
+	if (l != &threads.ended) {
+		t = of_link(l);
 		move_locked(t, &threads.live, hz4_lock_self());
 		t->adopted = false;
 	}
@@ -210,10 +217,19 @@ take_ended(void)
 	return t;
 }
 
+/* Into the pool, its caches empty. */
+static void
+put_ended(struct hz4_thread *t)
+{
+	lock_threads();
+	move_locked(t, &threads.ended, 0);
+	unlock_threads();
+}
+
 static struct hz4_thread *
 make_thread(void)
 {
-	struct hz4_thread *t = take_ended();
+	struct hz4_thread *t = take_ended(false);
 
 	if (t != NULL)
 		return t;
@@ -244,9 +260,7 @@ end_thread(void *arg)
 	hz4_cache_reset(&t->cache);
 	hz4_budget_add_user(-1);
 	tls_state = ENDED;
-	lock_threads();
-	move_locked(t, &threads.ended, 0);
-	unlock_threads();
+	put_ended(t);
 }
 
 static void
@@ -324,37 +338,15 @@ hz4_thread_cache(void)
 	return &t->cache;
 }
 
-/* One of the pool that holds objects, now the caller's; or NULL. */
-static struct hz4_thread *
-take_adopted(void)
-{
-	struct hz4_thread *t = NULL;
-	struct hz4_list *l;
-
-	lock_threads();
-	for (l = threads.ended.next; l != &threads.ended; l = l->next) {
-		if (!of_link(l)->adopted)
-			continue;
-		t = of_link(l);
-		move_locked(t, &threads.live, hz4_lock_self());
-		t->adopted = false;
-		break;
-	}
-	unlock_threads();
-	return t;
-}
-
 void
 hz4_thread_flush_ended(void)
 {
 	struct hz4_thread *t;
 
 	/* One at a time, as a cache of our own: no lock is held meanwhile. */
-	while ((t = take_adopted()) != NULL) {
+	while ((t = take_ended(true)) != NULL) {
 		hz4_cache_reset(&t->cache);
-		lock_threads();
-		move_locked(t, &threads.ended, 0);
-		unlock_threads();
+		put_ended(t);
 	}
 }
 
