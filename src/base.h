@@ -21,6 +21,11 @@
 
 #define HZ4_TLS _Thread_local __attribute__((tls_model("initial-exec")))
 #define HZ4_EXPORT __attribute__((visibility("default")))
+/*
+ * What programs call all the time begins at a line of the instruction
+ * cache: so it has two of them, where it might have three.
+ */
+#define HZ4_EXPORT_HOT HZ4_EXPORT __attribute__((aligned(64)))
 #define HZ4_LINE_ALIGNED __attribute__((aligned(128)))
 
 #define hz4_likely(x) __builtin_expect(!!(x), 1)

@@ -128,7 +128,7 @@ new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
 
 /* `op` is nw (new) or na (new[]). */
 #define NEW(op) \
-	HZ4_EXPORT void *JOIN(_Z, op, SIZE)(size_t size); \
+	HZ4_EXPORT_HOT void *JOIN(_Z, op, SIZE)(size_t size); \
 	void *JOIN(_Z, op, SIZE)(size_t size) \
 	{ \
 		void *p = hz4_heap_malloc(size); \
@@ -183,7 +183,7 @@ NEW_ALIGNED_NOTHROW(na, JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t))
 
 /* Sizes and alignments are not needed to find the object. */
 #define DELETE(name, parameters) \
-	HZ4_EXPORT void name parameters; \
+	HZ4_EXPORT_HOT void name parameters; \
 	void name parameters \
 	{ \
 		hz4_heap_free(p); \

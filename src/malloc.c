@@ -28,13 +28,13 @@ void cfree(void *p);
 /* The constructor, and hz4_* for who asks whether they are there. */
 HZ4_BRINGS(hz4_version);
 
-HZ4_EXPORT void *
+HZ4_EXPORT_HOT void *
 malloc(size_t size)
 {
 	return hz4_heap_malloc(size);
 }
 
-HZ4_EXPORT void
+HZ4_EXPORT_HOT void
 free(void *p)
 {
 	hz4_heap_free(p);

@@ -17,6 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -224,6 +228,16 @@ bool
 hz4_os_purge(void *p, size_t size, bool lazy)
 {
 	return advise(p, size, lazy ? MADV_FREE : MADV_DONTNEED);
+}
+
+/* The system has not refused yet. [atomic] relaxed: a hint */
+static _Atomic bool populates = true;
+
+void
+hz4_os_populate(void *p, size_t size)
+{
+	if (hz4_peek(&populates) && !advise(p, size, MADV_POPULATE_WRITE))
+		hz4_poke(&populates, false);
 }
 
 bool

@@ -76,6 +76,13 @@ bool hz4_os_purge(void *p, size_t size, bool lazy);
  */
 bool hz4_os_protect(void *p, size_t size, bool access);
 
+/*
+ * Make pages resident that are about to be touched: one call is cheaper
+ * than a fault for each of them.  Does nothing any more once the system has
+ * refused.
+ */
+void hz4_os_populate(void *p, size_t size);
+
 /* Advise for or against huge pages; a refusal does not matter. */
 void hz4_os_advise_huge(void *p, size_t size, bool huge);
 

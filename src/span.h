@@ -38,6 +38,13 @@ struct hz4_span {
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
 	 */
 	_Atomic bool linked;
+	/*
+	 * Fresh units (fresh.h) from the start that somebody may have touched,
+	 * the rest nobody since the pages were clean; and how many more than
+	 * needed are asked for. [lock: class]
+	 */
+	uint16_t touched;
+	uint16_t ahead;
 	_Atomic uint64_t bits[]; /* words of the class */
 };
 

@@ -4,6 +4,7 @@
  */
 #include "spans.h"
 
+#include "fresh.h"
 #include "meta.h"
 #include "option.h"
 #include "os.h"
@@ -250,6 +251,7 @@ struct hz4_span *
 hz4_spans_make(struct hz4_spans *c, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
+	size_t spans = c->spans;
 	struct hz4_span *s = take_structure(c, k, cls);
 	uint32_t w;
 
@@ -264,6 +266,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 	for (w = 0; w < k->words; w++)
 		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
 				      memory_order_relaxed);
+	hz4_fresh_start(s, k, spans);
 	hz4_close(s->start, k->pages * (size_t)HZ4_PAGE);
 	set_access(cls, s->start, false);
 	hz4_pagemap_set(s->start, k->pages, cls, s);

@@ -14,6 +14,7 @@
  */
 #include "transfer.h"
 
+#include "fresh.h"
 #include "log.h"
 #include "pagemap.h"
 #include "spans.h"
@@ -29,12 +30,12 @@ open_objects(const struct hz4_class *k, void *const *objects, unsigned n)
 /* Take the lowest free objects of one span; a part of hz4_transfer_take. */
 static unsigned
 take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
-	       unsigned want)
+	       unsigned want, struct hz4_fresh *f)
 {
 	unsigned got = 0, bit;
 	uint64_t free, rest;
 	uint32_t w;
-	uintptr_t base;
+	uintptr_t base, end;
 
 	for (w = 0; w < k->words && got < want; w++) {
 		rest = free = hz4_peek(&s->bits[w]);
@@ -57,18 +58,21 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 					  memory_order_acq_rel);
 	}
 	open_objects(k, objects, got);
+	end = got > 0 ? (uintptr_t)objects[got - 1] + k->size : 0;
+	if (hz4_unlikely(end > hz4_fresh_from(s)))
+		hz4_fresh_take(s, k, end, f);
 	return got;
 }
 
 static unsigned
 take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
-	    unsigned want)
+	    unsigned want, struct hz4_fresh *f)
 {
 	unsigned got = 0;
 	struct hz4_span *s;
 
 	while (got < want && (s = hz4_spans_next_locked(c, k)) != NULL) {
-		got += take_from_span(k, s, objects + got, want - got);
+		got += take_from_span(k, s, objects + got, want - got, f);
 		if (got == want)
 			break;
 		hz4_spans_drained_locked(c, k, s);
@@ -78,7 +82,8 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
 
 /* The first objects of a new span; unlocks the class. */
 static unsigned
-take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want)
+take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
+	 struct hz4_fresh *f)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *s = hz4_spans_make(c, cls);
@@ -86,7 +91,7 @@ take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want)
 
 	if (s == NULL)
 		return 0;
-	got = take_from_span(k, s, objects, want);
+	got = take_from_span(k, s, objects, want, f);
 	hz4_spans_admit(s, got < k->slots);
 	return got;
 }
@@ -94,17 +99,22 @@ take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want)
 unsigned
 hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 {
+	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_spans *c = hz4_spans_lock(cls);
+	struct hz4_fresh fresh = { 0, 0 };
 	unsigned got;
 
 	*path = HZ4_TRANSFER_LOCKED;
-	got = take_locked(c, &hz4_classes[cls], objects, want);
+	got = take_locked(c, k, objects, want, &fresh);
 	if (got > 0) {
 		hz4_spans_unlock(c);
-		return got;
+	} else {
+		*path |= HZ4_TRANSFER_CREATED;
+		got = take_new(c, cls, objects, want, &fresh);
 	}
-	*path |= HZ4_TRANSFER_CREATED;
-	return take_new(c, cls, objects, want);
+	if (fresh.to != 0)
+		hz4_fresh_populate(k, objects, got, &fresh);
+	return got;
 }
 
 _Noreturn static HZ4_SLOW void

@@ -130,6 +130,16 @@ enum {
 	 */
 	HZ4_L0_MOVES = 16,
 
+	/*
+	 * Pages nobody has touched yet are asked for together: up to so many
+	 * bytes more than the objects at hand have, and at most this part of
+	 * what the class has.  Of an object that is larger than so many
+	 * bytes only the first and the last page.
+	 */
+	HZ4_FRESH_AHEAD = HZ4_PAGE,
+	HZ4_FRESH_SHARE = 8,
+	HZ4_FRESH_WHOLE = 8192,
+
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
 	HZ4_REGION_MIN = 2 * 1024 * 1024,

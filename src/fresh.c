@@ -1,0 +1,89 @@
+/*
+ * fresh.c - how far a span is touched, and which pages are asked for.
+ */
+#include "fresh.h"
+
+#include "os.h"
+#include "pagemap.h"
+
+/* Pages at the start of a span that may have been touched before. */
+static uint32_t
+dirty_pages(const struct hz4_span *s, const struct hz4_class *k)
+{
+	uint32_t n = 0;
+
+	while (n < k->pages &&
+	       (hz4_pagemap_flags(s->start + n * (uintptr_t)HZ4_PAGE) &
+		HZ4_PAGE_DIRTY))
+		n++;
+	return n;
+}
+
+/*
+ * The more a class has, the further ahead: what lies there untouched when
+ * the class stops growing is a small part of it.
+ */
+void
+hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k, size_t spans)
+{
+	size_t ahead = spans * k->pages * HZ4_PAGE / HZ4_FRESH_SHARE;
+	uint32_t touched = s->cls == HZ4_CLS_ZERO ? k->pages :
+						    dirty_pages(s, k);
+
+	s->touched = (uint16_t)(touched * (HZ4_PAGE / HZ4_FRESH_UNIT));
+	s->ahead = (uint16_t)(hz4_min(ahead, HZ4_FRESH_AHEAD) /
+			      HZ4_FRESH_UNIT);
+}
+
+void
+hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k, uintptr_t end,
+	       struct hz4_fresh *f)
+{
+	size_t bytes = end - s->start;
+
+	if (k->size <= HZ4_FRESH_WHOLE)
+		bytes += s->ahead * (size_t)HZ4_FRESH_UNIT;
+	bytes = hz4_min(hz4_round_up(bytes, hz4_os_page),
+			k->pages * (size_t)HZ4_PAGE);
+	f->from = hz4_fresh_from(s);
+	f->to = s->start + bytes;
+	s->touched = (uint16_t)(bytes / HZ4_FRESH_UNIT);
+}
+
+/* Add pages to those to be asked for, which lie before them. */
+static void
+ask(struct hz4_fresh *pages, uintptr_t from, uintptr_t to)
+{
+	if (from > pages->to) {
+		if (pages->to > pages->from)
+			hz4_os_populate((void *)pages->from,
+					pages->to - pages->from);
+		pages->from = from;
+	}
+	pages->to = hz4_max(pages->to, to);
+}
+
+void
+hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
+		   const struct hz4_fresh *f)
+{
+	struct hz4_fresh pages = { f->from, f->from };
+	uintptr_t first, last;
+	unsigned i;
+
+	if (k->size <= HZ4_FRESH_WHOLE) {
+		hz4_os_populate((void *)f->from, f->to - f->from);
+		return;
+	}
+	for (i = 0; i < n; i++) {
+		first = (uintptr_t)objects[i] / hz4_os_page * hz4_os_page;
+		last = ((uintptr_t)objects[i] + k->size - 1) / hz4_os_page *
+		       hz4_os_page;
+		if (last < f->from || first >= f->to)
+			continue;
+		if (first >= f->from)
+			ask(&pages, first, first + hz4_os_page);
+		ask(&pages, last, last + hz4_os_page);
+	}
+	ask(&pages, UINTPTR_MAX, UINTPTR_MAX);
+}

@@ -1,0 +1,54 @@
+/*
+ * fresh.h - the part of a span that nobody has touched yet.
+ *
+ * The first touch of a page is a fault, which costs more than the page
+ * itself, on a virtual machine up to twenty times as much.  The objects of
+ * a new span come out in ascending order, so `touched` tells which of a
+ * batch lie in untouched memory, and their pages are asked for together.
+ *
+ * Who takes an object touches its beginning and its end.  What lies between
+ * these in an object of many pages is left to its user.
+ *
+ * Layer 3.
+ */
+#ifndef HZ4_FRESH_H
+#define HZ4_FRESH_H
+
+#include "span.h"
+
+/* The smallest OS page that there is. */
+enum { HZ4_FRESH_UNIT = 4096 };
+
+/* Where the untouched part of a span begins. */
+HZ4_FAST uintptr_t
+hz4_fresh_from(const struct hz4_span *s)
+{
+	return s->start + s->touched * (uintptr_t)HZ4_FRESH_UNIT;
+}
+
+/* A stretch of untouched memory; empty when both are 0. */
+struct hz4_fresh {
+	uintptr_t from;
+	uintptr_t to;
+};
+
+/* A span has got its pages; its class has so many others. */
+void hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k,
+		     size_t spans);
+
+/*
+ * Objects up to `end`, beyond hz4_fresh_from, are being taken: `f` is what
+ * is to be populated for them, once no lock is held.  Called with the
+ * class locked, or before the span is admitted.
+ */
+void hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k,
+		    uintptr_t end, struct hz4_fresh *f);
+
+/*
+ * Make the pages of those of the objects resident that lie in `f`, or end
+ * there.  Takes no lock, and none should be held.
+ */
+void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
+			unsigned n, const struct hz4_fresh *f);
+
+#endif

@@ -1,0 +1,194 @@
+/*
+ * fresh.h: what is taken from a new span is resident at once, and little
+ * else is.
+ */
+#include "unit.h"
+
+#include "fresh.h"
+#include "pagemap.h"
+#include "transfer.h"
+
+#include <sys/mman.h>
+
+enum { MOST = 4096, BATCH = 16 };
+
+static void *held[MOST];
+
+/* Whether the OS page (hz4's idea of it) at an address is resident. */
+static bool
+is_resident(uintptr_t address)
+{
+	uintptr_t page = address / hz4_os_page * hz4_os_page;
+	size_t n = hz4_os_page / (size_t)sysconf(_SC_PAGESIZE), i;
+	unsigned char seen[HZ4_PAGE / HZ4_FRESH_UNIT];
+
+	unit_need(mincore((void *)page, hz4_os_page, seen) == 0, "%d", errno);
+	for (i = 0; i < n; i++)
+		if (!(seen[i] & 1))
+			return false;
+	return true;
+}
+
+/* False where the kernel, or an emulator, does not populate. */
+static bool
+start(void)
+{
+	void *p;
+	bool ok;
+
+	unit_os_init();
+	hz4_sizeclass_init();
+	p = hz4_os_map(hz4_os_page, hz4_os_page);
+	unit_need(p != NULL, "no memory");
+	hz4_os_populate(p, hz4_os_page);
+	ok = is_resident((uintptr_t)p);
+	if (!ok)
+		printf("skipped: no MADV_POPULATE_WRITE here\n");
+	hz4_os_unmap(p, hz4_os_page);
+	return ok;
+}
+
+static unsigned
+take(unsigned cls, void **objects, unsigned want)
+{
+	unsigned path, n = hz4_transfer_take(cls, objects, want, &path);
+
+	unit_need(n >= 1, "no object of class %u", cls);
+	return n;
+}
+
+static void
+give(unsigned cls, void **objects, unsigned n)
+{
+	unsigned path;
+
+	hz4_transfer_give(cls, objects, n, hz4_os_now(), &path);
+}
+
+START_TEST(small_objects_are_resident)
+{
+	unsigned cls, n, i;
+
+	if (!start())
+		return;
+	for (cls = 1; hz4_classes[cls].size <= HZ4_FRESH_WHOLE; cls++) {
+		uint32_t size = hz4_classes[cls].size;
+		uintptr_t p, end = 0;
+
+		n = take(cls, held, BATCH);
+		for (i = 0; i < n; i++) {
+			p = (uintptr_t)held[i];
+			for (end = p; end < p + size; end += hz4_os_page)
+				ck_assert(is_resident(end));
+			end = p + size - 1;
+			ck_assert(is_resident(end));
+		}
+		/* The first span of a class asks for no more than these. */
+		if ((end + hz4_os_page) / HZ4_PAGE == end / HZ4_PAGE)
+			ck_assert(!is_resident(end + hz4_os_page));
+	}
+}
+END_TEST
+
+START_TEST(of_large_objects_both_ends_are)
+{
+	static const unsigned some[] = { 57, 64, 72, 80, 88, 96 };
+	unsigned j, n, i;
+
+	if (!start())
+		return;
+	for (j = 0; j < sizeof some / sizeof *some; j++) {
+		uint32_t size = hz4_classes[some[j]].size;
+
+		n = take(some[j], held, 4);
+		for (i = 0; i < n; i++) {
+			uintptr_t p = (uintptr_t)held[i];
+
+			ck_assert(is_resident(p));
+			ck_assert(is_resident(p + size - 1));
+			if (size >= 4 * hz4_os_page)
+				ck_assert(!is_resident(p + size / 2));
+		}
+	}
+}
+END_TEST
+
+START_TEST(ahead_is_a_part_of_the_class)
+{
+	const unsigned cls = 32;
+	const struct hz4_class *k = &hz4_classes[cls];
+	unsigned n = 0, spans = 16;
+	size_t ahead = 0;
+	uintptr_t end;
+
+	if (!start())
+		return;
+	while (n < spans * k->slots)
+		n += take(cls, held + n, 1);
+	/* One object of one more span. */
+	take(cls, held, 1);
+	end = (uintptr_t)held[0] / HZ4_PAGE * HZ4_PAGE + HZ4_PAGE;
+	for (; (uintptr_t)held[0] + ahead < end; ahead += hz4_os_page)
+		if (!is_resident((uintptr_t)held[0] + ahead))
+			break;
+	ck_assert_uint_ge(ahead, hz4_min(HZ4_FRESH_AHEAD, HZ4_PAGE) / 2);
+	ck_assert_uint_le(ahead, spans * k->pages * HZ4_PAGE /
+				 HZ4_FRESH_SHARE + 2 * hz4_os_page);
+}
+END_TEST
+
+START_TEST(touched_pages_are_left_alone)
+{
+	const unsigned cls = 64;
+	struct hz4_span s = { .cls = cls };
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_fresh f = { 0, 0 };
+
+	if (!start())
+		return;
+	/* All of a span, empty again and then gone: its pages are dirty. */
+	give(cls, held, take(cls, held, k->slots));
+	s.start = (uintptr_t)held[0];
+	ck_assert(s.start % HZ4_PAGE == 0);
+	hz4_pagemap_mark(s.start, k->pages, HZ4_PAGE_DIRTY, 0);
+	hz4_fresh_start(&s, k, 0);
+	ck_assert(hz4_fresh_from(&s) == s.start + k->pages * HZ4_PAGE);
+	/* Of pages of both kinds, the first dirty ones are left out. */
+	hz4_pagemap_mark(s.start + HZ4_PAGE, 1, 0, HZ4_PAGE_DIRTY);
+	hz4_fresh_start(&s, k, 0);
+	ck_assert(hz4_fresh_from(&s) == s.start + HZ4_PAGE);
+	hz4_fresh_take(&s, k, s.start + HZ4_PAGE + 1, &f);
+	ck_assert(f.from == s.start + HZ4_PAGE);
+	ck_assert(f.to == f.from + hz4_os_page);
+	ck_assert(hz4_fresh_from(&s) == f.to);
+}
+END_TEST
+
+START_TEST(no_bytes_are_not_touched)
+{
+	struct hz4_span *s;
+
+	if (!start())
+		return;
+	take(HZ4_CLS_ZERO, held, BATCH);
+	s = hz4_pagemap_owner((uintptr_t)held[0]);
+	ck_assert(hz4_fresh_from(s) == s->start + HZ4_PAGE);
+	ck_assert(!is_resident((uintptr_t)held[0]));
+}
+END_TEST
+
+static void
+add(TCase *t)
+{
+	tcase_add_test(t, small_objects_are_resident);
+	tcase_add_test(t, of_large_objects_both_ends_are);
+	tcase_add_test(t, ahead_is_a_part_of_the_class);
+	tcase_add_test(t, touched_pages_are_left_alone);
+	tcase_add_test(t, no_bytes_are_not_touched);
+}
+
+int
+main(void)
+{
+	return unit_main("fresh", add);
+}
