@@ -7,25 +7,27 @@
 #include "tune.h"
 
 /* [atomic] relaxed: a hint */
-static _Atomic uint32_t users;
+static struct {
+	_Atomic uint32_t n;
+} HZ4_LINE_ALIGNED users;
 
 void
 hz4_budget_add_user(int change)
 {
-	atomic_fetch_add_explicit(&users, (uint32_t)change,
+	atomic_fetch_add_explicit(&users.n, (uint32_t)change,
 				  memory_order_relaxed);
 }
 
 uint32_t
 hz4_budget_users(void)
 {
-	return hz4_peek(&users);
+	return hz4_peek(&users.n);
 }
 
 void
 hz4_budget_fork_child(bool one)
 {
-	hz4_poke(&users, one);
+	hz4_poke(&users.n, one);
 }
 
 /* What every thread may have. */

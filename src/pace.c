@@ -8,7 +8,9 @@
 #include "os.h"
 
 /* Bytes that all threads gave. [atomic] relaxed: a hint */
-static _Atomic size_t given;
+static struct {
+	_Atomic size_t bytes;
+} HZ4_LINE_ALIGNED given;
 
 void
 hz4_pace_give(struct hz4_pace *p, size_t bytes)
@@ -17,7 +19,7 @@ hz4_pace_give(struct hz4_pace *p, size_t bytes)
 	p->given += bytes;
 	if (p->given < HZ4_PACE_TELL)
 		return;
-	atomic_fetch_add_explicit(&given, p->given, memory_order_relaxed);
+	atomic_fetch_add_explicit(&given.bytes, p->given, memory_order_relaxed);
 	p->given = 0;
 }
 
@@ -47,9 +49,9 @@ hz4_pace_rest(struct hz4_pace *p)
 		p->turns--;
 		return;
 	}
-	before = hz4_peek(&given);
+	before = hz4_peek(&given.bytes);
 	hz4_os_yield();
-	if (hz4_peek(&given) - before >= HZ4_PACE_HELP)
+	if (hz4_peek(&given.bytes) - before >= HZ4_PACE_HELP)
 		p->patience = 0;
 	else
 		p->patience = hz4_min(2 * p->patience + 1, HZ4_PACE_PATIENCE);

@@ -42,7 +42,8 @@ struct hz4_runs {
 	size_t handed_out;	 /* runs [lock] */
 	size_t mapped;		 /* bytes [lock] */
 	size_t free;		 /* pages [lock] */
-	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
+	/* On a line of their own: every slow path looks. */
+	_Atomic size_t dirty HZ4_LINE_ALIGNED; /* pages; likewise */
 	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
 };
 
