@@ -122,6 +122,7 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	uint32_t step = t->limit / (t->limit < base_limit(cls) ? 2 : 4);
 
 	t->turn = (uint8_t)turn;
+	t->streak = turned ? 0 : (uint8_t)hz4_min(t->streak + 1u, UINT8_MAX);
 	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX && hz4_sizeclass_is_mid(cls))
 		return;
 	if (t->limit >= base_limit(cls) && !turned)
@@ -273,13 +274,19 @@ note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	grow(c, cls, turn);
 }
 
-/* Half of the limit, so that what comes next finds room both ways. */
+/*
+ * Half of the limit, so that what comes next finds room both ways; all of
+ * it where a thread goes one way only, as one does that allocates what
+ * others free.
+ */
 static unsigned
 batch_of(const struct hz4_cache *c, unsigned cls)
 {
-	uint32_t half = (c->tier[cls].limit + 1) / 2;
+	const struct hz4_tier *t = &c->tier[cls];
+	uint32_t n = t->streak < HZ4_CACHE_ONE_WAY ? (t->limit + 1u) / 2 :
+						     t->limit;
 
-	return (unsigned)hz4_max(1, hz4_min(half, hz4_classes[cls].batch));
+	return (unsigned)hz4_max(1, hz4_min(n, hz4_classes[cls].batch));
 }
 
 void *

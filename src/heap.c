@@ -46,7 +46,7 @@ start_looking(struct hz4_cache *c, uint64_t now)
 }
 
 static void
-note_miss(struct hz4_cache *c, uint64_t now)
+note_misses(struct hz4_cache *c, unsigned n, uint64_t now)
 {
 	if (now < c->missed_since)
 		return;
@@ -54,20 +54,23 @@ note_miss(struct hz4_cache *c, uint64_t now)
 		c->missed_since = now;
 		c->misses = 0;
 	}
-	c->misses++;
+	c->misses += n;
 }
 
 /*
- * What every slow path sees to: pages that wait, caches that lie idle.
- * `missed`: not one that was asked for, as careful calls and nudges are.
+ * What one in `every` slow paths sees to: pages that wait, caches that lie
+ * idle.  `missed`: not one that was asked for, as careful calls and nudges
+ * are.
  */
 static void
-upkeep(struct hz4_cache *c, bool missed)
+upkeep(struct hz4_cache *c, unsigned every, bool missed)
 {
 	uint64_t now;
 
+	if (++c->visits % every != 0)
+		return;
 	hz4_live_tick();
-	if (++c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
+	if (c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
 		return;
 	now = hz4_os_now();
 	if (hz4_purge_due(now))
@@ -75,7 +78,7 @@ upkeep(struct hz4_cache *c, bool missed)
 	if (hz4_purge_decay_arm(now))
 		hz4_thread_nudge_all();
 	if (missed)
-		note_miss(c, now);
+		note_misses(c, every, now);
 	if (!hz4_purge_pending() || hz4_stacks_nudged(c) || now < c->resting)
 		return;
 	if (hz4_purge_arm(now))
@@ -148,7 +151,7 @@ take_cached(struct hz4_cache *c, unsigned cls)
 	/* There may be one: in a careful class, or hidden by the nudge. */
 	if (hz4_cache_pop_nudged(c, cls, &p))
 		return p;
-	upkeep(c, true);
+	upkeep(c, HZ4_PURGE_VISITS, true);
 	return hz4_cache_refill(c, cls);
 }
 
@@ -184,7 +187,7 @@ take(size_t size, struct hz4_cache *c)
 {
 	if (size > HZ4_CLASS_MAX) {
 		if (c != NULL)
-			upkeep(c, true);
+			upkeep(c, 1, true);
 		return take_large(size, HZ4_ALIGN, false);
 	}
 	if (c != NULL)
@@ -285,7 +288,7 @@ hz4_heap_free_slow(void *p)
 	missed = cls == HZ4_CLS_RUN || c == NULL || !hz4_stacks_careful(c, cls);
 	give(p, cls, c);
 	if (c != NULL)
-		upkeep(c, missed);
+		upkeep(c, cls == HZ4_CLS_RUN ? 1 : HZ4_PURGE_VISITS, missed);
 	errno = saved;
 }
 
@@ -297,7 +300,7 @@ calloc_large(size_t bytes)
 	void *p;
 
 	if (c != NULL)
-		upkeep(c, true);
+		upkeep(c, 1, true);
 	p = take_large(bytes, HZ4_ALIGN, true);
 	if (p == NULL) {
 		p = take_exhausted(bytes, c);

@@ -56,6 +56,7 @@ struct hz4_tier {
 	uint16_t events; /* misses and overflows since the decay [owner] */
 	uint8_t turn;	 /* enum hz4_turn [owner] */
 	uint8_t calls;	 /* careful ones so far [owner] */
+	uint8_t streak;	 /* events without a turn in a row [owner] */
 	/*
 	 * Objects taken from spans less those given back: what the user
 	 * and the cache have.  [owner] writes; [atomic] relaxed

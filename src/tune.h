@@ -75,6 +75,8 @@ enum {
 	 */
 	HZ4_CACHE_BASE_BYTES = 16384,
 	HZ4_CACHE_MAX_OBJECTS = 1024,
+	/* So many misses, or overflows, in a row tell a one-way traffic. */
+	HZ4_CACHE_ONE_WAY = 16,
 
 	/*
 	 * What all caches of a thread may hold (bytes).  A thread starts
@@ -116,6 +118,11 @@ enum {
 	 */
 	HZ4_CACHE_DECAY = 1000,
 	HZ4_CLOCK_VISITS = 64,
+	/*
+	 * Whether pages wait is looked at in every n-th of those of the
+	 * classes: it costs two cache lines that other threads write.
+	 */
+	HZ4_PURGE_VISITS = 8,
 
 	/*
 	 * The first calls of malloc and free in a class of a cache, and the
