@@ -87,3 +87,30 @@ hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
 	}
 	ask(&pages, UINTPTR_MAX, UINTPTR_MAX);
 }
+
+/* Where the stretch of pages that begins at `a` ends, all clean or all not. */
+static uintptr_t
+stretch_end(uintptr_t a, uintptr_t end, bool clean)
+{
+	while (a < end &&
+	       clean == !(hz4_pagemap_flags(a) & HZ4_PAGE_DIRTY))
+		a = (a / HZ4_PAGE + 1) * HZ4_PAGE;
+	return hz4_min(a, end);
+}
+
+void
+hz4_fresh_write(void *p, size_t size)
+{
+	uintptr_t a = (uintptr_t)p / hz4_os_page * hz4_os_page;
+	uintptr_t end = (uintptr_t)p + size, from;
+
+	if (size < HZ4_FRESH_WRITE)
+		return;
+	while (a < end) {
+		from = stretch_end(a, end, false);
+		a = stretch_end(from, end, true);
+		if (a > from)
+			hz4_os_populate((void *)from,
+					hz4_round_up(a - from, hz4_os_page));
+	}
+}

@@ -51,4 +51,10 @@ void hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k,
 void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
 			unsigned n, const struct hz4_fresh *f);
 
+/*
+ * All of [p, p + size), of a new object, is about to be written: make what
+ * lies in clean pages of the heap resident.
+ */
+void hz4_fresh_write(void *p, size_t size);
+
 #endif

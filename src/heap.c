@@ -4,6 +4,7 @@
  */
 #include "heap.h"
 
+#include "fresh.h"
 #include "large.h"
 #include "live.h"
 #include "log.h"
@@ -324,7 +325,10 @@ hz4_heap_calloc(size_t n, size_t size)
 		return calloc_large(bytes);
 	}
 	p = hz4_heap_malloc(bytes);
-	return p == NULL ? NULL : memset(p, 0, bytes);
+	if (p == NULL)
+		return NULL;
+	hz4_fresh_write(p, bytes);
+	return memset(p, 0, bytes);
 }
 
 /* The class of a live object; aborts when p is none. */
@@ -355,8 +359,7 @@ copy_to(void *p, size_t old, size_t size)
 
 	if (to == NULL)
 		return NULL;
-	if (size > HZ4_CLASS_MAX)
-		hz4_large_populate(to, hz4_min(old, size));
+	hz4_fresh_write(to, hz4_min(old, size));
 	memcpy(to, p, hz4_min(old, size));
 	hz4_heap_free(p);
 	return to;

@@ -95,21 +95,6 @@ hz4_large_alloc(size_t size, size_t align, bool zero)
 	return (void *)l->start;
 }
 
-void
-hz4_large_populate(void *p, size_t size)
-{
-	uintptr_t a = (uintptr_t)p, end = a + size, from;
-
-	while (a < end) {
-		from = a;
-		while (a < end && !(hz4_pagemap_flags(a) & HZ4_PAGE_DIRTY))
-			a += HZ4_PAGE;
-		if (a > from)
-			hz4_os_populate((void *)from, hz4_min(a, end) - from);
-		a += HZ4_PAGE;
-	}
-}
-
 static struct hz4_large *
 find(const void *p, const char *call)
 {

@@ -34,7 +34,4 @@ struct hz4_large_figures {
 
 void hz4_large_figures(struct hz4_large_figures *out);
 
-/* The first `size` bytes of a new object are about to be written. */
-void hz4_large_populate(void *p, size_t size);
-
 #endif

@@ -146,6 +146,11 @@ enum {
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,
 	HZ4_FRESH_WHOLE = 8192,
+	/*
+	 * What calloc clears and realloc copies is written throughout: from
+	 * so many bytes on that costs more than to ask.
+	 */
+	HZ4_FRESH_WRITE = 32768,
 
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,

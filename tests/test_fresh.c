@@ -5,6 +5,7 @@
 #include "unit.h"
 
 #include "fresh.h"
+#include "pageheap.h"
 #include "pagemap.h"
 #include "transfer.h"
 
@@ -177,6 +178,30 @@ START_TEST(no_bytes_are_not_touched)
 }
 END_TEST
 
+/* Clean pages of what is written are asked for, dirty ones are not. */
+START_TEST(what_is_written_is_resident)
+{
+	const size_t pages = 4;
+	uintptr_t a;
+
+	if (!start())
+		return;
+	a = hz4_pageheap_alloc(pages, HZ4_PAGE);
+	ck_assert(a != 0);
+	hz4_pagemap_mark(a + HZ4_PAGE, 1, HZ4_PAGE_DIRTY, 0);
+	hz4_fresh_write((void *)(a + 1), HZ4_FRESH_WRITE - 1);
+	ck_assert(!is_resident(a));
+	hz4_fresh_write((void *)(a + 1), 3 * HZ4_PAGE - 2);
+	ck_assert(is_resident(a));
+	ck_assert(is_resident(a + HZ4_PAGE - 1));
+	ck_assert(!is_resident(a + HZ4_PAGE));
+	ck_assert(!is_resident(a + 2 * HZ4_PAGE - 1));
+	ck_assert(is_resident(a + 2 * HZ4_PAGE));
+	ck_assert(is_resident(a + 3 * HZ4_PAGE - 1));
+	ck_assert(!is_resident(a + 3 * HZ4_PAGE));
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -185,6 +210,7 @@ add(TCase *t)
 	tcase_add_test(t, ahead_is_a_part_of_the_class);
 	tcase_add_test(t, touched_pages_are_left_alone);
 	tcase_add_test(t, no_bytes_are_not_touched);
+	tcase_add_test(t, what_is_written_is_resident);
 }
 
 int
