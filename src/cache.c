@@ -113,13 +113,14 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	return true;
 }
 
+/* Doubling up to the base limit, an eighth at a time above. */
 static void
 grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
 	struct hz4_tier *t = &c->tier[cls];
 	size_t size = hz4_classes[cls].size;
 	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
-	uint32_t step = t->limit / (t->limit < base_limit(cls) ? 2 : 4);
+	uint32_t step = t->limit / (t->limit < base_limit(cls) ? 1 : 8);
 
 	t->turn = (uint8_t)turn;
 	t->streak = turned ? 0 : (uint8_t)hz4_min(t->streak + 1u, UINT8_MAX);
