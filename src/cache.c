@@ -113,20 +113,23 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	return true;
 }
 
-/* Doubling up to the base limit, an eighth at a time above. */
+/* Doubling up to the base limit, by a part of what it has above. */
 static void
 grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
 	struct hz4_tier *t = &c->tier[cls];
 	size_t size = hz4_classes[cls].size;
 	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
-	uint32_t step = t->limit / (t->limit < base_limit(cls) ? 1 : 8);
+	uint32_t base = base_limit(cls);
+	uint32_t step = t->limit < base ?
+		(uint32_t)hz4_min(t->limit, base - t->limit) :
+		t->limit / HZ4_CACHE_GROWTH;
 
 	t->turn = (uint8_t)turn;
 	t->streak = turned ? 0 : (uint8_t)hz4_min(t->streak + 1u, UINT8_MAX);
 	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX && hz4_sizeclass_is_mid(cls))
 		return;
-	if (t->limit >= base_limit(cls) && !turned)
+	if (t->limit >= base && !turned)
 		return;
 	step = (uint32_t)hz4_max(step, 1);
 	step = (uint32_t)hz4_min(step, HZ4_CACHE_MAX_OBJECTS - t->limit);
@@ -245,6 +248,7 @@ shrink(struct hz4_cache *c, unsigned cls, uint64_t now)
 	keep_at_most(c, cls, limit, now);
 	c->budget.left += (t->limit - limit) * (size_t)hz4_classes[cls].size;
 	t->limit = (uint16_t)limit;
+	t->streak = 0;
 	hz4_stacks_idle(c, cls);
 }
 
@@ -447,6 +451,7 @@ hz4_cache_reset(struct hz4_cache *c)
 		hz4_stacks_busy(c, cls);
 		c->tier[cls].events = 0;
 		c->tier[cls].turn = HZ4_TURN_NONE;
+		c->tier[cls].streak = 0;
 	}
 	memset(c->used, 0, sizeof c->used);
 	hz4_budget_reset(&c->budget);

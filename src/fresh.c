@@ -88,29 +88,27 @@ hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
 	ask(&pages, UINTPTR_MAX, UINTPTR_MAX);
 }
 
-/* Where the stretch of pages that begins at `a` ends, all clean or all not. */
+/* Where a stretch of pages ends that are all dirty, or all not. */
 static uintptr_t
-stretch_end(uintptr_t a, uintptr_t end, bool clean)
+stretch_end(uintptr_t page, uintptr_t end, bool dirty)
 {
-	while (a < end &&
-	       clean == !(hz4_pagemap_flags(a) & HZ4_PAGE_DIRTY))
-		a = (a / HZ4_PAGE + 1) * HZ4_PAGE;
-	return hz4_min(a, end);
+	while (page < end &&
+	       dirty == !!(hz4_pagemap_flags(page) & HZ4_PAGE_DIRTY))
+		page += HZ4_PAGE;
+	return hz4_min(page, end);
 }
 
 void
-hz4_fresh_write(void *p, size_t size)
+hz4_fresh_write(void *large, size_t size)
 {
-	uintptr_t a = (uintptr_t)p / hz4_os_page * hz4_os_page;
-	uintptr_t end = (uintptr_t)p + size, from;
+	uintptr_t page = (uintptr_t)large;
+	uintptr_t end = page + hz4_round_up(size, hz4_os_page);
+	size_t n;
 
-	if (size < HZ4_FRESH_WRITE)
-		return;
-	while (a < end) {
-		from = stretch_end(a, end, false);
-		a = stretch_end(from, end, true);
-		if (a > from)
-			hz4_os_populate((void *)from,
-					hz4_round_up(a - from, hz4_os_page));
+	while ((page = stretch_end(page, end, true)) < end) {
+		n = hz4_min(stretch_end(page, end, false) - page,
+			    HZ4_FRESH_STEP);
+		hz4_os_populate((void *)page, n);
+		page += n;
 	}
 }

@@ -6,8 +6,8 @@
  * a new span come out in ascending order, so `touched` tells which of a
  * batch lie in untouched memory, and their pages are asked for together.
  *
- * Who takes an object touches its beginning and its end.  What lies between
- * these in an object of many pages is left to its user.
+ * Who takes an object most likely touches its beginning and its end.  What
+ * lies between these in an object of many pages is left to its user.
  *
  * Layer 3.
  */
@@ -52,9 +52,9 @@ void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
 			unsigned n, const struct hz4_fresh *f);
 
 /*
- * All of [p, p + size), of a new object, is about to be written: make what
- * lies in clean pages of the heap resident.
+ * The first `size` bytes of a new large object are about to be written: make
+ * what lies in clean pages resident.
  */
-void hz4_fresh_write(void *p, size_t size);
+void hz4_fresh_write(void *large, size_t size);
 
 #endif

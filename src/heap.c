@@ -8,6 +8,7 @@
 #include "large.h"
 #include "live.h"
 #include "log.h"
+#include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "purge.h"
@@ -68,9 +69,9 @@ upkeep(struct hz4_cache *c, unsigned every, bool missed)
 {
 	uint64_t now;
 
+	hz4_live_tick();
 	if (++c->visits % every != 0)
 		return;
-	hz4_live_tick();
 	if (c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
 		return;
 	now = hz4_os_now();
@@ -86,6 +87,16 @@ upkeep(struct hz4_cache *c, unsigned every, bool missed)
 		hz4_thread_nudge_all();
 	else
 		hz4_stacks_nudge(c);
+}
+
+/*
+ * For the classes: to look whether pages wait costs two cache lines that
+ * other threads write.  Without a delay every free is followed.
+ */
+static unsigned
+class_visits(void)
+{
+	return hz4_option(HZ4_OPT_purge_delay) == 0 ? 1 : HZ4_PURGE_VISITS;
 }
 
 /*
@@ -152,7 +163,7 @@ take_cached(struct hz4_cache *c, unsigned cls)
 	/* There may be one: in a careful class, or hidden by the nudge. */
 	if (hz4_cache_pop_nudged(c, cls, &p))
 		return p;
-	upkeep(c, HZ4_PURGE_VISITS, true);
+	upkeep(c, class_visits(), true);
 	return hz4_cache_refill(c, cls);
 }
 
@@ -289,7 +300,7 @@ hz4_heap_free_slow(void *p)
 	missed = cls == HZ4_CLS_RUN || c == NULL || !hz4_stacks_careful(c, cls);
 	give(p, cls, c);
 	if (c != NULL)
-		upkeep(c, cls == HZ4_CLS_RUN ? 1 : HZ4_PURGE_VISITS, missed);
+		upkeep(c, cls == HZ4_CLS_RUN ? 1 : class_visits(), missed);
 	errno = saved;
 }
 
@@ -325,10 +336,7 @@ hz4_heap_calloc(size_t n, size_t size)
 		return calloc_large(bytes);
 	}
 	p = hz4_heap_malloc(bytes);
-	if (p == NULL)
-		return NULL;
-	hz4_fresh_write(p, bytes);
-	return memset(p, 0, bytes);
+	return p == NULL ? NULL : memset(p, 0, bytes);
 }
 
 /* The class of a live object; aborts when p is none. */
@@ -359,7 +367,8 @@ copy_to(void *p, size_t old, size_t size)
 
 	if (to == NULL)
 		return NULL;
-	hz4_fresh_write(to, hz4_min(old, size));
+	if (size > HZ4_CLASS_MAX)
+		hz4_fresh_write(to, hz4_min(old, size));
 	memcpy(to, p, hz4_min(old, size));
 	hz4_heap_free(p);
 	return to;

@@ -230,14 +230,20 @@ hz4_os_purge(void *p, size_t size, bool lazy)
 	return advise(p, size, lazy ? MADV_FREE : MADV_DONTNEED);
 }
 
-/* The system has not refused yet. [atomic] relaxed: a hint */
+/* The kernel may know the call. [atomic] relaxed: a hint */
 static _Atomic bool populates = true;
 
 void
 hz4_os_populate(void *p, size_t size)
 {
-	if (hz4_peek(&populates) && !advise(p, size, MADV_POPULATE_WRITE))
+	int saved = errno;
+
+	if (!hz4_peek(&populates) || injected_failure())
+		return;
+	if (syscall(SYS_madvise, p, size, MADV_POPULATE_WRITE) != 0 &&
+	    (errno == EINVAL || errno == ENOSYS || errno == EPERM))
 		hz4_poke(&populates, false);
+	errno = saved;
 }
 
 bool

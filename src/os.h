@@ -78,8 +78,8 @@ bool hz4_os_protect(void *p, size_t size, bool access);
 
 /*
  * Make pages resident that are about to be touched: one call is cheaper
- * than a fault for each of them.  Does nothing any more once the system has
- * refused.
+ * than a fault for each of them.  Does nothing any more once the kernel has
+ * turned out not to know the call, or not to allow it.
  */
 void hz4_os_populate(void *p, size_t size);
 

@@ -42,9 +42,9 @@ struct hz4_runs {
 	size_t handed_out;	 /* runs [lock] */
 	size_t mapped;		 /* bytes [lock] */
 	size_t free;		 /* pages [lock] */
-	/* On a line of their own: every slow path looks. */
-	_Atomic size_t dirty HZ4_LINE_ALIGNED; /* pages; likewise */
-	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
+	/* On a line of their own: slow paths look, without the lock. */
+	_Atomic size_t dirty HZ4_LINE_ALIGNED; /* pages [lock]; a hint */
+	_Atomic uint64_t oldest; /* stamp [lock]; a hint */
 };
 
 extern struct hz4_runs hz4_runs;

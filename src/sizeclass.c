@@ -62,7 +62,7 @@ shape(struct hz4_class *c, uint32_t size)
 	c->words = (c->slots + 63) / 64;
 	c->slot_magic = (((uint64_t)1 << HZ4_SLOT_SHIFT) + size - 1) / size;
 	c->batch = (uint32_t)hz4_max(
-		1, hz4_min(HZ4_BATCH_MAX, 4 * HZ4_CLASS_MAX / size));
+		1, hz4_min(HZ4_BATCH_MAX, HZ4_BATCH_BYTES / size));
 }
 
 void

@@ -41,7 +41,7 @@ struct hz4_span {
 	/*
 	 * Fresh units (fresh.h) from the start that somebody may have touched,
 	 * the rest nobody since the pages were clean; and how many more than
-	 * needed are asked for. [lock: class]
+	 * needed are asked for. [lock: class] or not admitted yet
 	 */
 	uint16_t touched;
 	uint16_t ahead;

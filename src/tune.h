@@ -63,8 +63,12 @@ enum {
 	HZ4_SPAN_IDLE = 16 * 1024 * 1024,
 	HZ4_SPAN_IDLE_WORTH = 1024 * 1024,
 
-	/* Most objects that move between a cache and the spans at once. */
+	/*
+	 * Most objects that move between a cache and the spans at once, and
+	 * most bytes of them.
+	 */
 	HZ4_BATCH_MAX = 64,
+	HZ4_BATCH_BYTES = 1024 * 1024,
 
 	/*
 	 * A class's cache grows without proof up to a base limit: so many
@@ -75,6 +79,8 @@ enum {
 	 */
 	HZ4_CACHE_BASE_BYTES = 16384,
 	HZ4_CACHE_MAX_OBJECTS = 1024,
+	/* It then grows by this part of what it has. */
+	HZ4_CACHE_GROWTH = 8,
 	/* So many misses, or overflows, in a row tell a one-way traffic. */
 	HZ4_CACHE_ONE_WAY = 16,
 
@@ -118,10 +124,7 @@ enum {
 	 */
 	HZ4_CACHE_DECAY = 1000,
 	HZ4_CLOCK_VISITS = 64,
-	/*
-	 * Whether pages wait is looked at in every n-th of those of the
-	 * classes: it costs two cache lines that other threads write.
-	 */
+	/* Whether pages wait is looked at in every n-th of the classes'. */
 	HZ4_PURGE_VISITS = 8,
 
 	/*
@@ -146,11 +149,8 @@ enum {
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,
 	HZ4_FRESH_WHOLE = 8192,
-	/*
-	 * What calloc clears and realloc copies is written throughout: from
-	 * so many bytes on that costs more than to ask.
-	 */
-	HZ4_FRESH_WRITE = 32768,
+	/* Bytes asked for in one call at most: bounds its latency. */
+	HZ4_FRESH_STEP = 2 * 1024 * 1024,
 
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
