@@ -94,7 +94,7 @@ enum {
 	 */
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
 	HZ4_BUDGET_START = 2 * 1024,
-	HZ4_BUDGET_DOUBLES = 384 * 1024,
+	HZ4_BUDGET_DOUBLES = 640 * 1024,
 	/*
 	 * Up to so many times the maximum where there are few threads: so
 	 * many of them may have it once together.  Above the maximum the
