@@ -27,6 +27,8 @@ struct hz4_runs hz4_runs = {
 	.epoch = 1,
 };
 
+struct hz4_runs_hints hz4_runs_hints;
+
 static unsigned
 bin_of(size_t pages)
 {
@@ -47,7 +49,7 @@ start_locked(void)
 	hz4_list_init(&hz4_runs.aged);
 	hz4_list_init(&hz4_runs.spare);
 	hz4_runs.filled[0] = hz4_runs.filled[1] = 0;
-	hz4_poke(&hz4_runs.oldest, UINT64_MAX);
+	hz4_poke(&hz4_runs_hints.oldest, UINT64_MAX);
 	hz4_runs.ready = true;
 }
 
@@ -108,7 +110,7 @@ note_oldest_locked(void)
 	if (!hz4_list_empty(&hz4_runs.aged))
 		oldest = hz4_container(hz4_runs.aged.next, struct hz4_run, age)
 				 ->stamp;
-	hz4_poke(&hz4_runs.oldest, oldest);
+	hz4_poke(&hz4_runs_hints.oldest, oldest);
 }
 
 /*
@@ -135,7 +137,8 @@ enter_locked(struct hz4_run *r, struct hz4_list *at)
 	}
 	hz4_list_push(&hz4_runs.bin[bin], &r->link);
 	hz4_list_append(at, &r->age);
-	hz4_poke(&hz4_runs.dirty, hz4_peek(&hz4_runs.dirty) + r->dirty);
+	hz4_poke(&hz4_runs_hints.dirty,
+		 hz4_peek(&hz4_runs_hints.dirty) + r->dirty);
 	note_oldest_locked();
 }
 
@@ -155,7 +158,8 @@ hz4_runs_remove_locked(struct hz4_run *r)
 	if (r->dirty > 0) {
 		at = r->age.next;
 		hz4_list_remove(&r->age);
-		hz4_poke(&hz4_runs.dirty, hz4_peek(&hz4_runs.dirty) - r->dirty);
+		hz4_poke(&hz4_runs_hints.dirty,
+			 hz4_peek(&hz4_runs_hints.dirty) - r->dirty);
 		note_oldest_locked();
 	}
 	return at;
@@ -542,13 +546,13 @@ hz4_pageheap_admit(uintptr_t start, size_t bytes)
 size_t
 hz4_pageheap_dirty(void)
 {
-	return hz4_peek(&hz4_runs.dirty) * HZ4_PAGE;
+	return hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
 }
 
 uint64_t
 hz4_pageheap_oldest(void)
 {
-	return hz4_peek(&hz4_runs.oldest);
+	return hz4_peek(&hz4_runs_hints.oldest);
 }
 
 void
@@ -557,7 +561,7 @@ hz4_pageheap_figures(struct hz4_pageheap_figures *out)
 	hz4_runs_lock();
 	out->mapped = hz4_runs.mapped;
 	out->free = hz4_runs.free * HZ4_PAGE;
-	out->dirty = hz4_peek(&hz4_runs.dirty) * HZ4_PAGE;
+	out->dirty = hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
 	hz4_runs_unlock();
 }
 
@@ -572,5 +576,5 @@ hz4_pageheap_fork_child(void)
 	hz4_runs.free = 0;
 	hz4_runs.spares = 0;
 	hz4_runs.handed_out = 0;
-	hz4_poke(&hz4_runs.dirty, 0);
+	hz4_poke(&hz4_runs_hints.dirty, 0);
 }

@@ -56,7 +56,7 @@ take_due(uint64_t now, uint64_t age, size_t keep)
 
 	hz4_runs_lock();
 	if (!hz4_list_empty(&hz4_runs.aged) &&
-	    hz4_peek(&hz4_runs.dirty) * HZ4_PAGE > keep) {
+	    hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE > keep) {
 		r = hz4_container(hz4_runs.aged.next, struct hz4_run, age);
 		if (r->stamp + age > now)
 			r = NULL;

@@ -42,12 +42,19 @@ struct hz4_runs {
 	size_t handed_out;	 /* runs [lock] */
 	size_t mapped;		 /* bytes [lock] */
 	size_t free;		 /* pages [lock] */
-	/* On a line of their own: slow paths look, without the lock. */
-	_Atomic size_t dirty HZ4_LINE_ALIGNED; /* pages [lock]; a hint */
-	_Atomic uint64_t oldest; /* stamp [lock]; a hint */
 };
 
+/*
+ * What slow paths look at without the lock: on a line of its own, so that
+ * they do not wait for whoever holds that.
+ */
+struct hz4_runs_hints {
+	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
+	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
+} HZ4_LINE_ALIGNED;
+
 extern struct hz4_runs hz4_runs;
+extern struct hz4_runs_hints hz4_runs_hints;
 
 /* Take the lock and, the first time, make the lists. */
 void hz4_runs_lock(void);
