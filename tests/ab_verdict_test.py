@@ -785,7 +785,7 @@ class Shapes(MadeUp):
         self.assertEqual(status, 0, said)
         self.assertEqual(self.started[:4], [
             ("x", "own", "4"), ("glibc", "own", "4"),
-            ("x", "idle", "1000"), ("glibc", "idle", "1000")])
+            ("glibc", "idle", "1000"), ("x", "idle", "1000")])
         peak = self.kept()["own:4", "x", "peak"]
         self.assertEqual([peak[k] for k in ("runs", "ok", "median", "low",
                                             "high")], [3, 3, 100, 7, 300])
