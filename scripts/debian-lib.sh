@@ -1,6 +1,9 @@
 # shellcheck shell=sh
 # What debian-try and debian-check share.  Sourced, not run.
 
+# configure would look for bash, which forks more slowly than Debian's sh.
+export CONFIG_SHELL=/bin/sh
+
 # as_root COMMAND...: dpkg wants the directories of root's programs, which
 # are not in the path after a plain su.
 as_root() {

@@ -115,7 +115,7 @@ size_t
 hz4_purge_all(void)
 {
 	hz4_spans_trim();
-	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX - HZ4_PAGE);
+	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
 }
 
 void

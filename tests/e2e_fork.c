@@ -204,7 +204,7 @@ fork_times(unsigned count)
 START_TEST(fork_while_threads_allocate)
 {
 	start_noise(NOISE);
-	fork_times(150 * e2e_scale());
+	fork_times(30 * e2e_scale());
 	end_noise(NOISE);
 	clear_table();
 }
@@ -214,7 +214,7 @@ static void *
 fork_in_a_thread(void *arg)
 {
 	(void)arg;
-	fork_times(25 * e2e_scale());
+	fork_times(10 * e2e_scale());
 	return NULL;
 }
 
@@ -340,7 +340,7 @@ static void
 fork_with_handlers(void)
 {
 	start_noise(3);
-	fork_times(60 * e2e_scale());
+	fork_times(20 * e2e_scale());
 	end_noise(3);
 	ck_assert_uint_ge(atomic_load(&handler_runs), 120);
 	clear_table();
@@ -521,7 +521,7 @@ START_TEST(stdio_closes_no_cycle)
 	ck_assert_int_eq(pthread_create(&t[2], NULL, flush_all, NULL), 0);
 	ck_assert_int_eq(pthread_create(&t[3], NULL, make_noise,
 	    (void *)9), 0);
-	fork_times(150 * e2e_scale());
+	fork_times(30 * e2e_scale());
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < 4; i++)
 		pthread_join(t[i], NULL);

@@ -56,7 +56,7 @@ struct worker {
 static struct inbox box[MAX_THREADS];
 static struct worker *worker[MAX_THREADS];
 static unsigned threads = 6;
-static uint64_t operations = 120000;
+static uint64_t operations = 60000;
 static bool strict;		/* hz4 or libc, which promise more */
 
 /* --- one object --------------------------------------------------------- */
@@ -380,7 +380,7 @@ live(void *arg)
 			receive(w, &box[w->index]);
 		if (w->op % 5000 == 4999)
 			e2e_trim(0);
-		if (w->op % 12000 == 11999)
+		if (w->op % 30000 == 29999)
 			branch(w);
 	}
 	for (unsigned i = 0; i < SLOTS; i++) {
