@@ -4,6 +4,7 @@
 #include "fresh.h"
 
 #include "os.h"
+#include "pageheap.h"
 #include "pagemap.h"
 
 /* Pages at the start of a span that may have been touched before. */
@@ -98,11 +99,43 @@ stretch_end(uintptr_t page, uintptr_t end, bool dirty)
 	return hz4_min(page, end);
 }
 
+/*
+ * Above 0 while large objects are used to their ends.  Races lose a vote.
+ * [atomic] relaxed: a hint
+ */
+static _Atomic int trust = HZ4_FRESH_DOUBT;
+
 void
-hz4_fresh_write(void *large, size_t size)
+hz4_fresh_learn(const void *large, size_t bytes)
 {
-	uintptr_t page = (uintptr_t)large;
-	uintptr_t end = page + hz4_round_up(size, hz4_os_page);
+	uintptr_t last = (uintptr_t)large + bytes - HZ4_PAGE;
+	int votes = hz4_peek(&trust);
+
+	if (hz4_pagemap_flags(last) & HZ4_PAGE_DIRTY)
+		return;
+	/* Of this page no byte but the first is the user's for sure. */
+	if (hz4_os_is_resident((void *)last))
+		votes += votes < HZ4_FRESH_TRUST;
+	else if (votes > -HZ4_FRESH_TRUST)
+		votes -= HZ4_FRESH_DOUBT;
+	hz4_poke(&trust, votes);
+}
+
+size_t
+hz4_fresh_large(size_t from, size_t bytes)
+{
+	size_t part = hz4_pageheap_mapped() / HZ4_FRESH_LARGE_SHARE;
+
+	if (hz4_peek(&trust) <= 0 || bytes >= HZ4_HUGE_MIN)
+		return 0;
+	return hz4_min(part / HZ4_PAGE * HZ4_PAGE, bytes - from - HZ4_PAGE);
+}
+
+void
+hz4_fresh_write(const void *large, size_t from, size_t to)
+{
+	uintptr_t page = (uintptr_t)large + from / HZ4_PAGE * HZ4_PAGE;
+	uintptr_t end = (uintptr_t)large + hz4_round_up(to, hz4_os_page);
 	size_t n;
 
 	while ((page = stretch_end(page, end, true)) < end) {

@@ -52,9 +52,23 @@ void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
 			unsigned n, const struct hz4_fresh *f);
 
 /*
- * The first `size` bytes of a new large object are about to be written: make
- * what lies in clean pages resident.
+ * Bytes [from, to) of a large object are about to be written: make what lies
+ * in clean pages resident.
  */
-void hz4_fresh_write(void *large, size_t size);
+void hz4_fresh_write(const void *large, size_t from, size_t to);
+
+/*
+ * So many bytes behind the `from` first ones of a large object, which has
+ * `bytes` and is new from there on, are asked for before anybody says that
+ * they will be written.  Never the last page, which hz4_fresh_learn looks at,
+ * and nothing of a mapping.
+ */
+size_t hz4_fresh_large(size_t from, size_t bytes);
+
+/*
+ * A large object ends or grows: if its last page was clean at first, it
+ * tells whether the object was used to its end.
+ */
+void hz4_fresh_learn(const void *large, size_t bytes);
 
 #endif

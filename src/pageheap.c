@@ -306,8 +306,8 @@ static bool
 wants_huge_locked(size_t bytes)
 {
 	return hz4_option(HZ4_OPT_huge_pages) &&
-	       hz4_runs.mapped >> 20 >= hz4_option(HZ4_OPT_huge_threshold) &&
-	       hz4_runs.mapped + bytes <= hz4_os_memory() / 2;
+	       hz4_pageheap_mapped() >> 20 >= hz4_option(HZ4_OPT_huge_threshold) &&
+	       hz4_pageheap_mapped() + bytes <= hz4_os_memory() / 2;
 }
 
 static void
@@ -326,7 +326,7 @@ static bool
 grow_locked(size_t pages, size_t align)
 {
 	size_t need = pages * HZ4_PAGE + (align > HZ4_PAGE ? align : 0);
-	size_t bytes = hz4_runs.mapped / HZ4_REGION_SHARE;
+	size_t bytes = hz4_pageheap_mapped() / HZ4_REGION_SHARE;
 	char *p;
 
 	bytes = hz4_max(hz4_min(bytes, HZ4_REGION_MAX), HZ4_REGION_MIN);
@@ -343,7 +343,7 @@ grow_locked(size_t pages, size_t align)
 		return false;
 	}
 	advise_locked((uintptr_t)p, bytes);
-	hz4_runs.mapped += bytes;
+	hz4_poke(&hz4_runs_hints.mapped, hz4_pageheap_mapped() + bytes);
 	hz4_close((uintptr_t)p, bytes);
 	add_run_locked((uintptr_t)p, bytes / HZ4_PAGE, 0, 0);
 	return true;
@@ -487,7 +487,8 @@ take_over(uintptr_t start, size_t pages, size_t mapped)
 	hz4_runs_lock();
 	ok = secure_locked(1);
 	if (ok) {
-		hz4_runs.mapped += mapped;
+		hz4_poke(&hz4_runs_hints.mapped,
+			 hz4_pageheap_mapped() + mapped);
 		free_locked(start, pages, now);
 	}
 	hz4_runs_unlock();
@@ -544,6 +545,12 @@ hz4_pageheap_admit(uintptr_t start, size_t bytes)
 }
 
 size_t
+hz4_pageheap_mapped(void)
+{
+	return hz4_peek(&hz4_runs_hints.mapped);
+}
+
+size_t
 hz4_pageheap_dirty(void)
 {
 	return hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
@@ -559,7 +566,7 @@ void
 hz4_pageheap_figures(struct hz4_pageheap_figures *out)
 {
 	hz4_runs_lock();
-	out->mapped = hz4_runs.mapped;
+	out->mapped = hz4_pageheap_mapped();
 	out->free = hz4_runs.free * HZ4_PAGE;
 	out->dirty = hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
 	hz4_runs_unlock();

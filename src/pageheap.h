@@ -65,6 +65,9 @@ void hz4_pageheap_unmap(size_t least);
 /* Make the page map ready for a mapping that is none of the heap's. */
 bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
 
+/* Bytes of all regions; a hint without a lock. */
+size_t hz4_pageheap_mapped(void);
+
 /* Dirty bytes in free runs; a hint without a lock. */
 size_t hz4_pageheap_dirty(void);
 

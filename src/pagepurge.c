@@ -123,7 +123,8 @@ hz4_pageheap_unmap(size_t least)
 			hz4_close(r->start, bytes);
 		hz4_runs_lock();
 		if (gone) {
-			hz4_runs.mapped -= bytes;
+			hz4_poke(&hz4_runs_hints.mapped,
+				 hz4_pageheap_mapped() - bytes);
 			hz4_runs_put_by_locked(r);
 		} else {
 			hz4_runs_insert_locked(r, hz4_runs.aged.next);

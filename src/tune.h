@@ -149,6 +149,14 @@ enum {
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,
 	HZ4_FRESH_WHOLE = 8192,
+	/*
+	 * Of a new large object at most this part of the heap, while those
+	 * that ended were used to their ends: one that was not outweighs so
+	 * many that were, of which so many are remembered at most.
+	 */
+	HZ4_FRESH_LARGE_SHARE = 4,
+	HZ4_FRESH_DOUBT = 4,
+	HZ4_FRESH_TRUST = 8,
 	/* Bytes asked for in one call at most: bounds its latency. */
 	HZ4_FRESH_STEP = 2 * 1024 * 1024,
 

@@ -5,6 +5,7 @@
 #include "unit.h"
 
 #include "fresh.h"
+#include "large.h"
 #include "pageheap.h"
 #include "pagemap.h"
 #include "transfer.h"
@@ -189,7 +190,7 @@ START_TEST(what_is_written_is_resident)
 	a = hz4_pageheap_alloc(pages, HZ4_PAGE);
 	ck_assert(a != 0);
 	hz4_pagemap_mark(a + HZ4_PAGE, 1, HZ4_PAGE_DIRTY, 0);
-	hz4_fresh_write((void *)a, 3 * HZ4_PAGE - 1);
+	hz4_fresh_write((void *)a, 0, 3 * HZ4_PAGE - 1);
 	ck_assert(is_resident(a));
 	ck_assert(is_resident(a + HZ4_PAGE - 1));
 	ck_assert(!is_resident(a + HZ4_PAGE));
@@ -197,6 +198,97 @@ START_TEST(what_is_written_is_resident)
 	ck_assert(is_resident(a + 2 * HZ4_PAGE));
 	ck_assert(is_resident(a + 3 * HZ4_PAGE - 1));
 	ck_assert(!is_resident(a + 3 * HZ4_PAGE));
+}
+END_TEST
+
+/* Pages at the start of a large object that are resident to their ends. */
+static size_t
+resident_pages(const void *p)
+{
+	uintptr_t a = (uintptr_t)p;
+
+	while (is_resident(a) && is_resident(a + HZ4_PAGE - 1))
+		a += HZ4_PAGE;
+	return (a - (uintptr_t)p) / HZ4_PAGE;
+}
+
+static char *
+large(size_t pages)
+{
+	/* Of the last page one byte is the user's. */
+	char *p = hz4_large_alloc((pages - 1) * HZ4_PAGE + 1, HZ4_PAGE, false);
+
+	unit_need(p != NULL, "no memory");
+	return p;
+}
+
+/* New large objects are asked for while they are used to their ends. */
+START_TEST(large_objects_are_trusted)
+{
+	const size_t part = HZ4_REGION_MIN / HZ4_PAGE / HZ4_FRESH_LARGE_SHARE;
+	char *p, *q, *r;
+
+	if (!start())
+		return;
+	p = large(6);
+	ck_assert_uint_eq(resident_pages(p), 5);
+	q = large(6);
+	ck_assert_uint_eq(resident_pages(q), 5);
+	/* One that nobody used to its end is enough to stop it. */
+	hz4_large_free(p, "free()");
+	p = large(7);
+	ck_assert_uint_eq(resident_pages(p), 0);
+	/* The other one was used: trust returns, for a part of the heap. */
+	q[5 * HZ4_PAGE] = 1;
+	hz4_large_free(q, "free()");
+	q = large(13);
+	ck_assert_uint_eq(resident_pages(q), part);
+	/* A second region. */
+	r = large(24);
+	ck_assert_uint_eq(resident_pages(r), 2 * part);
+	hz4_large_free(p, "free()");
+	hz4_large_free(q, "free()");
+	hz4_large_free(r, "free()");
+}
+END_TEST
+
+/* Dirty pages tell nothing: they are resident in any case. */
+START_TEST(recycled_pages_tell_nothing)
+{
+	unsigned i;
+	char *p;
+
+	if (!start())
+		return;
+	p = large(6);
+	p[5 * HZ4_PAGE] = 1;
+	hz4_large_free(p, "free()");
+	for (i = 0; i < 2 * HZ4_FRESH_DOUBT; i++)
+		hz4_large_free(large(6), "free()");
+	/* Six recycled pages, two that are asked for, the last one. */
+	p = large(9);
+	ck_assert_uint_eq(resident_pages(p + 6 * HZ4_PAGE), 2);
+	hz4_large_free(p, "free()");
+}
+END_TEST
+
+/* What an object grows by in place is asked for like a new one. */
+START_TEST(growth_is_trusted)
+{
+	char *p;
+
+	if (!start())
+		return;
+	p = large(6);
+	p[5 * HZ4_PAGE] = 1;
+	ck_assert_ptr_eq(hz4_large_resize(p, 9 * HZ4_PAGE), p);
+	ck_assert(!is_resident((uintptr_t)p + 5 * HZ4_PAGE + HZ4_PAGE - 1));
+	ck_assert_uint_eq(resident_pages(p + 6 * HZ4_PAGE), 2);
+	/* Nobody wrote to its end: growth is not trusted any more. */
+	ck_assert_ptr_eq(hz4_large_resize(p, 10 * HZ4_PAGE), p);
+	ck_assert_ptr_eq(hz4_large_resize(p, 12 * HZ4_PAGE), p);
+	ck_assert_uint_eq(resident_pages(p + 10 * HZ4_PAGE), 0);
+	hz4_large_free(p, "free()");
 }
 END_TEST
 
@@ -209,6 +301,9 @@ add(TCase *t)
 	tcase_add_test(t, touched_pages_are_left_alone);
 	tcase_add_test(t, no_bytes_are_not_touched);
 	tcase_add_test(t, what_is_written_is_resident);
+	tcase_add_test(t, large_objects_are_trusted);
+	tcase_add_test(t, recycled_pages_tell_nothing);
+	tcase_add_test(t, growth_is_trusted);
 }
 
 int
