@@ -305,9 +305,11 @@ find_locked(size_t pages, size_t align, size_t looks)
 static bool
 wants_huge_locked(size_t bytes)
 {
+	size_t mapped = hz4_pageheap_mapped();
+
 	return hz4_option(HZ4_OPT_huge_pages) &&
-	       hz4_pageheap_mapped() >> 20 >= hz4_option(HZ4_OPT_huge_threshold) &&
-	       hz4_pageheap_mapped() + bytes <= hz4_os_memory() / 2;
+	       mapped >> 20 >= hz4_option(HZ4_OPT_huge_threshold) &&
+	       mapped + bytes <= hz4_os_memory() / 2;
 }
 
 static void

@@ -74,8 +74,7 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 	struct hz4_run *r;
 
 	while (done < limit && (r = take_due(now, age, keep)) != NULL) {
-		n = purge_run(r, (limit - done - 1) / HZ4_PAGE + 1,
-			      &gone);
+		n = purge_run(r, (limit - done - 1) / HZ4_PAGE + 1, &gone);
 		done += n * HZ4_PAGE;
 		hz4_runs_lock();
 		/* Flags know better than sums what is left. */
