@@ -111,7 +111,9 @@ hz4_fresh_learn(const void *large, size_t bytes)
 	uintptr_t last = (uintptr_t)large + bytes - HZ4_PAGE;
 	int votes = hz4_peek(&trust);
 
-	if (hz4_pagemap_flags(last) & HZ4_PAGE_DIRTY)
+	/* A small object that is here for its alignment is no example. */
+	if (bytes <= HZ4_CLASS_MAX ||
+	    (hz4_pagemap_flags(last) & HZ4_PAGE_DIRTY))
 		return;
 	/* Of this page no byte but the first is the user's for sure. */
 	if (hz4_os_is_resident((void *)last))

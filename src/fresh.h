@@ -1,5 +1,6 @@
 /*
- * fresh.h - the part of a span that nobody has touched yet.
+ * fresh.h - the part of a span, or of a large object, that nobody has
+ * touched yet.
  *
  * The first touch of a page is a fault, which costs more than the page
  * itself, on a virtual machine up to twenty times as much.  The objects of
