@@ -4,6 +4,7 @@
 #include "budget.h"
 
 #include "option.h"
+#include "pageheap.h"
 #include "tune.h"
 
 /* [atomic] relaxed: a hint */
@@ -37,13 +38,19 @@ fair_share(void)
 	return hz4_option(HZ4_OPT_thread_cache) << 10;
 }
 
-/* What a thread may have at most: more where there are few of them. */
+/*
+ * What a thread may have at most: more where there are few of them, or where
+ * the heap is large.
+ */
 static size_t
 most(void)
 {
-	size_t share = HZ4_BUDGET_SHARERS / hz4_max(1, hz4_budget_users());
+	size_t all = hz4_max(HZ4_BUDGET_SHARERS * fair_share(),
+			     hz4_pageheap_used() / HZ4_BUDGET_HEAP_SHARE);
+	size_t share = all / hz4_max(1, hz4_budget_users());
 
-	return fair_share() * hz4_max(1, hz4_min(share, HZ4_BUDGET_FEW));
+	return hz4_max(fair_share(),
+		       hz4_min(share, HZ4_BUDGET_FEW * fair_share()));
 }
 
 void
@@ -70,22 +77,32 @@ hz4_budget_recount(struct hz4_budget *b, size_t given)
 }
 
 /*
- * Every so many missed bytes double it; above what all threads may have,
- * several times what it is.
+ * Missed bytes that double it: many at first, few once the thread has shown
+ * that it is no short one; above what all threads may have, several times
+ * what it is.
  */
+static size_t
+price_of(const struct hz4_budget *b)
+{
+	if (b->granted >= fair_share())
+		return hz4_max(HZ4_BUDGET_DOUBLES,
+			       HZ4_BUDGET_PRICE * b->granted);
+	return b->granted < HZ4_BUDGET_PROVEN ? HZ4_BUDGET_DOUBLES :
+						HZ4_BUDGET_DOUBLES_PROVEN;
+}
+
 void
 hz4_budget_earn(struct hz4_budget *b, size_t bytes)
 {
-	size_t price = HZ4_BUDGET_DOUBLES, end = most(), more;
+	size_t end, more;
 
-	if (b->granted >= end)
-		return;
 	b->missed += (uint32_t)bytes;
-	if (b->granted >= fair_share())
-		price = hz4_max(price, HZ4_BUDGET_PRICE * b->granted);
-	if (b->missed < price)
+	if (b->missed < price_of(b))
 		return;
 	b->missed = 0;
+	end = most();
+	if (b->granted >= end)
+		return;
 	more = hz4_min(b->granted, end - b->granted);
 	b->granted += more;
 	b->left += more;

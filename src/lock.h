@@ -69,7 +69,8 @@ hz4_lock_self(void)
 void hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self);
 void hz4_lock_wake_slow(struct hz4_lock *l);
 
-static inline void
+/* True when the lock was somebody else's at first. */
+static inline bool
 hz4_lock_acquire(struct hz4_lock *l)
 {
 	uint32_t self = hz4_lock_self();
@@ -81,8 +82,11 @@ hz4_lock_acquire(struct hz4_lock *l)
 	}
 	if (hz4_unlikely(!atomic_compare_exchange_strong_explicit(
 		    &l->word, &unowned, self, memory_order_acquire,
-		    memory_order_relaxed)))
+		    memory_order_relaxed))) {
 		hz4_lock_wait_slow(l, self);
+		return true;
+	}
+	return false;
 }
 
 static inline void

@@ -129,7 +129,8 @@ enter_locked(struct hz4_run *r, struct hz4_list *at)
 	hz4_pagemap_mark(r->start, 1, HZ4_PAGE_FREE, 0);
 	hz4_pagemap_mark(last, 1, HZ4_PAGE_FREE, 0);
 	hz4_runs.filled[bin / 64] |= (uint64_t)1 << bin % 64;
-	hz4_runs.free += r->pages;
+	hz4_poke(&hz4_runs_hints.free,
+		 hz4_peek(&hz4_runs_hints.free) + r->pages);
 	hz4_list_init(&r->age);
 	if (r->dirty == 0) {
 		hz4_list_append(&hz4_runs.bin[bin], &r->link);
@@ -154,7 +155,8 @@ hz4_runs_remove_locked(struct hz4_run *r)
 		hz4_runs.filled[bin / 64] &= ~((uint64_t)1 << bin % 64);
 	hz4_pagemap_mark(r->start, 1, 0, HZ4_PAGE_FREE);
 	hz4_pagemap_mark(last, 1, 0, HZ4_PAGE_FREE);
-	hz4_runs.free -= r->pages;
+	hz4_poke(&hz4_runs_hints.free,
+		 hz4_peek(&hz4_runs_hints.free) - r->pages);
 	if (r->dirty > 0) {
 		at = r->age.next;
 		hz4_list_remove(&r->age);
@@ -552,6 +554,16 @@ hz4_pageheap_mapped(void)
 	return hz4_peek(&hz4_runs_hints.mapped);
 }
 
+/* The two may not fit together. */
+size_t
+hz4_pageheap_used(void)
+{
+	size_t mapped = hz4_pageheap_mapped();
+	size_t unused = hz4_peek(&hz4_runs_hints.free) * HZ4_PAGE;
+
+	return mapped - hz4_min(unused, mapped);
+}
+
 size_t
 hz4_pageheap_dirty(void)
 {
@@ -569,7 +581,7 @@ hz4_pageheap_figures(struct hz4_pageheap_figures *out)
 {
 	hz4_runs_lock();
 	out->mapped = hz4_pageheap_mapped();
-	out->free = hz4_runs.free * HZ4_PAGE;
+	out->free = hz4_peek(&hz4_runs_hints.free) * HZ4_PAGE;
 	out->dirty = hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
 	hz4_runs_unlock();
 }
@@ -582,7 +594,7 @@ hz4_pageheap_fork_child(void)
 	/* The lists may be half changed: their runs are lost to the child. */
 	hz4_runs.epoch++;
 	hz4_runs.ready = false;
-	hz4_runs.free = 0;
+	hz4_poke(&hz4_runs_hints.free, 0);
 	hz4_runs.spares = 0;
 	hz4_runs.handed_out = 0;
 	hz4_poke(&hz4_runs_hints.dirty, 0);

@@ -68,6 +68,9 @@ bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
 /* Bytes of all regions; a hint without a lock. */
 size_t hz4_pageheap_mapped(void);
 
+/* Bytes of these that are in no free run; a hint without a lock. */
+size_t hz4_pageheap_used(void);
+
 /* Dirty bytes in free runs; a hint without a lock. */
 size_t hz4_pageheap_dirty(void);
 

@@ -40,7 +40,6 @@ struct hz4_runs {
 	struct hz4_list spare;	 /* unused structures [lock] */
 	size_t spares;		 /* [lock] */
 	size_t handed_out;	 /* runs [lock] */
-	size_t free;		 /* pages [lock] */
 };
 
 /*
@@ -51,6 +50,7 @@ struct hz4_runs_hints {
 	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
 	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
 	_Atomic size_t mapped;	 /* bytes [lock] writes; relaxed hint */
+	_Atomic size_t free;	 /* pages [lock] writes; relaxed hint */
 } HZ4_LINE_ALIGNED;
 
 extern struct hz4_runs hz4_runs;

@@ -15,6 +15,13 @@ static _Atomic uint64_t nudged_at, decayed_at;
 /* Not to purge again before, ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
 
+/*
+ * Since when more than the allowance has been seen in idle spans, ms, 0: it
+ * is not.  How old they are is not known; some came after that.
+ * [atomic] relaxed: a hint
+ */
+static _Atomic uint64_t idle_since;
+
 /* [atomic] relaxed: compared only for being another one. */
 static _Atomic uint32_t flushes, decays;
 
@@ -48,10 +55,18 @@ bool
 hz4_purge_due(uint64_t now)
 {
 	uint64_t oldest = hz4_pageheap_oldest();
+	uint64_t since = hz4_peek(&idle_since);
 	bool aged = oldest != UINT64_MAX && oldest + delay() <= now;
 
-	return hz4_purge_pending() && (aged || idle() > allowance()) &&
-	       now >= hz4_peek(&next_round);
+	if (idle() <= allowance()) {
+		if (since != 0)
+			hz4_poke(&idle_since, 0);
+	} else if (since == 0) {
+		hz4_poke(&idle_since, now);
+	} else {
+		aged |= since + delay() <= now;
+	}
+	return hz4_purge_pending() && aged && now >= hz4_peek(&next_round);
 }
 
 /* True for one caller when `at` lies `age` ms back. */

@@ -32,6 +32,7 @@ struct hz4_span {
 	uint32_t cls;		/* [const] */
 	bool active;		/* has pages [lock: class] */
 	bool idle;		/* in the idle list [lock: class] */
+	uint8_t shard;		/* whose lists it is in [const] */
 	uint64_t since;		/* when it became that, ms [lock: class] */
 	/*
 	 * In the partial or the idle list.

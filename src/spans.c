@@ -11,12 +11,27 @@
 #include "pageheap.h"
 #include "pagemap.h"
 
-static struct hz4_spans spans_of[HZ4_CLS_END];
+static struct hz4_spans spans_of[HZ4_SHARDS][HZ4_CLS_END];
 
-/* All classes' idle_pages. [atomic] relaxed: a sum that bounds itself */
+/*
+ * All classes' idle_pages of each shard. [atomic] relaxed: sums that bound
+ * themselves
+ */
 static struct {
 	_Atomic size_t pages;
-} HZ4_LINE_ALIGNED idle;
+} HZ4_LINE_ALIGNED idle[HZ4_SHARDS];
+
+/*
+ * Shards in use, less one; it only grows.  [atomic] relaxed: what is in a
+ * shard that a thread has not heard of yet, it does not look for
+ */
+static _Atomic unsigned more_shards;
+
+/* Threads that were given another shard. [atomic] relaxed: a ticket */
+static _Atomic unsigned tickets;
+
+static HZ4_TLS uint8_t own_shard; /* and one, 0: none yet */
+static HZ4_TLS uint16_t waits;	  /* see HZ4_SHARD_WAIT */
 
 static struct hz4_span *
 of_link(struct hz4_list *l)
@@ -24,31 +39,118 @@ of_link(struct hz4_list *l)
 	return hz4_container(l, struct hz4_span, link);
 }
 
-/* The lists of a class start as zeros; whoever locks it first makes them. */
-struct hz4_spans *
-hz4_spans_lock(unsigned cls)
+static unsigned
+shards(void)
 {
-	struct hz4_spans *c = &spans_of[cls];
+	return hz4_peek(&more_shards) + 1;
+}
 
-	hz4_lock_acquire(&c->lock);
+static void
+choose_shard(unsigned all)
+{
+	unsigned ticket = 0;
+
+	if (all > 1)
+		ticket = atomic_fetch_add_explicit(&tickets, 1,
+						   memory_order_relaxed);
+	if (all > shards())
+		hz4_poke(&more_shards, all - 1);
+	own_shard = (uint8_t)(ticket % all + 1);
+}
+
+/* The lists of a class that this thread takes from first. */
+static struct hz4_spans *
+own_lists(unsigned cls)
+{
+	if (hz4_unlikely(own_shard == 0))
+		choose_shard(hz4_max(shards(), hz4_option(HZ4_OPT_shards)));
+	return &spans_of[own_shard - 1][cls];
+}
+
+/* This thread's next objects come from another shard, if there may be one. */
+static HZ4_SLOW void
+leave_shard(void)
+{
+	unsigned all = (unsigned)hz4_option(HZ4_OPT_shards);
+
+	waits = 0;
+	if (all == 0)
+		all = hz4_min(hz4_os_cpus() / 2, HZ4_SHARDS);
+	if (all > 1)
+		choose_shard(all);
+}
+
+static void
+note_wait(bool waited)
+{
+	if (hz4_likely(!waited)) {
+		waits -= waits > 0;
+		return;
+	}
+	waits += HZ4_SHARD_WAIT;
+	if (waits >= HZ4_SHARD_WAITS)
+		leave_shard();
+}
+
+/*
+ * The lists start as zeros; whoever locks them first makes them.  True when
+ * that meant to wait.
+ */
+static bool
+lock_lists(struct hz4_spans *c)
+{
+	bool waited = hz4_lock_acquire(&c->lock);
+
 	if (hz4_unlikely(c->partial.next == NULL)) {
 		hz4_list_init(&c->partial);
 		hz4_list_init(&c->idle);
 		hz4_list_init(&c->unused);
 	}
+	return waited;
+}
+
+struct hz4_spans *
+hz4_spans_lock(unsigned cls)
+{
+	struct hz4_spans *c = own_lists(cls);
+
+	note_wait(lock_lists(c));
 	return c;
+}
+
+bool
+hz4_spans_sharded(void)
+{
+	return hz4_unlikely(shards() > 1);
+}
+
+struct hz4_spans *
+hz4_spans_lock_next(unsigned cls, unsigned *shard)
+{
+	unsigned all = shards();
+	struct hz4_spans *c;
+
+	while (*shard < all) {
+		c = &spans_of[(own_shard - 1u + (*shard)++) % all][cls];
+		if (hz4_peek(&c->listed) == 0)
+			continue;
+		lock_lists(c);
+		return c;
+	}
+	return NULL;
 }
 
 /* Only debug builds look at ranks; others leave these lines untouched. */
 void
 hz4_spans_init(void)
 {
-	unsigned cls;
+	unsigned shard, cls;
 
 	if (!HZ4_DEBUG_BOX)
 		return;
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		spans_of[cls].lock.rank = HZ4_RANK_CLASS;
+	for (shard = 0; shard < HZ4_SHARDS; shard++)
+		for (cls = 1; cls < HZ4_CLS_END; cls++)
+			spans_of[shard][cls].lock.rank = HZ4_RANK_CLASS;
 }
 
 void
@@ -69,10 +171,10 @@ has_free(const struct hz4_class *k, struct hz4_span *s)
 }
 
 static void
-link_locked(struct hz4_spans *c, struct hz4_span *s)
+list_locked(struct hz4_spans *c, struct hz4_list *l, struct hz4_span *s)
 {
-	hz4_list_append(&c->partial, &s->link);
-	atomic_store(&s->linked, true);
+	hz4_list_push(l, &s->link);
+	hz4_poke(&c->listed, hz4_peek(&c->listed) + 1);
 }
 
 /* Out of the list that it is in, the idle one or the partial one. */
@@ -81,13 +183,22 @@ unlist_locked(struct hz4_spans *c, const struct hz4_class *k,
 	      struct hz4_span *s)
 {
 	hz4_list_remove(&s->link);
+	hz4_poke(&c->listed, hz4_peek(&c->listed) - 1);
 	if (!s->idle)
 		return;
 	s->idle = false;
 	/* In this order: a fork in between leaves too many, never too few. */
-	atomic_fetch_sub_explicit(&idle.pages, k->pages,
+	atomic_fetch_sub_explicit(&idle[s->shard].pages, k->pages,
 				  memory_order_relaxed);
 	c->idle_pages -= k->pages;
+}
+
+/* To the end of the partial list. */
+static void
+link_locked(struct hz4_spans *c, struct hz4_span *s)
+{
+	list_locked(c, c->partial.prev, s);
+	atomic_store(&s->linked, true);
 }
 
 struct hz4_span *
@@ -101,7 +212,7 @@ hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
 		return NULL;
 	s = of_link(c->idle.next);
 	unlist_locked(c, k, s);
-	hz4_list_push(&c->partial, &s->link);
+	list_locked(c, &c->partial, s);
 	return s;
 }
 
@@ -110,7 +221,7 @@ void
 hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 			 struct hz4_span *s)
 {
-	hz4_list_remove(&s->link);
+	unlist_locked(c, k, s);
 	HZ4_CHAOS();
 	atomic_store(&s->linked, false);
 	HZ4_CHAOS();
@@ -134,6 +245,7 @@ take_structure(struct hz4_spans *c, const struct hz4_class *k, unsigned cls)
 			return NULL;
 		hz4_list_init(&s->link);
 		s->cls = cls;
+		s->shard = (uint8_t)((c - spans_of[0]) / HZ4_CLS_END);
 		s->active = false;
 		s->idle = false;
 		atomic_init(&s->linked, false);
@@ -146,10 +258,20 @@ take_structure(struct hz4_spans *c, const struct hz4_class *k, unsigned cls)
 	return s;
 }
 
-static void
-keep_structure(unsigned cls, struct hz4_span *s)
+/* The lists that a span belongs to. */
+static struct hz4_spans *
+lock_lists_of(const struct hz4_span *s)
 {
-	struct hz4_spans *c = hz4_spans_lock(cls);
+	struct hz4_spans *c = &spans_of[s->shard][s->cls];
+
+	lock_lists(c);
+	return c;
+}
+
+static void
+keep_structure(struct hz4_span *s)
+{
+	struct hz4_spans *c = lock_lists_of(s);
 
 	hz4_list_push(&c->unused, &s->link);
 	hz4_spans_unlock(c);
@@ -186,14 +308,15 @@ release_pages(unsigned cls, const struct gone *g)
 		hz4_pageheap_free(g->start, k->pages, g->since);
 }
 
-/* A span's structure is free again; its pages still count as used. */
+/*
+ * The structure of a span that is in no list is free again; its pages still
+ * count as used.
+ */
 static struct gone
-retire_locked(struct hz4_spans *c, const struct hz4_class *k,
-	      struct hz4_span *s)
+retire_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	struct gone g = { s->start, s->since };
 
-	unlist_locked(c, k, s);
 	c->spans--;
 	atomic_store(&s->linked, false);
 	s->active = false;
@@ -202,18 +325,21 @@ retire_locked(struct hz4_spans *c, const struct hz4_class *k,
 }
 
 static void
-trim_class(unsigned cls)
+trim_lists(struct hz4_spans *c, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct gone gone[HZ4_BATCH_MAX];
-	struct hz4_spans *c;
+	struct hz4_span *s;
 	unsigned n, i;
 
 	do {
-		c = hz4_spans_lock(cls);
+		lock_lists(c);
 		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
-		     n++)
-			gone[n] = retire_locked(c, k, of_link(c->idle.prev));
+		     n++) {
+			s = of_link(c->idle.prev);
+			unlist_locked(c, k, s);
+			gone[n] = retire_locked(c, s);
+		}
 		hz4_spans_unlock(c);
 		for (i = 0; i < n; i++)
 			release_pages(cls, &gone[i]);
@@ -223,16 +349,22 @@ trim_class(unsigned cls)
 void
 hz4_spans_trim(void)
 {
-	unsigned cls;
+	unsigned shard, cls;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		trim_class(cls);
+	for (shard = 0; shard < shards(); shard++)
+		for (cls = 1; cls < HZ4_CLS_END; cls++)
+			trim_lists(&spans_of[shard][cls], cls);
 }
 
 size_t
 hz4_spans_idle(void)
 {
-	return hz4_peek(&idle.pages) * HZ4_PAGE;
+	size_t pages = 0;
+	unsigned shard;
+
+	for (shard = 0; shard < shards(); shard++)
+		pages += hz4_peek(&idle[shard].pages);
+	return pages * HZ4_PAGE;
 }
 
 /*
@@ -260,7 +392,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 	hz4_spans_make_room(k->pages);
 	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE);
 	if (s->start == 0) {
-		keep_structure(cls, s);
+		keep_structure(s);
 		return NULL;
 	}
 	for (w = 0; w < k->words; w++)
@@ -276,7 +408,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 void
 hz4_spans_admit(struct hz4_span *s, bool has_free)
 {
-	struct hz4_spans *c = hz4_spans_lock(s->cls);
+	struct hz4_spans *c = lock_lists_of(s);
 
 	s->active = true;
 	c->spans++;
@@ -287,30 +419,32 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 
 /*
  * An empty span stays while all that do are few enough, or when it is all
- * that the class has: the next object may be asked for at once.
+ * that the shard has of the class: the next object may be asked for at once.
  */
 static bool
 may_idle_locked(const struct hz4_spans *c, const struct hz4_class *k,
 		const struct hz4_span *s)
 {
-	size_t limit = hz4_option(HZ4_OPT_purge_delay) == 0 ?
-		0 : HZ4_SPAN_IDLE / HZ4_PAGE;
+	size_t limit = hz4_max(HZ4_SPAN_IDLE,
+			       hz4_pageheap_used() / HZ4_SPAN_IDLE_SHARE);
 
-	return hz4_peek(&idle.pages) + k->pages <= limit ||
-	       (hz4_list_empty(&c->idle) && c->partial.next == &s->link &&
-		c->partial.prev == &s->link);
+	if (hz4_option(HZ4_OPT_purge_delay) == 0)
+		limit = 0;
+	return (hz4_peek(&idle[s->shard].pages) + k->pages) * shards() <=
+		       limit / HZ4_PAGE ||
+	       (hz4_list_empty(&c->idle) && hz4_list_empty(&c->partial));
 }
 
-/* From the partial list to the idle one. */
+/* Into the idle list a span that is in none. */
 static void
 make_idle_locked(struct hz4_spans *c, const struct hz4_class *k,
 		 struct hz4_span *s)
 {
-	hz4_list_remove(&s->link);
-	hz4_list_push(&c->idle, &s->link);
+	list_locked(c, &c->idle, s);
+	atomic_store(&s->linked, true);
 	s->idle = true;
 	c->idle_pages += k->pages;
-	atomic_fetch_add_explicit(&idle.pages, k->pages,
+	atomic_fetch_add_explicit(&idle[s->shard].pages, k->pages,
 				  memory_order_relaxed);
 }
 
@@ -321,15 +455,37 @@ detach_locked(struct hz4_spans *c, const struct hz4_class *k,
 {
 	if (!s->active || s->idle || !hz4_spans_is_empty(k, s))
 		return false;
-	if (!atomic_load(&s->linked))
-		link_locked(c, s);
+	if (atomic_load(&s->linked))
+		unlist_locked(c, k, s);
 	s->since = now;
 	if (may_idle_locked(c, k, s)) {
 		make_idle_locked(c, k, s);
 		return false;
 	}
-	*gone = retire_locked(c, k, s);
+	*gone = retire_locked(c, s);
 	return true;
+}
+
+/* hz4_spans_refresh for those of one shard, whose lists are locked. */
+static unsigned
+refresh_locked(struct hz4_spans *c, const struct hz4_class *k,
+	       struct hz4_span **todo, unsigned n, uint64_t now,
+	       struct gone *gone)
+{
+	unsigned shard = todo[0]->shard, i, going = 0;
+
+	for (i = 0; i < n; i++) {
+		struct hz4_span *s = todo[i];
+
+		if (s->shard != shard)
+			continue;
+		if (detach_locked(c, k, s, now, &gone[going]))
+			going++;
+		else if (s->active && !atomic_load(&s->linked) &&
+			 has_free(k, s))
+			link_locked(c, s);
+	}
+	return going;
 }
 
 unsigned
@@ -338,19 +494,20 @@ hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct gone gone[HZ4_BATCH_MAX];
-	struct hz4_spans *c = hz4_spans_lock(cls);
+	uint32_t seen = 0;
+	struct hz4_spans *c;
 	unsigned i, going = 0;
 
+	/* Each shard is locked once, for all of its spans. */
 	for (i = 0; i < n; i++) {
-		struct hz4_span *s = todo[i];
-
-		if (detach_locked(c, k, s, now, &gone[going]))
-			going++;
-		else if (s->active && !atomic_load(&s->linked) &&
-			 has_free(k, s))
-			link_locked(c, s);
+		if (seen >> todo[i]->shard & 1)
+			continue;
+		seen |= (uint32_t)1 << todo[i]->shard;
+		c = lock_lists_of(todo[i]);
+		going += refresh_locked(c, k, todo + i, n - i, now,
+					gone + going);
+		hz4_spans_unlock(c);
 	}
-	hz4_spans_unlock(c);
 	for (i = 0; i < going; i++)
 		release_pages(cls, &gone[i]);
 	return going;
@@ -359,11 +516,17 @@ hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
 void
 hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 {
-	struct hz4_spans *c = hz4_spans_lock(cls);
+	struct hz4_spans *c;
+	unsigned shard;
 
-	out->spans = c->spans;
-	out->objects = c->spans * hz4_classes[cls].slots;
-	hz4_spans_unlock(c);
+	out->spans = 0;
+	for (shard = 0; shard < shards(); shard++) {
+		c = &spans_of[shard][cls];
+		lock_lists(c);
+		out->spans += c->spans;
+		hz4_spans_unlock(c);
+	}
+	out->objects = out->spans * hz4_classes[cls].slots;
 }
 
 /*
@@ -379,6 +542,7 @@ start_afresh(struct hz4_spans *c, unsigned cls)
 	struct hz4_span *s;
 
 	c->idle_pages = 0;
+	hz4_poke(&c->listed, 0);
 	if (c->partial.next == NULL)
 		return;
 	hz4_list_init(&c->partial);
@@ -393,21 +557,22 @@ start_afresh(struct hz4_spans *c, unsigned cls)
 		c->spans++;
 		if (!has_free(k, s))
 			continue;
-		link_locked(c, s);
 		if (hz4_spans_is_empty(k, s))
 			make_idle_locked(c, k, s);
+		else
+			link_locked(c, s);
 	}
 }
 
-void
-hz4_spans_fork_child(void)
+static void
+fork_child_of(unsigned shard)
 {
 	bool lost = false;
 	size_t pages = 0;
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		struct hz4_spans *c = &spans_of[cls];
+		struct hz4_spans *c = &spans_of[shard][cls];
 
 		if (hz4_lock_fork_child(&c->lock)) {
 			lost = true;
@@ -417,5 +582,14 @@ hz4_spans_fork_child(void)
 	}
 	/* Else it is right, or this thread is just about to make it so. */
 	if (lost)
-		hz4_poke(&idle.pages, pages);
+		hz4_poke(&idle[shard].pages, pages);
+}
+
+void
+hz4_spans_fork_child(void)
+{
+	unsigned shard;
+
+	for (shard = 0; shard < shards(); shard++)
+		fork_child_of(shard);
 }

@@ -7,6 +7,11 @@
  * objects have a span each.  Spans that are in use come before idle ones,
  * and of these the latest, which the CPU's caches may still have.
  *
+ * The lists of each class exist once for every shard.  A span stays in those
+ * of the shard it was made in.  All threads begin with the first shard; one
+ * that often had to wait for a lock there goes to another, so that without
+ * contention the others hold nothing.
+ *
  * Layer 3.  Takes HZ4_RANK_CLASS; the page heap's lock only when that is
  * dropped.
  */
@@ -23,6 +28,8 @@ struct hz4_spans {
 	struct hz4_list unused;	 /* structures without pages [lock] */
 	size_t spans;		 /* with pages [lock] */
 	size_t idle_pages;	 /* of idle spans [lock] */
+	/* Partial and idle spans. [lock] writes; [atomic] relaxed: a hint */
+	_Atomic uint32_t listed;
 	/*
 	 * The latest structure made; leads to all of them, for the child of
 	 * a fork. [atomic] release: `older` comes before
@@ -33,8 +40,17 @@ struct hz4_spans {
 /* Once, before the first other call: gives the classes' locks their rank. */
 void hz4_spans_init(void);
 
+/* The lists that this thread takes from first. */
 struct hz4_spans *hz4_spans_lock(unsigned cls);
 void hz4_spans_unlock(struct hz4_spans *c);
+
+/*
+ * With no lock held, the next lists of the class, after those of `*shard`
+ * shards, that may have free objects; NULL when there are no more.  False
+ * of the first: there are none but this thread's.
+ */
+bool hz4_spans_sharded(void);
+struct hz4_spans *hz4_spans_lock_next(unsigned cls, unsigned *shard);
 
 /* A span with free objects, in the partial list; NULL when there is none. */
 struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c,

@@ -80,6 +80,21 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
 	return got;
 }
 
+/* The same from the lists of other shards. */
+static unsigned
+take_elsewhere(unsigned cls, void **objects, unsigned want,
+	       struct hz4_fresh *f)
+{
+	unsigned shard = 1, got = 0;
+	struct hz4_spans *c;
+
+	while (got == 0 && (c = hz4_spans_lock_next(cls, &shard)) != NULL) {
+		got = take_locked(c, &hz4_classes[cls], objects, want, f);
+		hz4_spans_unlock(c);
+	}
+	return got;
+}
+
 /* The first objects of a new span; unlocks the class. */
 static unsigned
 take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
@@ -106,11 +121,16 @@ hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 
 	*path = HZ4_TRANSFER_LOCKED;
 	got = take_locked(c, k, objects, want, &fresh);
-	if (got > 0) {
+	if (got == 0 && hz4_spans_sharded()) {
 		hz4_spans_unlock(c);
-	} else {
+		got = take_elsewhere(cls, objects, want, &fresh);
+		c = got == 0 ? hz4_spans_lock(cls) : NULL;
+	}
+	if (got == 0) {
 		*path |= HZ4_TRANSFER_CREATED;
 		got = take_new(c, cls, objects, want, &fresh);
+	} else if (c != NULL) {
+		hz4_spans_unlock(c);
 	}
 	if (fresh.to != 0)
 		hz4_fresh_populate(k, objects, got, &fresh);

@@ -56,12 +56,23 @@ enum {
 	HZ4_SPAN_MAX_PAGES = 16,
 
 	/*
-	 * Empty spans that may stay with their classes, all together, and
-	 * how many are worth a look through all classes before fresh memory
-	 * is taken (bytes).  They count as free pages below.
+	 * Empty spans that may stay with their classes, all together: so
+	 * many bytes or this part of the heap in use; and how many are worth
+	 * a look through all classes before fresh memory is taken (bytes).
+	 * They count as free pages below.
 	 */
 	HZ4_SPAN_IDLE = 16 * 1024 * 1024,
+	HZ4_SPAN_IDLE_SHARE = 8,
 	HZ4_SPAN_IDLE_WORTH = 1024 * 1024,
+
+	/*
+	 * The most shards that the lists of the classes have, for two CPUs
+	 * one, and what a thread counts against its own: so much for each
+	 * lock it had to wait for, less one for each it had not.
+	 */
+	HZ4_SHARDS = 16,
+	HZ4_SHARD_WAIT = 32,
+	HZ4_SHARD_WAITS = 8 * HZ4_SHARD_WAIT,
 
 	/*
 	 * Most objects that move between a cache and the spans at once, and
@@ -87,21 +98,25 @@ enum {
 	/*
 	 * What all caches of a thread may hold (bytes).  A thread starts
 	 * with next to nothing, the first one with more (most programs have
-	 * one thread); so many missed bytes then double it, up to the
-	 * maximum.  So a thread of a thousand small operations stays below
-	 * 32 KiB of RSS, and one that works for a millisecond has all it
-	 * can use.
+	 * one thread); so many missed bytes then double it, fewer once it is
+	 * so large, up to the maximum.  So a thread of a thousand small
+	 * operations stays below 32 KiB of RSS, and one that works for a
+	 * millisecond has all it can use.
 	 */
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
 	HZ4_BUDGET_START = 2 * 1024,
 	HZ4_BUDGET_DOUBLES = 640 * 1024,
+	HZ4_BUDGET_PROVEN = 16 * 1024,
+	HZ4_BUDGET_DOUBLES_PROVEN = 64 * 1024,
 	/*
-	 * Up to so many times the maximum where there are few threads: so
-	 * many of them may have it once together.  Above the maximum the
-	 * budget doubles with so many times its bytes.
+	 * Up to so many times the maximum where there are few threads or
+	 * the heap is large: so many of them may have it once together, or
+	 * this part of the heap in use.  Above the maximum the budget doubles
+	 * with so many times its bytes.
 	 */
 	HZ4_BUDGET_FEW = 4,
 	HZ4_BUDGET_SHARERS = 16,
+	HZ4_BUDGET_HEAP_SHARE = 2,
 	HZ4_BUDGET_PRICE = 4,
 
 	/*

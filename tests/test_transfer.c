@@ -11,6 +11,7 @@
 #include "unit.h"
 
 #include "meta.h"
+#include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
@@ -36,6 +37,14 @@ start(void)
 {
 	unit_os_init();
 	hz4_sizeclass_init();
+}
+
+/* Every thread has a shard of its own, the first one too. */
+static void
+start_spread(void)
+{
+	start();
+	ck_assert(hz4_option_assign("shards=8", 8));
 }
 
 static struct hz4_spans_figures
@@ -552,8 +561,11 @@ START_TEST(from_many_threads)
 	static const unsigned classes[] = { 1, 16, 60, 96 };
 	size_t out, i;
 
-	start();
-	shared_cls = classes[_i];
+	if (_i < 4)
+		start();
+	else
+		start_spread();
+	shared_cls = classes[_i % 4];
 	unit_threads(THREADS, exchange_in_thread);
 	for (out = 0, i = 0; i < BOX; i++)
 		out += box[i] != NULL;
@@ -601,7 +613,10 @@ START_TEST(fork_while_threads_work)
 {
 	size_t n;
 
-	start();
+	if (_i == 0)
+		start();
+	else
+		start_spread();
 	shared_cls = 16;
 	n = 2 * (size_t)hz4_classes[shared_cls].slots;
 	take_all(shared_cls, held, n);
@@ -640,10 +655,108 @@ trim_in_child(void *arg)
 
 START_TEST(idle_spans_outlive_a_fork)
 {
-	start();
+	if (_i == 0)
+		start();
+	else
+		start_spread();
 	take_all(BIG, held, SPARE);
 	give_all(BIG, held, SPARE, 8);
 	unit_fork_under(use_idle_ones, 4 * FORKS, trim_in_child, NULL);
+	nothing_left();
+}
+END_TEST
+
+static void *
+take_and_give_some(void *number)
+{
+	void *p[AT_ONCE];
+
+	take_all(shared_cls, p, AT_ONCE);
+	unit_need(figures(shared_cls).spans == 1, "a span was made");
+	give_all(shared_cls, p, AT_ONCE, AT_ONCE);
+	return number;
+}
+
+/* What lies in one shard comes before new spans in another. */
+START_TEST(shards_share_what_is_free)
+{
+	start_spread();
+	shared_cls = 16;
+	take_all(shared_cls, held, 2);
+	give_all(shared_cls, held, 1, 1);
+	unit_threads(1, take_and_give_some);
+	unit_threads(1, take_and_give_some);
+	ck_assert(hz4_spans_sharded());
+	give_all(shared_cls, held + 1, 1, 1);
+	nothing_left();
+}
+END_TEST
+
+/* The idle spans of all shards together stay below the bound. */
+START_TEST(shards_share_the_idle_bound)
+{
+	enum { N = 2 * HZ4_SPAN_IDLE / HZ4_CLASS_MAX };
+
+	start_spread();
+	take_all(BIG, held, N);
+	give_all(BIG, held, N, 8);
+	ck_assert_uint_gt(hz4_spans_idle(), 0);
+	ck_assert_uint_le(hz4_spans_idle(), HZ4_SPAN_IDLE / 4);
+	nothing_left();
+}
+END_TEST
+
+static struct hz4_spans *_Atomic wanted; /* lists that a thread will lock */
+static _Atomic bool moved;
+
+/* Lock the thread's own lists, mostly in vain, until they are others. */
+static void
+lock_until_moved(void)
+{
+	struct hz4_spans *first = hz4_spans_lock(shared_cls), *c;
+
+	hz4_spans_unlock(first);
+	atomic_store(&wanted, first);
+	do {
+		while (hz4_peek(&first->lock.word) == 0)
+			;
+		c = hz4_spans_lock(shared_cls);
+		hz4_spans_unlock(c);
+	} while (c == first);
+	atomic_store(&moved, true);
+}
+
+/* Hold the lock that the other thread wants. */
+static void
+be_in_the_way(void)
+{
+	struct hz4_spans *c;
+
+	while ((c = atomic_load(&wanted)) == NULL)
+		;
+	while (!atomic_load(&moved)) {
+		hz4_lock_acquire(&c->lock);
+		nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
+		hz4_lock_release(&c->lock);
+	}
+}
+
+static void *
+move_or_be_in_the_way(void *number)
+{
+	if ((uintptr_t)number == 0)
+		lock_until_moved();
+	else
+		be_in_the_way();
+	return number;
+}
+
+START_TEST(who_waits_leaves_the_shard)
+{
+	start_spread();
+	shared_cls = 16;
+	unit_threads(2, move_or_be_in_the_way);
+	ck_assert(atomic_load(&moved));
 	nothing_left();
 }
 END_TEST
@@ -699,9 +812,12 @@ add(TCase *t)
 	tcase_add_test(t, pointer_behind_the_last_object);
 	tcase_add_test(t, double_free_of_a_released_span);
 	tcase_add_test(t, double_free_of_a_span_of_another_class);
-	tcase_add_loop_test(t, from_many_threads, 0, 4);
-	tcase_add_test(t, fork_while_threads_work);
-	tcase_add_test(t, idle_spans_outlive_a_fork);
+	tcase_add_loop_test(t, from_many_threads, 0, 8);
+	tcase_add_loop_test(t, fork_while_threads_work, 0, 2);
+	tcase_add_loop_test(t, idle_spans_outlive_a_fork, 0, 2);
+	tcase_add_test(t, shards_share_what_is_free);
+	tcase_add_test(t, shards_share_the_idle_bound);
+	tcase_add_test(t, who_waits_leaves_the_shard);
 	tcase_add_test(t, no_memory);
 }
 

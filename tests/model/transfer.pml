@@ -183,17 +183,14 @@ inline relink(x) {
 		if
 		:: !found ->
 			if
-			:: !linked[x] -> link(x)
-			:: else
-			fi;
-			if
 			:: in_list[1 - x] ->
 				page = start[x];
 				in_list[x] = false;
 				linked[x] = false;
 				has_pages[x] = false;
 				unused[x] = true
-			:: else /* kept in reserve */
+			:: !in_list[1 - x] && !linked[x] -> link(x)
+			:: !in_list[1 - x] && linked[x] /* kept in reserve */
 			fi
 		:: else
 		fi;
