@@ -368,14 +368,16 @@ enum { MOST_CPUS = 8192, WORDS = MOST_CPUS / (CHAR_BIT * sizeof(long)) };
 /* CPUs that the process may run on, 0 until asked. [atomic] relaxed */
 static _Atomic unsigned cpus;
 
+/* The first thread's: the one that asks may be bound to a CPU. */
 static unsigned
 count_cpus(void)
 {
+	long process = syscall(SYS_getpid);
 	unsigned long mask[WORDS];
 	long bytes, i;
 	unsigned n = 0;
 
-	bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+	bytes = syscall(SYS_sched_getaffinity, process, sizeof mask, mask);
 	for (i = 0; i < bytes / (long)sizeof mask[0]; i++)
 		n += (unsigned)__builtin_popcountl(mask[i]);
 	return n > 0 ? n : MOST_CPUS;

@@ -114,12 +114,19 @@ hz4_purge_ask_flush(void)
 	atomic_fetch_add_explicit(&flushes, 1, memory_order_relaxed);
 }
 
+static void
+trim_spans(void)
+{
+	hz4_spans_trim();
+	hz4_poke(&idle_since, 0);
+}
+
 void
 hz4_purge_run(uint64_t now)
 {
 	size_t done;
 
-	hz4_spans_trim();
+	trim_spans();
 	done = hz4_pageheap_purge(now, delay(), allowance(), HZ4_PURGE_STEP);
 	hz4_poke(&next_round, done >= HZ4_PURGE_STEP || delay() == 0 ?
 				      0 :
@@ -129,13 +136,13 @@ hz4_purge_run(uint64_t now)
 size_t
 hz4_purge_all(void)
 {
-	hz4_spans_trim();
+	trim_spans();
 	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
 }
 
 void
 hz4_purge_exhausted(void)
 {
-	hz4_spans_trim();
+	trim_spans();
 	hz4_pageheap_unmap(HZ4_REGION_MIN / 2);
 }

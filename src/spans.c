@@ -22,12 +22,13 @@ static struct {
 } HZ4_LINE_ALIGNED idle[HZ4_SHARDS];
 
 /*
- * Shards in use, less one; it only grows.  [atomic] relaxed: what is in a
- * shard that a thread has not heard of yet, it does not look for
+ * The last shard in use; it only grows.  [atomic] seq_cst when it does, so
+ * that the child of a fork sees no lock of a shard that it has not heard of;
+ * else relaxed: who has not heard of a shard does not look for spans there
  */
-static _Atomic unsigned more_shards;
+static _Atomic unsigned last_shard;
 
-/* Threads that were given another shard. [atomic] relaxed: a ticket */
+/* Choices of a shard so far. [atomic] relaxed: a ticket */
 static _Atomic unsigned tickets;
 
 static HZ4_TLS uint8_t own_shard; /* and one, 0: none yet */
@@ -42,54 +43,54 @@ of_link(struct hz4_list *l)
 static unsigned
 shards(void)
 {
-	return hz4_peek(&more_shards) + 1;
+	return hz4_peek(&last_shard) + 1;
 }
 
+/* One of so many shards, in turn; the first is the last one's turn. */
 static void
 choose_shard(unsigned all)
 {
-	unsigned ticket = 0;
+	unsigned shard = (atomic_fetch_add_explicit(&tickets, 1,
+						    memory_order_relaxed) +
+			  1) % all;
+	unsigned last = hz4_peek(&last_shard);
 
-	if (all > 1)
-		ticket = atomic_fetch_add_explicit(&tickets, 1,
-						   memory_order_relaxed);
-	if (all > shards())
-		hz4_poke(&more_shards, all - 1);
-	own_shard = (uint8_t)(ticket % all + 1);
+	while (last < shard && !atomic_compare_exchange_weak(&last_shard,
+							     &last, shard))
+		;
+	own_shard = (uint8_t)(shard + 1);
 }
 
-/* The lists of a class that this thread takes from first. */
-static struct hz4_spans *
-own_lists(unsigned cls)
-{
-	if (hz4_unlikely(own_shard == 0))
-		choose_shard(hz4_max(shards(), hz4_option(HZ4_OPT_shards)));
-	return &spans_of[own_shard - 1][cls];
-}
-
-/* This thread's next objects come from another shard, if there may be one. */
-static HZ4_SLOW void
-leave_shard(void)
+/*
+ * The shard that this thread's next objects come from: the first one, until
+ * it has waited too often there, or one for each thread that was asked for.
+ */
+static unsigned
+settle_shard(void)
 {
 	unsigned all = (unsigned)hz4_option(HZ4_OPT_shards);
 
-	waits = 0;
-	if (all == 0)
-		all = hz4_min(hz4_os_cpus() / 2, HZ4_SHARDS);
-	if (all > 1)
-		choose_shard(all);
+	if (hz4_unlikely(own_shard == 0)) {
+		own_shard = 1;
+		if (all > 1)
+			choose_shard(all);
+	} else if (hz4_unlikely(waits >= HZ4_SHARD_WAITS)) {
+		waits = 0;
+		if (all == 0)
+			all = hz4_min(hz4_os_cpus() / 2, HZ4_SHARDS);
+		if (all > 1)
+			choose_shard(all);
+	}
+	return own_shard - 1u;
 }
 
 static void
 note_wait(bool waited)
 {
-	if (hz4_likely(!waited)) {
+	if (hz4_unlikely(waited))
+		waits += HZ4_SHARD_WAIT;
+	else
 		waits -= waits > 0;
-		return;
-	}
-	waits += HZ4_SHARD_WAIT;
-	if (waits >= HZ4_SHARD_WAITS)
-		leave_shard();
 }
 
 /*
@@ -112,7 +113,7 @@ lock_lists(struct hz4_spans *c)
 struct hz4_spans *
 hz4_spans_lock(unsigned cls)
 {
-	struct hz4_spans *c = own_lists(cls);
+	struct hz4_spans *c = &spans_of[settle_shard()][cls];
 
 	note_wait(lock_lists(c));
 	return c;
@@ -229,6 +230,13 @@ hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 		link_locked(c, s);
 }
 
+static uint8_t
+shard_of(const struct hz4_spans *c)
+{
+	return (uint8_t)((size_t)((const char *)c - (const char *)spans_of) /
+			 sizeof spans_of[0]);
+}
+
 static struct hz4_span *
 take_structure(struct hz4_spans *c, const struct hz4_class *k, unsigned cls)
 {
@@ -245,7 +253,7 @@ take_structure(struct hz4_spans *c, const struct hz4_class *k, unsigned cls)
 			return NULL;
 		hz4_list_init(&s->link);
 		s->cls = cls;
-		s->shard = (uint8_t)((c - spans_of[0]) / HZ4_CLS_END);
+		s->shard = shard_of(c);
 		s->active = false;
 		s->idle = false;
 		atomic_init(&s->linked, false);
@@ -332,6 +340,8 @@ trim_lists(struct hz4_spans *c, unsigned cls)
 	struct hz4_span *s;
 	unsigned n, i;
 
+	if (hz4_peek(&c->listed) == 0)
+		return;
 	do {
 		lock_lists(c);
 		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);

@@ -123,8 +123,12 @@ hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 	got = take_locked(c, k, objects, want, &fresh);
 	if (got == 0 && hz4_spans_sharded()) {
 		hz4_spans_unlock(c);
+		c = NULL;
 		got = take_elsewhere(cls, objects, want, &fresh);
-		c = got == 0 ? hz4_spans_lock(cls) : NULL;
+		if (got == 0) {
+			c = hz4_spans_lock(cls);
+			got = take_locked(c, k, objects, want, &fresh);
+		}
 	}
 	if (got == 0) {
 		*path |= HZ4_TRANSFER_CREATED;
