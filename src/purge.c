@@ -16,8 +16,8 @@ static _Atomic uint64_t nudged_at, decayed_at;
 static _Atomic uint64_t next_round;
 
 /*
- * Since when more than the allowance has been seen in idle spans, ms, 0: it
- * is not.  How old they are is not known; some came after that.
+ * Of more idle spans than the allowance, since when the oldest was idle when
+ * so many were first seen, ms; 0: there are not so many.  Some came later.
  * [atomic] relaxed: a hint
  */
 static _Atomic uint64_t idle_since;
@@ -51,22 +51,27 @@ hz4_purge_pending(void)
 	return hz4_unlikely(hz4_pageheap_dirty() + idle() > allowance());
 }
 
+/* To ask for it takes locks: once until they have been given back. */
+static uint64_t
+oldest_idle(void)
+{
+	uint64_t since = hz4_peek(&idle_since);
+	bool many = idle() > allowance();
+
+	if (many != (since != 0)) {
+		since = many ? hz4_spans_oldest() : 0;
+		hz4_poke(&idle_since, since);
+	}
+	return since != 0 ? since : UINT64_MAX;
+}
+
 bool
 hz4_purge_due(uint64_t now)
 {
-	uint64_t oldest = hz4_pageheap_oldest();
-	uint64_t since = hz4_peek(&idle_since);
-	bool aged = oldest != UINT64_MAX && oldest + delay() <= now;
+	uint64_t oldest = hz4_min(hz4_pageheap_oldest(), oldest_idle());
 
-	if (idle() <= allowance()) {
-		if (since != 0)
-			hz4_poke(&idle_since, 0);
-	} else if (since == 0) {
-		hz4_poke(&idle_since, now);
-	} else {
-		aged |= since + delay() <= now;
-	}
-	return hz4_purge_pending() && aged && now >= hz4_peek(&next_round);
+	return hz4_purge_pending() && oldest != UINT64_MAX &&
+	       oldest + delay() <= now && now >= hz4_peek(&next_round);
 }
 
 /* True for one caller when `at` lies `age` ms back. */

@@ -377,6 +377,34 @@ hz4_spans_idle(void)
 	return pages * HZ4_PAGE;
 }
 
+/* Idle lists have the latest first. */
+static uint64_t
+oldest_of(struct hz4_spans *c)
+{
+	uint64_t since = UINT64_MAX;
+
+	if (hz4_peek(&c->listed) == 0)
+		return since;
+	lock_lists(c);
+	if (!hz4_list_empty(&c->idle))
+		since = of_link(c->idle.prev)->since;
+	hz4_spans_unlock(c);
+	return since;
+}
+
+uint64_t
+hz4_spans_oldest(void)
+{
+	uint64_t since = UINT64_MAX;
+	unsigned shard, cls;
+
+	for (shard = 0; shard < shards(); shard++)
+		for (cls = 1; cls < HZ4_CLS_END; cls++)
+			since = hz4_min(since,
+					oldest_of(&spans_of[shard][cls]));
+	return since;
+}
+
 /*
  * Idle spans come before memory that the process does not have yet.  Not for
  * a few of them: it takes the lock of every class.

@@ -81,6 +81,9 @@ unsigned hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
 /* Bytes of empty spans that classes keep for their next objects. */
 size_t hz4_spans_idle(void);
 
+/* Since when (ms) one of them is idle, the oldest; UINT64_MAX: none is. */
+uint64_t hz4_spans_oldest(void);
+
 /* Give those back to the page heap. */
 void hz4_spans_trim(void);
 
