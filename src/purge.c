@@ -58,11 +58,12 @@ oldest_idle(void)
 	uint64_t since = hz4_peek(&idle_since);
 	bool many = idle() > allowance();
 
-	if (many != (since != 0)) {
-		since = many ? hz4_spans_oldest() : 0;
-		hz4_poke(&idle_since, since);
-	}
-	return since != 0 ? since : UINT64_MAX;
+	if (many == (since != 0))
+		return many ? since : UINT64_MAX;
+	since = many ? hz4_spans_oldest() : UINT64_MAX;
+	/* Others may just have taken them all: then ask again. */
+	hz4_poke(&idle_since, since == UINT64_MAX ? 0 : since);
+	return since;
 }
 
 bool
