@@ -1,6 +1,6 @@
 /*
- * spans.c - partial, idle and unused spans of the classes, and the child of
- * a fork.
+ * spans.c - partial, idle and unused spans of the classes in their shards,
+ * and the child of a fork.
  */
 #include "spans.h"
 

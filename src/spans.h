@@ -44,12 +44,13 @@ void hz4_spans_init(void);
 struct hz4_spans *hz4_spans_lock(unsigned cls);
 void hz4_spans_unlock(struct hz4_spans *c);
 
-/*
- * With no lock held, the next lists of the class, after those of `*shard`
- * shards, that may have free objects; NULL when there are no more.  False
- * of the first: there are none but this thread's.
- */
+/* Whether there are lists of other shards, too. */
 bool hz4_spans_sharded(void);
+
+/*
+ * Lock the next lists of the class, counted from this thread's own by
+ * `*shard`, that may have free objects, with none locked.  NULL: no more.
+ */
 struct hz4_spans *hz4_spans_lock_next(unsigned cls, unsigned *shard);
 
 /* A span with free objects, in the partial list; NULL when there is none. */
