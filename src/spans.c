@@ -50,9 +50,9 @@ shards(void)
 static void
 choose_shard(unsigned all)
 {
-	unsigned shard = (atomic_fetch_add_explicit(&tickets, 1,
-						    memory_order_relaxed) +
-			  1) % all;
+	unsigned ticket = atomic_fetch_add_explicit(&tickets, 1,
+						    memory_order_relaxed);
+	unsigned shard = (ticket + 1) % all;
 	unsigned last = hz4_peek(&last_shard);
 
 	while (last < shard && !atomic_compare_exchange_weak(&last_shard,
