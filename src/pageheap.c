@@ -554,7 +554,6 @@ hz4_pageheap_mapped(void)
 	return hz4_peek(&hz4_runs_hints.mapped);
 }
 
-/* The two may not fit together. */
 size_t
 hz4_pageheap_used(void)
 {

@@ -10,6 +10,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "shard.h"
 
 static struct hz4_spans spans_of[HZ4_SHARDS][HZ4_CLS_END];
 
@@ -21,76 +22,10 @@ static struct {
 	_Atomic size_t pages;
 } HZ4_LINE_ALIGNED idle[HZ4_SHARDS];
 
-/*
- * The last shard in use; it only grows.  [atomic] seq_cst when it does, so
- * that the child of a fork sees no lock of a shard that it has not heard of;
- * else relaxed: who has not heard of a shard does not look for spans there
- */
-static _Atomic unsigned last_shard;
-
-/* Choices of a shard so far. [atomic] relaxed: a ticket */
-static _Atomic unsigned tickets;
-
-static HZ4_TLS uint8_t own_shard; /* and one, 0: none yet */
-static HZ4_TLS uint16_t waits;	  /* see HZ4_SHARD_WAIT */
-
 static struct hz4_span *
 of_link(struct hz4_list *l)
 {
 	return hz4_container(l, struct hz4_span, link);
-}
-
-static unsigned
-shards(void)
-{
-	return hz4_peek(&last_shard) + 1;
-}
-
-/* One of so many shards, in turn; the first is the last one's turn. */
-static void
-choose_shard(unsigned all)
-{
-	unsigned ticket = atomic_fetch_add_explicit(&tickets, 1,
-						    memory_order_relaxed);
-	unsigned shard = (ticket + 1) % all;
-	unsigned last = hz4_peek(&last_shard);
-
-	while (last < shard && !atomic_compare_exchange_weak(&last_shard,
-							     &last, shard))
-		;
-	own_shard = (uint8_t)(shard + 1);
-}
-
-/*
- * The shard that this thread's next objects come from: the first one, until
- * it has waited too often there, or one for each thread that was asked for.
- */
-static unsigned
-settle_shard(void)
-{
-	unsigned all = (unsigned)hz4_option(HZ4_OPT_shards);
-
-	if (hz4_unlikely(own_shard == 0)) {
-		own_shard = 1;
-		if (all > 1)
-			choose_shard(all);
-	} else if (hz4_unlikely(waits >= HZ4_SHARD_WAITS)) {
-		waits = 0;
-		if (all == 0)
-			all = hz4_min(hz4_os_cpus() / 2, HZ4_SHARDS);
-		if (all > 1)
-			choose_shard(all);
-	}
-	return own_shard - 1u;
-}
-
-static void
-note_wait(bool waited)
-{
-	if (hz4_unlikely(waited))
-		waits += HZ4_SHARD_WAIT;
-	else
-		waits -= waits > 0;
 }
 
 /*
@@ -113,26 +48,20 @@ lock_lists(struct hz4_spans *c)
 struct hz4_spans *
 hz4_spans_lock(unsigned cls)
 {
-	struct hz4_spans *c = &spans_of[settle_shard()][cls];
+	struct hz4_spans *c = &spans_of[hz4_shard_settle()][cls];
 
-	note_wait(lock_lists(c));
+	hz4_shard_note_wait(lock_lists(c));
 	return c;
-}
-
-bool
-hz4_spans_sharded(void)
-{
-	return hz4_unlikely(shards() > 1);
 }
 
 struct hz4_spans *
 hz4_spans_lock_next(unsigned cls, unsigned *shard)
 {
-	unsigned all = shards();
+	unsigned all = hz4_shards(), own = hz4_shard_own();
 	struct hz4_spans *c;
 
 	while (*shard < all) {
-		c = &spans_of[(own_shard - 1u + (*shard)++) % all][cls];
+		c = &spans_of[(own + (*shard)++) % all][cls];
 		if (hz4_peek(&c->listed) == 0)
 			continue;
 		lock_lists(c);
@@ -361,7 +290,7 @@ hz4_spans_trim(void)
 {
 	unsigned shard, cls;
 
-	for (shard = 0; shard < shards(); shard++)
+	for (shard = 0; shard < hz4_shards(); shard++)
 		for (cls = 1; cls < HZ4_CLS_END; cls++)
 			trim_lists(&spans_of[shard][cls], cls);
 }
@@ -372,7 +301,7 @@ hz4_spans_idle(void)
 	size_t pages = 0;
 	unsigned shard;
 
-	for (shard = 0; shard < shards(); shard++)
+	for (shard = 0; shard < hz4_shards(); shard++)
 		pages += hz4_peek(&idle[shard].pages);
 	return pages * HZ4_PAGE;
 }
@@ -398,7 +327,7 @@ hz4_spans_oldest(void)
 	uint64_t since = UINT64_MAX;
 	unsigned shard, cls;
 
-	for (shard = 0; shard < shards(); shard++)
+	for (shard = 0; shard < hz4_shards(); shard++)
 		for (cls = 1; cls < HZ4_CLS_END; cls++)
 			since = hz4_min(since,
 					oldest_of(&spans_of[shard][cls]));
@@ -468,7 +397,7 @@ may_idle_locked(const struct hz4_spans *c, const struct hz4_class *k,
 
 	if (hz4_option(HZ4_OPT_purge_delay) == 0)
 		limit = 0;
-	return (hz4_peek(&idle[s->shard].pages) + k->pages) * shards() <=
+	return (hz4_peek(&idle[s->shard].pages) + k->pages) * hz4_shards() <=
 		       limit / HZ4_PAGE ||
 	       (hz4_list_empty(&c->idle) && hz4_list_empty(&c->partial));
 }
@@ -558,7 +487,7 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 	unsigned shard;
 
 	out->spans = 0;
-	for (shard = 0; shard < shards(); shard++) {
+	for (shard = 0; shard < hz4_shards(); shard++) {
 		c = &spans_of[shard][cls];
 		lock_lists(c);
 		out->spans += c->spans;
@@ -628,6 +557,6 @@ hz4_spans_fork_child(void)
 {
 	unsigned shard;
 
-	for (shard = 0; shard < shards(); shard++)
+	for (shard = 0; shard < hz4_shards(); shard++)
 		fork_child_of(shard);
 }

@@ -7,10 +7,8 @@
  * objects have a span each.  Spans that are in use come before idle ones,
  * and of these the latest, which the CPU's caches may still have.
  *
- * The lists of each class exist once for every shard.  A span stays in those
- * of the shard it was made in.  All threads begin with the first shard; one
- * that often had to wait for a lock there goes to another, so that without
- * contention the others hold nothing.
+ * The lists of each class exist once for every shard (shard.h).  A span stays
+ * in those of the shard it was made in.
  *
  * Layer 3.  Takes HZ4_RANK_CLASS; the page heap's lock only when that is
  * dropped.
@@ -43,9 +41,6 @@ void hz4_spans_init(void);
 /* The lists that this thread takes from first. */
 struct hz4_spans *hz4_spans_lock(unsigned cls);
 void hz4_spans_unlock(struct hz4_spans *c);
-
-/* Whether there are lists of other shards, too. */
-bool hz4_spans_sharded(void);
 
 /*
  * Lock the next lists of the class, counted from this thread's own by

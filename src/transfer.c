@@ -17,6 +17,7 @@
 #include "fresh.h"
 #include "log.h"
 #include "pagemap.h"
+#include "shard.h"
 #include "spans.h"
 
 /* They are somebody's from now on (base.h). */
@@ -121,7 +122,7 @@ hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 
 	*path = HZ4_TRANSFER_LOCKED;
 	got = take_locked(c, k, objects, want, &fresh);
-	if (got == 0 && hz4_spans_sharded()) {
+	if (got == 0 && hz4_unlikely(hz4_shards() > 1)) {
 		hz4_spans_unlock(c);
 		c = NULL;
 		got = take_elsewhere(cls, objects, want, &fresh);
