@@ -4,6 +4,7 @@
 #include "budget.h"
 
 #include "option.h"
+#include "os.h"
 #include "pageheap.h"
 #include "tune.h"
 
@@ -60,12 +61,26 @@ hz4_budget_init(struct hz4_budget *b, bool first)
 	hz4_budget_reset(b);
 }
 
+/* What it starts with. */
+static size_t
+start_of(const struct hz4_budget *b)
+{
+	size_t share;
+
+	if (b->first)
+		return HZ4_BUDGET_FIRST_THREAD;
+	share = hz4_os_cpus() * (size_t)HZ4_BUDGET_STARTS /
+		hz4_max(1, hz4_budget_users());
+	return hz4_max(HZ4_BUDGET_START_LEAST,
+		       hz4_min(HZ4_BUDGET_START_MOST, share));
+}
+
 void
 hz4_budget_reset(struct hz4_budget *b)
 {
 	b->missed = 0;
-	b->granted = hz4_min(fair_share(), b->first ? HZ4_BUDGET_FIRST_THREAD :
-						      HZ4_BUDGET_START);
+	b->earned = false;
+	b->granted = hz4_min(fair_share(), start_of(b));
 	b->left = b->granted;
 }
 
@@ -87,8 +102,9 @@ price_of(const struct hz4_budget *b)
 	if (b->granted >= fair_share())
 		return hz4_max(HZ4_BUDGET_DOUBLES,
 			       HZ4_BUDGET_PRICE * b->granted);
-	return b->granted < HZ4_BUDGET_PROVEN ? HZ4_BUDGET_DOUBLES :
-						HZ4_BUDGET_DOUBLES_PROVEN;
+	return b->earned && b->granted >= HZ4_BUDGET_PROVEN ?
+		       HZ4_BUDGET_DOUBLES_PROVEN :
+		       HZ4_BUDGET_DOUBLES;
 }
 
 void
@@ -96,10 +112,11 @@ hz4_budget_earn(struct hz4_budget *b, size_t bytes)
 {
 	size_t end, more;
 
-	b->missed += (uint32_t)bytes;
+	b->missed += (uint32_t)hz4_max(bytes, HZ4_BUDGET_MISS);
 	if (b->missed < price_of(b))
 		return;
 	b->missed = 0;
+	b->earned = true;
 	end = most();
 	if (b->granted >= end)
 		return;

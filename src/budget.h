@@ -17,6 +17,7 @@ struct hz4_budget {
 	size_t granted;	 /* bytes earned so far [owner] */
 	size_t left;	 /* of these, bytes not given to a class [owner] */
 	uint32_t missed; /* bytes since it grew [owner] */
+	bool earned;	 /* has grown [owner] */
 	bool first;	 /* of the first thread: starts with more [const] */
 };
 

@@ -14,11 +14,14 @@
  */
 #include "transfer.h"
 
+#include "budget.h"
 #include "fresh.h"
 #include "log.h"
 #include "pagemap.h"
 #include "shard.h"
 #include "spans.h"
+
+enum { LINE = 64 };
 
 /* They are somebody's from now on (base.h). */
 static void
@@ -28,20 +31,45 @@ open_objects(const struct hz4_class *k, void *const *objects, unsigned n)
 		hz4_open((uintptr_t)objects[n - 1], k->size);
 }
 
-/* Take the lowest free objects of one span; a part of hz4_transfer_take. */
+/*
+ * Whether objects of the class share cache lines, and there is another thread
+ * that may have the rest of a line.
+ */
+static bool
+may_share_lines(const struct hz4_class *k)
+{
+	return k->size % LINE != 0 && hz4_budget_users() > 1;
+}
+
+/*
+ * Of the free objects of a word those in groups of four that are free as a
+ * whole: four times a multiple of 16 bytes are whole cache lines.
+ */
+static uint64_t
+whole_groups(uint64_t free)
+{
+	free &= free >> 1;
+	free &= free >> 2;
+	return (free & UINT64_C(0x1111111111111111)) * 0xf;
+}
+
+/* Take the lowest free objects of a span, `whole`: those in whole groups. */
 static unsigned
-take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
-	       unsigned want, struct hz4_fresh *f)
+take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
+	    unsigned want, bool whole)
 {
 	unsigned got = 0, bit;
 	uint64_t free, rest;
 	uint32_t w;
-	uintptr_t base, end;
+	uintptr_t base;
 
 	for (w = 0; w < k->words && got < want; w++) {
-		rest = free = hz4_peek(&s->bits[w]);
+		free = hz4_peek(&s->bits[w]);
+		if (whole)
+			free = whole_groups(free);
 		if (free == 0)
 			continue;
+		rest = free;
 		base = s->start + (uintptr_t)w * 64 * k->size;
 		while (rest != 0 && got < want) {
 			bit = (unsigned)__builtin_ctzll(rest);
@@ -58,8 +86,38 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 		atomic_fetch_and_explicit(&s->bits[w], ~(free ^ rest),
 					  memory_order_acq_rel);
 	}
+	return got;
+}
+
+/* Where the last of ascending objects ends; 0 without any. */
+static uintptr_t
+end_of(const struct hz4_class *k, void *const *objects, unsigned n)
+{
+	return n > 0 ? (uintptr_t)objects[n - 1] + k->size : 0;
+}
+
+/*
+ * Take free objects of one span; a part of hz4_transfer_take.  Whole groups
+ * come first where other threads have their neighbours: two threads that
+ * write to the same line wait for one another, and what shares one would be
+ * freed and taken by the same two for ever.
+ */
+static unsigned
+take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
+	       unsigned want, struct hz4_fresh *f)
+{
+	unsigned got = 0;
+	uintptr_t end = 0;
+
+	if (may_share_lines(k)) {
+		got = take_lowest(k, s, objects, want, true);
+		end = end_of(k, objects, got);
+	}
+	if (got < want) {
+		got += take_lowest(k, s, objects + got, want - got, false);
+		end = hz4_max(end, end_of(k, objects, got));
+	}
 	open_objects(k, objects, got);
-	end = got > 0 ? (uintptr_t)objects[got - 1] + k->size : 0;
 	if (hz4_unlikely(end > hz4_fresh_from(s)))
 		hz4_fresh_take(s, k, end, f);
 	return got;

@@ -96,18 +96,27 @@ enum {
 	HZ4_CACHE_ONE_WAY = 16,
 
 	/*
-	 * What all caches of a thread may hold (bytes).  A thread starts
-	 * with next to nothing, the first one with more (most programs have
-	 * one thread); so many missed bytes then double it, fewer once it is
-	 * so large, up to the maximum.  So a thread of a thousand small
-	 * operations stays below 32 KiB of RSS, and one that works for a
-	 * millisecond has all it can use.
+	 * What all caches of a thread may hold (bytes).  The first thread
+	 * starts with more than others: most programs have one.  The others
+	 * share so much for each CPU, from next to nothing where there are
+	 * hundreds of them to what a thread of some 10,000 calls has use for.
 	 */
 	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
-	HZ4_BUDGET_START = 2 * 1024,
-	HZ4_BUDGET_DOUBLES = 640 * 1024,
+	HZ4_BUDGET_STARTS = 64 * 1024,
+	HZ4_BUDGET_START_LEAST = 2 * 1024,
+	HZ4_BUDGET_START_MOST = 32 * 1024,
+	/*
+	 * So many missed bytes double it, fewer once it has grown and is so
+	 * large, up to the maximum.  So one of a thousand threads with a
+	 * thousand small operations each stays below 32 KiB of RSS, and a
+	 * thread that works for a millisecond has all it can use.  A miss
+	 * counts as so many bytes at least: that of a small object costs no
+	 * less time.
+	 */
+	HZ4_BUDGET_DOUBLES = 768 * 1024,
 	HZ4_BUDGET_PROVEN = 16 * 1024,
 	HZ4_BUDGET_DOUBLES_PROVEN = 64 * 1024,
+	HZ4_BUDGET_MISS = 512,
 	/*
 	 * Up to so many times the maximum where there are few threads or
 	 * the heap is large: so many of them may have it once together, or

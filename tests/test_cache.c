@@ -371,6 +371,40 @@ START_TEST(budget_stays_below_the_option)
 }
 END_TEST
 
+START_TEST(many_threads_start_with_little)
+{
+	struct hz4_budget few, many;
+
+	start(true);
+	hz4_budget_add_user(2);
+	hz4_budget_init(&few, false);
+	ck_assert_uint_eq(few.granted, HZ4_BUDGET_START_MOST);
+	hz4_budget_add_user(1 << 20);
+	hz4_budget_init(&many, false);
+	ck_assert_uint_eq(many.granted, HZ4_BUDGET_START_LEAST);
+	hz4_budget_add_user(-(1 << 20) - 2);
+}
+END_TEST
+
+START_TEST(small_misses_earn_a_budget)
+{
+	struct hz4_budget b;
+	unsigned n;
+
+	start(true);
+	hz4_budget_init(&b, false);
+	for (n = 1; n < HZ4_BUDGET_DOUBLES / HZ4_BUDGET_MISS; n++)
+		hz4_budget_earn(&b, HZ4_ALIGN);
+	ck_assert_uint_eq(b.granted, HZ4_BUDGET_START_MOST);
+	hz4_budget_earn(&b, HZ4_ALIGN);
+	ck_assert_uint_eq(b.granted, 2 * HZ4_BUDGET_START_MOST);
+	/* From now on by far fewer. */
+	for (n = 0; n < HZ4_BUDGET_DOUBLES_PROVEN / HZ4_BUDGET_MISS; n++)
+		hz4_budget_earn(&b, HZ4_ALIGN);
+	ck_assert_uint_eq(b.granted, 4 * HZ4_BUDGET_START_MOST);
+}
+END_TEST
+
 START_TEST(flush_keeps_limits)
 {
 	unsigned c, limit[SOME];
@@ -766,6 +800,8 @@ add(TCase *t)
 	tcase_add_loop_test(t, budget_holds_in_any_mixture, 0, 4);
 	tcase_add_test(t, no_budget_no_cache);
 	tcase_add_test(t, budget_stays_below_the_option);
+	tcase_add_test(t, many_threads_start_with_little);
+	tcase_add_test(t, small_misses_earn_a_budget);
 	tcase_add_test(t, flush_keeps_limits);
 	tcase_add_test(t, reset_forgets_everything);
 	tcase_add_test(t, nudge_and_settle);

@@ -10,6 +10,7 @@
  */
 #include "unit.h"
 
+#include "budget.h"
 #include "meta.h"
 #include "option.h"
 #include "os.h"
@@ -196,6 +197,37 @@ START_TEST(a_span_from_the_lowest_address_on)
 				  "%u of class %u", i, some[c]);
 		give_all(some[c], held, n, HZ4_BATCH_MAX);
 	}
+}
+END_TEST
+
+/*
+ * Where there are other threads, they may have the rest of a group of four
+ * that has a free object: such come last.
+ */
+START_TEST(whole_groups_before_parts_of_them)
+{
+	void *again[64];
+	unsigned i;
+
+	start();
+	take_all(1, held, 64);
+	give(1, held, 3);	  /* of the first group */
+	give(1, held + 4, 4);	  /* the second one */
+	give(1, held + 9, 1);	  /* of the third */
+	hz4_budget_add_user(2);
+	take_all(1, again, 4);
+	for (i = 0; i < 4; i++)
+		ck_assert_ptr_eq(again[i], held[4 + i]);
+	/* Nor are they lost: the span is used up before there is another. */
+	take_all(1, held + 64, hz4_classes[1].slots - 60);
+	ck_assert_uint_eq(figures(1).spans, 1);
+	hz4_budget_add_user(-2);
+	/* Alone, a thread takes what is lowest. */
+	give(1, held, 3);
+	give(1, held + 4, 4);
+	take_all(1, again, 4);
+	for (i = 0; i < 4; i++)
+		ck_assert_ptr_eq(again[i], held[i < 3 ? i : 4]);
 }
 END_TEST
 
@@ -802,6 +834,7 @@ add(TCase *t)
 {
 	tcase_add_test(t, whole_spans_of_every_class);
 	tcase_add_test(t, a_span_from_the_lowest_address_on);
+	tcase_add_test(t, whole_groups_before_parts_of_them);
 	tcase_add_test(t, out_or_not);
 	tcase_add_test(t, give_any_number);
 	tcase_add_test(t, pages_go_from_class_to_class);
