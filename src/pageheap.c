@@ -298,26 +298,10 @@ find_locked(size_t pages, size_t align, size_t looks)
 	return NULL;
 }
 
-/*
- * Small heaps keep the kernel's small pages, also where huge ones are the
- * system's default: the first touch would make 2 MiB resident.  Huge pages
- * are advised once the heap is large, and not any more when it nears the
- * memory there is, since untouched bytes become resident.
- */
-static bool
-wants_huge_locked(size_t bytes)
-{
-	size_t mapped = hz4_pageheap_mapped();
-
-	return hz4_option(HZ4_OPT_huge_pages) &&
-	       mapped >> 20 >= hz4_option(HZ4_OPT_huge_threshold) &&
-	       mapped + bytes <= hz4_os_memory() / 2;
-}
-
 static void
 advise_locked(uintptr_t start, size_t bytes)
 {
-	bool huge = wants_huge_locked(bytes);
+	bool huge = hz4_runs_want_huge_locked(bytes);
 
 	hz4_os_advise_huge((void *)start, bytes, huge);
 	hz4_pagemap_mark(start, bytes / HZ4_PAGE, huge ? HZ4_PAGE_HUGE : 0,

@@ -73,6 +73,9 @@ struct hz4_list *hz4_runs_remove_locked(struct hz4_run *r);
  */
 void hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at);
 
+/* Whether so many bytes more of the heap get huge pages (pagehuge.c). */
+bool hz4_runs_want_huge_locked(size_t bytes);
+
 /* Put by the structure of a run that is no more. */
 void hz4_runs_put_by_locked(struct hz4_run *r);
 

@@ -191,6 +191,12 @@ enum {
 	/* A new region is this part of what is mapped already. */
 	HZ4_REGION_SHARE = 8,
 
+	/*
+	 * Huge pages are advised while spans of objects up to HZ4_FRESH_WHOLE
+	 * have this part of the heap.
+	 */
+	HZ4_DENSE_SHARE = 2,
+
 	/* From this size on a large object is a mapping of its own. */
 	HZ4_HUGE_MIN = 32 * 1024 * 1024,
 

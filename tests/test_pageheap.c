@@ -260,6 +260,74 @@ START_TEST(alignments)
 }
 END_TEST
 
+/*
+ * Whether a heap of 8 MiB and more has huge pages, where one in so many pages
+ * is used as a whole.
+ */
+static bool
+grows_huge(const char *pages, const char *threshold, size_t one_in)
+{
+	bool huge = false;
+	uintptr_t p;
+	size_t n;
+
+	unit_os_init();
+	ck_assert(hz4_option_assign(pages, strlen(pages)));
+	ck_assert(hz4_option_assign(threshold, strlen(threshold)));
+	for (n = 0; hz4_pageheap_mapped() <= 8 << 20; n++) {
+		p = hz4_pageheap_alloc(1, PAGE);
+		ck_assert_uint_ne(p, 0);
+		hz4_pageheap_note_dense(n % one_in == 0, 0);
+		huge = hz4_pagemap_flags(p) & HZ4_PAGE_HUGE;
+	}
+	return huge;
+}
+
+START_TEST(huge_pages_where_most_is_used)
+{
+	ck_assert(grows_huge("huge_pages=1", "huge_threshold=8", 1));
+}
+END_TEST
+
+START_TEST(no_huge_pages_where_a_third_is_used)
+{
+	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=8", 3));
+}
+END_TEST
+
+START_TEST(no_huge_pages_where_it_was_used)
+{
+	uintptr_t p[200];
+	unsigned i;
+
+	unit_os_init();
+	ck_assert(hz4_option_assign("huge_threshold=8", 16));
+	for (i = 0; i < 200; i++) {
+		hz4_pageheap_note_dense(i < 100, i >= 100);
+		p[i] = hz4_pageheap_alloc(1, PAGE);
+	}
+	ck_assert(!(hz4_pagemap_flags(p[199]) & HZ4_PAGE_HUGE));
+}
+END_TEST
+
+START_TEST(no_huge_pages_below_the_threshold)
+{
+	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=9", 1));
+}
+END_TEST
+
+START_TEST(huge_pages_from_the_start)
+{
+	ck_assert(grows_huge("huge_pages=1", "huge_threshold=0", 1000));
+}
+END_TEST
+
+START_TEST(huge_pages_can_be_turned_off)
+{
+	ck_assert(!grows_huge("huge_pages=0", "huge_threshold=0", 1));
+}
+END_TEST
+
 /* Cut a run into pages, give them back in some order, take it whole. */
 static void
 split_and_coalesce(unsigned order)
@@ -801,6 +869,12 @@ add(TCase *t)
 	tcase_add_test(t, fresh_pages_are_known_zero);
 	tcase_add_test(t, used_pages_are_known_dirty);
 	tcase_add_test(t, alignments);
+	tcase_add_test(t, huge_pages_where_most_is_used);
+	tcase_add_test(t, no_huge_pages_where_a_third_is_used);
+	tcase_add_test(t, no_huge_pages_where_it_was_used);
+	tcase_add_test(t, no_huge_pages_below_the_threshold);
+	tcase_add_test(t, huge_pages_from_the_start);
+	tcase_add_test(t, huge_pages_can_be_turned_off);
 	tcase_add_test(t, pieces_become_whole);
 	tcase_add_test(t, extend_in_place);
 	tcase_add_test(t, purge_makes_clean_pages);

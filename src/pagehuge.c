@@ -1,0 +1,44 @@
+/*
+ * pagehuge.c - which regions of the page heap get huge pages.
+ *
+ * Where all bytes of a heap are used, huge pages save nearly all page faults
+ * and most misses of the TLB, and cost nothing.  Where objects are touched
+ * at their ends alone, or reserved for later, they make resident what nobody
+ * uses.  Small objects are used as a whole; what becomes of others cannot be
+ * known without asking the system for more than memory.
+ *
+ * Small heaps keep small pages, also where huge ones are the system's
+ * default: the first touch would make 2 MiB resident.  And a heap that nears
+ * the memory there is goes on with small ones.
+ */
+#include "pageheap.h"
+
+#include "option.h"
+#include "os.h"
+#include "pageruns.h"
+#include "tune.h"
+
+/* Pages of objects that are used as a whole. [atomic] relaxed: a hint */
+static struct {
+	_Atomic size_t pages;
+} HZ4_LINE_ALIGNED dense;
+
+void
+hz4_pageheap_note_dense(size_t more, size_t less)
+{
+	atomic_fetch_add_explicit(&dense.pages, more - less,
+				  memory_order_relaxed);
+}
+
+bool
+hz4_runs_want_huge_locked(size_t bytes)
+{
+	size_t mapped = hz4_pageheap_mapped();
+	size_t threshold = hz4_option(HZ4_OPT_huge_threshold);
+
+	if (!hz4_option(HZ4_OPT_huge_pages) || mapped >> 20 < threshold ||
+	    mapped + bytes > hz4_os_memory() / 2)
+		return false;
+	return threshold == 0 || hz4_peek(&dense.pages) * HZ4_PAGE >=
+					 mapped / HZ4_DENSE_SHARE;
+}
