@@ -40,8 +40,8 @@ bool hz4_pageheap_cut(uintptr_t start, size_t pages);
  */
 bool hz4_pageheap_donate(uintptr_t start, size_t pages);
 
-/* Pages in use whose bytes are all touched: so many more, so many less. */
-void hz4_pageheap_note_dense(size_t more, size_t less);
+/* So many pages more (or less) are in use whose bytes are all touched. */
+void hz4_pageheap_note_dense(int change);
 
 /*
  * Take the `more` pages right behind `end` if they are free.  For growing

@@ -24,9 +24,9 @@ static struct {
 } HZ4_LINE_ALIGNED dense;
 
 void
-hz4_pageheap_note_dense(size_t more, size_t less)
+hz4_pageheap_note_dense(int change)
 {
-	atomic_fetch_add_explicit(&dense.pages, more - less,
+	atomic_fetch_add_explicit(&dense.pages, (size_t)change,
 				  memory_order_relaxed);
 }
 

@@ -236,11 +236,10 @@ set_access(unsigned cls, uintptr_t start, bool on)
 
 /* A span comes or goes: pages of small objects are used as a whole. */
 static void
-note_dense(const struct hz4_class *k, bool more)
+note_dense(const struct hz4_class *k, int spans)
 {
 	if (k->size <= HZ4_FRESH_WHOLE)
-		hz4_pageheap_note_dense(more ? k->pages : 0,
-					more ? 0 : k->pages);
+		hz4_pageheap_note_dense(spans * (int)k->pages);
 }
 
 /* Pages that cannot be made usable are lost: addresses alone. */
@@ -250,7 +249,7 @@ release_pages(unsigned cls, const struct gone *g)
 	const struct hz4_class *k = &hz4_classes[cls];
 
 	hz4_pagemap_set(g->start, k->pages, HZ4_CLS_NONE, NULL);
-	note_dense(k, false);
+	note_dense(k, -1);
 	if (set_access(cls, g->start, true))
 		hz4_pageheap_free(g->start, k->pages, g->since);
 }
@@ -372,7 +371,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 		keep_structure(s);
 		return NULL;
 	}
-	note_dense(k, true);
+	note_dense(k, 1);
 	for (w = 0; w < k->words; w++)
 		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
 				      memory_order_relaxed);

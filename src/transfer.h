@@ -18,7 +18,8 @@ enum hz4_transfer_path {
 
 /*
  * Take up to `want` objects of a class, lowest address first within a
- * span.  Returns how many; 0 when the system refuses memory.
+ * span, whole cache lines before parts of them where there are several
+ * threads.  Returns how many; 0 when the system refuses memory.
  */
 unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
 			   unsigned *path);

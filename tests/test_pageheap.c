@@ -277,7 +277,7 @@ grows_huge(const char *pages, const char *threshold, size_t one_in)
 	for (n = 0; hz4_pageheap_mapped() <= 8 << 20; n++) {
 		p = hz4_pageheap_alloc(1, PAGE);
 		ck_assert_uint_ne(p, 0);
-		hz4_pageheap_note_dense(n % one_in == 0, 0);
+		hz4_pageheap_note_dense(n % one_in == 0);
 		huge = hz4_pagemap_flags(p) & HZ4_PAGE_HUGE;
 	}
 	return huge;
@@ -303,7 +303,7 @@ START_TEST(no_huge_pages_where_it_was_used)
 	unit_os_init();
 	ck_assert(hz4_option_assign("huge_threshold=8", 16));
 	for (i = 0; i < 200; i++) {
-		hz4_pageheap_note_dense(i < 100, i >= 100);
+		hz4_pageheap_note_dense(i < 100 ? 1 : -1);
 		p[i] = hz4_pageheap_alloc(1, PAGE);
 	}
 	ck_assert(!(hz4_pagemap_flags(p[199]) & HZ4_PAGE_HUGE));
