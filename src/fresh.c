@@ -21,6 +21,26 @@ dirty_pages(const struct hz4_span *s, const struct hz4_class *k)
 }
 
 /*
+ * Whose pages a span's objects make resident, all of them: others may leave
+ * parts of theirs untouched, and those of no bytes are never touched.
+ */
+static bool
+is_dense(const struct hz4_span *s, const struct hz4_class *k)
+{
+	return k->size <= HZ4_FRESH_WHOLE && s->cls != HZ4_CLS_ZERO;
+}
+
+/* The first so many bytes of a span may have been touched by now. */
+static void
+set_touched(struct hz4_span *s, const struct hz4_class *k, size_t bytes)
+{
+	if (is_dense(s, k))
+		hz4_pageheap_note_dense((long)bytes -
+					s->touched * (long)HZ4_FRESH_UNIT);
+	s->touched = (uint16_t)(bytes / HZ4_FRESH_UNIT);
+}
+
+/*
  * The more a class has, the further ahead: what lies there untouched when
  * the class stops growing is a small part of it.
  */
@@ -31,7 +51,8 @@ hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k, size_t spans)
 	uint32_t touched = s->cls == HZ4_CLS_ZERO ? k->pages :
 						    dirty_pages(s, k);
 
-	s->touched = (uint16_t)(touched * (HZ4_PAGE / HZ4_FRESH_UNIT));
+	s->touched = 0;
+	set_touched(s, k, touched * (size_t)HZ4_PAGE);
 	s->ahead = (uint16_t)(hz4_min(ahead, HZ4_FRESH_AHEAD) /
 			      HZ4_FRESH_UNIT);
 }
@@ -48,7 +69,13 @@ hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k, uintptr_t end,
 			k->pages * (size_t)HZ4_PAGE);
 	f->from = hz4_fresh_from(s);
 	f->to = s->start + bytes;
-	s->touched = (uint16_t)(bytes / HZ4_FRESH_UNIT);
+	set_touched(s, k, bytes);
+}
+
+void
+hz4_fresh_end(struct hz4_span *s)
+{
+	set_touched(s, &hz4_classes[s->cls], 0);
 }
 
 /* Add pages to those to be asked for, which lie before them. */
@@ -87,63 +114,4 @@ hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
 		ask(&pages, last, last + hz4_os_page);
 	}
 	ask(&pages, UINTPTR_MAX, UINTPTR_MAX);
-}
-
-/* Where a stretch of pages ends that are all dirty, or all not. */
-static uintptr_t
-stretch_end(uintptr_t page, uintptr_t end, bool dirty)
-{
-	while (page < end &&
-	       dirty == !!(hz4_pagemap_flags(page) & HZ4_PAGE_DIRTY))
-		page += HZ4_PAGE;
-	return hz4_min(page, end);
-}
-
-/*
- * Above 0 while large objects are used to their ends.  Races lose a vote.
- * [atomic] relaxed: a hint
- */
-static _Atomic int trust = HZ4_FRESH_DOUBT;
-
-void
-hz4_fresh_learn(const void *large, size_t bytes)
-{
-	uintptr_t last = (uintptr_t)large + bytes - HZ4_PAGE;
-	int votes = hz4_peek(&trust);
-
-	/* A small object that is here for its alignment is no example. */
-	if (bytes <= HZ4_CLASS_MAX ||
-	    (hz4_pagemap_flags(last) & HZ4_PAGE_DIRTY))
-		return;
-	/* Of this page no byte but the first is the user's for sure. */
-	if (hz4_os_is_resident((void *)last))
-		votes += votes < HZ4_FRESH_TRUST;
-	else if (votes > -HZ4_FRESH_TRUST)
-		votes -= HZ4_FRESH_DOUBT;
-	hz4_poke(&trust, votes);
-}
-
-size_t
-hz4_fresh_large(size_t from, size_t bytes)
-{
-	size_t part = hz4_pageheap_mapped() / HZ4_FRESH_LARGE_SHARE;
-
-	if (hz4_peek(&trust) <= 0 || bytes >= HZ4_HUGE_MIN)
-		return 0;
-	return hz4_min(part / HZ4_PAGE * HZ4_PAGE, bytes - from - HZ4_PAGE);
-}
-
-void
-hz4_fresh_write(const void *large, size_t from, size_t to)
-{
-	uintptr_t page = (uintptr_t)large + from / HZ4_PAGE * HZ4_PAGE;
-	uintptr_t end = (uintptr_t)large + hz4_round_up(to, hz4_os_page);
-	size_t n;
-
-	while ((page = stretch_end(page, end, true)) < end) {
-		n = hz4_min(stretch_end(page, end, false) - page,
-			    HZ4_FRESH_STEP);
-		hz4_os_populate((void *)page, n);
-		page += n;
-	}
 }

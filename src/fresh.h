@@ -1,6 +1,5 @@
 /*
- * fresh.h - the part of a span, or of a large object, that nobody has
- * touched yet.
+ * fresh.h - the part of a span that nobody has touched yet.
  *
  * The first touch of a page is a fault, which costs more than the page
  * itself, on a virtual machine up to twenty times as much.  The objects of
@@ -37,6 +36,9 @@ struct hz4_fresh {
 void hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k,
 		     size_t spans);
 
+/* Its pages are about to go back to the page heap. */
+void hz4_fresh_end(struct hz4_span *s);
+
 /*
  * Objects up to `end`, beyond hz4_fresh_from, are being taken: `f` is what
  * is to be populated for them, once no lock is held.  Called with the
@@ -51,25 +53,5 @@ void hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k,
  */
 void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
 			unsigned n, const struct hz4_fresh *f);
-
-/*
- * Bytes [from, to) of a large object are about to be written: make what lies
- * in clean pages resident.
- */
-void hz4_fresh_write(const void *large, size_t from, size_t to);
-
-/*
- * So many bytes behind the `from` first ones of a large object, which has
- * `bytes` and is new from there on, are asked for before anybody says that
- * they will be written.  Never the last page, which hz4_fresh_learn looks at,
- * and nothing of a mapping.
- */
-size_t hz4_fresh_large(size_t from, size_t bytes);
-
-/*
- * A large object ends or grows: if its last page was clean at first, it
- * tells whether the object was used to its end.
- */
-void hz4_fresh_learn(const void *large, size_t bytes);
 
 #endif

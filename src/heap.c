@@ -4,7 +4,6 @@
  */
 #include "heap.h"
 
-#include "fresh.h"
 #include "large.h"
 #include "live.h"
 #include "log.h"
@@ -367,9 +366,6 @@ copy_to(void *p, size_t old, size_t size)
 
 	if (to == NULL)
 		return NULL;
-	if (size > HZ4_CLASS_MAX)
-		hz4_fresh_write(to, hz4_fresh_large(0, size),
-				hz4_min(old, size));
 	memcpy(to, p, hz4_min(old, size));
 	hz4_heap_free(p);
 	return to;

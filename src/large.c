@@ -4,7 +4,6 @@
  */
 #include "large.h"
 
-#include "fresh.h"
 #include "log.h"
 #include "meta.h"
 #include "os.h"
@@ -66,7 +65,6 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE));
 	if (l->start == 0)
 		return false;
-	hz4_fresh_write((void *)l->start, 0, hz4_fresh_large(0, l->bytes));
 	if (zero)
 		hz4_pageheap_zero(l->start, pages);
 	return true;
@@ -130,8 +128,6 @@ hz4_large_free(void *p, const char *call)
 	if (!hz4_pagemap_claim(l->start, HZ4_CLS_RUN))
 		hz4_fatal("%s: double free: ptr %p", call, p);
 	account(l, (size_t)-1);
-	if (!l->mapping)
-		hz4_fresh_learn(p, l->bytes);
 	release(l->start, l->bytes, l->mapping);
 	hz4_meta_free(l, sizeof *l);
 }
@@ -147,16 +143,10 @@ resize_run(struct hz4_large *l, size_t size)
 {
 	size_t n = hz4_round_up(size, HZ4_PAGE);
 
-	if (n > l->bytes) {
-		if (n >= HZ4_HUGE_MIN ||
-		    !hz4_pageheap_extend(l->start + l->bytes,
-					 (n - l->bytes) / HZ4_PAGE))
-			return false;
-		hz4_fresh_learn((void *)l->start, l->bytes);
-		hz4_fresh_write((void *)l->start, l->bytes,
-				l->bytes + hz4_fresh_large(l->bytes, n));
-		return true;
-	}
+	if (n > l->bytes)
+		return n < HZ4_HUGE_MIN &&
+		       hz4_pageheap_extend(l->start + l->bytes,
+					   (n - l->bytes) / HZ4_PAGE);
 	return n == l->bytes ||
 	       hz4_pageheap_cut(l->start + n, (l->bytes - n) / HZ4_PAGE);
 }

@@ -247,17 +247,6 @@ hz4_os_populate(void *p, size_t size)
 }
 
 bool
-hz4_os_is_resident(void *page)
-{
-	unsigned char in_core = 0;
-	int saved = errno;
-
-	syscall(SYS_mincore, page, kernel_page, &in_core);
-	errno = saved;
-	return (in_core & 1) != 0;
-}
-
-bool
 hz4_os_protect(void *p, size_t size, bool access)
 {
 	int saved = errno;

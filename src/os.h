@@ -83,9 +83,6 @@ bool hz4_os_protect(void *p, size_t size, bool access);
  */
 void hz4_os_populate(void *p, size_t size);
 
-/* Whether somebody has touched an OS page; false when nobody can tell. */
-bool hz4_os_is_resident(void *page);
-
 /* Advise for or against huge pages; a refusal does not matter. */
 void hz4_os_advise_huge(void *p, size_t size, bool huge);
 

@@ -40,8 +40,8 @@ bool hz4_pageheap_cut(uintptr_t start, size_t pages);
  */
 bool hz4_pageheap_donate(uintptr_t start, size_t pages);
 
-/* So many pages more (or less) are in use whose bytes are all touched. */
-void hz4_pageheap_note_dense(int change);
+/* So many bytes more (or less) are in use that are resident to the last. */
+void hz4_pageheap_note_dense(long change);
 
 /*
  * Take the `more` pages right behind `end` if they are free.  For growing

@@ -7,9 +7,10 @@
  * uses.  Small objects are used as a whole; what becomes of others cannot be
  * known without asking the system for more than memory.
  *
- * Small heaps keep small pages, also where huge ones are the system's
- * default: the first touch would make 2 MiB resident.  And a heap that nears
- * the memory there is goes on with small ones.
+ * The last huge page of a heap may be resident for a few bytes, so small
+ * heaps keep small pages, also where huge ones are the system's default, and
+ * the smaller a heap is the more of it must be used.  A heap that nears the
+ * memory there is goes on with small ones.
  */
 #include "pageheap.h"
 
@@ -18,15 +19,15 @@
 #include "pageruns.h"
 #include "tune.h"
 
-/* Pages of objects that are used as a whole. [atomic] relaxed: a hint */
+/* Bytes touched for objects used as a whole. [atomic] relaxed: a hint */
 static struct {
-	_Atomic size_t pages;
+	_Atomic size_t bytes;
 } HZ4_LINE_ALIGNED dense;
 
 void
-hz4_pageheap_note_dense(int change)
+hz4_pageheap_note_dense(long change)
 {
-	atomic_fetch_add_explicit(&dense.pages, (size_t)change,
+	atomic_fetch_add_explicit(&dense.bytes, (size_t)change,
 				  memory_order_relaxed);
 }
 
@@ -34,11 +35,11 @@ bool
 hz4_runs_want_huge_locked(size_t bytes)
 {
 	size_t mapped = hz4_pageheap_mapped();
-	size_t threshold = hz4_option(HZ4_OPT_huge_threshold);
+	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 20;
 
-	if (!hz4_option(HZ4_OPT_huge_pages) || mapped >> 20 < threshold ||
+	if (!hz4_option(HZ4_OPT_huge_pages) ||
 	    mapped + bytes > hz4_os_memory() / 2)
 		return false;
-	return threshold == 0 || hz4_peek(&dense.pages) * HZ4_PAGE >=
-					 mapped / HZ4_DENSE_SHARE;
+	return beyond == 0 ||
+	       hz4_peek(&dense.bytes) >= mapped / HZ4_DENSE_SHARE + beyond;
 }

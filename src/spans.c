@@ -234,14 +234,6 @@ set_access(unsigned cls, uintptr_t start, bool on)
 	return hz4_os_protect((void *)start, k->pages * (size_t)HZ4_PAGE, on);
 }
 
-/* A span comes or goes: pages of small objects are used as a whole. */
-static void
-note_dense(const struct hz4_class *k, int spans)
-{
-	if (k->size <= HZ4_FRESH_WHOLE)
-		hz4_pageheap_note_dense(spans * (int)k->pages);
-}
-
 /* Pages that cannot be made usable are lost: addresses alone. */
 static void
 release_pages(unsigned cls, const struct gone *g)
@@ -249,7 +241,6 @@ release_pages(unsigned cls, const struct gone *g)
 	const struct hz4_class *k = &hz4_classes[cls];
 
 	hz4_pagemap_set(g->start, k->pages, HZ4_CLS_NONE, NULL);
-	note_dense(k, -1);
 	if (set_access(cls, g->start, true))
 		hz4_pageheap_free(g->start, k->pages, g->since);
 }
@@ -263,6 +254,7 @@ retire_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	struct gone g = { s->start, s->since };
 
+	hz4_fresh_end(s);
 	c->spans--;
 	atomic_store(&s->linked, false);
 	s->active = false;
@@ -371,7 +363,6 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 		keep_structure(s);
 		return NULL;
 	}
-	note_dense(k, 1);
 	for (w = 0; w < k->words; w++)
 		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
 				      memory_order_relaxed);

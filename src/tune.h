@@ -173,17 +173,6 @@ enum {
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,
 	HZ4_FRESH_WHOLE = 8192,
-	/*
-	 * Of a new large object at most this part of the heap, while those
-	 * that ended were used to their ends: one that was not outweighs so
-	 * many that were, of which so many are remembered at most.
-	 */
-	HZ4_FRESH_LARGE_SHARE = 4,
-	HZ4_FRESH_DOUBT = 4,
-	HZ4_FRESH_TRUST = 8,
-	/* Bytes asked for in one call at most: bounds its latency. */
-	HZ4_FRESH_STEP = 2 * 1024 * 1024,
-
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
 	HZ4_REGION_MIN = 2 * 1024 * 1024,
@@ -192,8 +181,8 @@ enum {
 	HZ4_REGION_SHARE = 8,
 
 	/*
-	 * Huge pages are advised while spans of objects up to HZ4_FRESH_WHOLE
-	 * have this part of the heap.
+	 * Huge pages are advised while objects up to HZ4_FRESH_WHOLE have
+	 * touched this part of the heap, and huge_threshold beyond it.
 	 */
 	HZ4_DENSE_SHARE = 2,
 

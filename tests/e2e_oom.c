@@ -671,6 +671,7 @@ work_in_a_sandbox(size_t unused)
 		}
 		for (unsigned i = 0; i < BLOCKS; i++)
 			e2e_free(p[i]);
+		e2e_free(e2e_realloc(e2e_malloc(E2E_MIB), 3 * E2E_MIB));
 		e2e_free(e2e_malloc(64 * E2E_MIB));
 		e2e_trim(0);
 	}

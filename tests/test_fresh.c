@@ -5,9 +5,9 @@
 #include "unit.h"
 
 #include "fresh.h"
-#include "large.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "spans.h"
 #include "transfer.h"
 
 #include <sys/mman.h>
@@ -179,116 +179,51 @@ START_TEST(no_bytes_are_not_touched)
 }
 END_TEST
 
-/* Clean pages of what is written are asked for, dirty ones are not. */
-START_TEST(what_is_written_is_resident)
+/* Whether a heap of 8 MiB of objects of a class goes on with huge pages. */
+static bool
+grows_huge(unsigned cls, unsigned *n)
 {
-	const size_t pages = 4;
-	uintptr_t a;
+	const size_t enough = 8 << 20;
+	void *last;
 
-	if (!start())
-		return;
-	a = hz4_pageheap_alloc(pages, HZ4_PAGE);
-	ck_assert(a != 0);
-	hz4_pagemap_mark(a + HZ4_PAGE, 1, HZ4_PAGE_DIRTY, 0);
-	hz4_fresh_write((void *)a, 0, 3 * HZ4_PAGE - 1);
-	ck_assert(is_resident(a));
-	ck_assert(is_resident(a + HZ4_PAGE - 1));
-	ck_assert(!is_resident(a + HZ4_PAGE));
-	ck_assert(!is_resident(a + 2 * HZ4_PAGE - 1));
-	ck_assert(is_resident(a + 2 * HZ4_PAGE));
-	ck_assert(is_resident(a + 3 * HZ4_PAGE - 1));
-	ck_assert(!is_resident(a + 3 * HZ4_PAGE));
+	for (*n = 0; hz4_pageheap_mapped() <= enough; (*n)++) {
+		unit_need(*n < MOST, "too many objects");
+		take(cls, held + *n, 1);
+	}
+	last = held[*n - 1];
+	return hz4_pagemap_flags((uintptr_t)last) & HZ4_PAGE_HUGE;
+}
+
+START_TEST(small_objects_have_huge_pages)
+{
+	unsigned n;
+
+	start();
+	ck_assert(grows_huge(hz4_sizeclass(4096), &n));
 }
 END_TEST
 
-/* Pages at the start of a large object that are resident to their ends. */
-static size_t
-resident_pages(const void *p)
+START_TEST(others_have_none)
 {
-	uintptr_t a = (uintptr_t)p;
+	unsigned n;
 
-	while (is_resident(a) && is_resident(a + HZ4_PAGE - 1))
-		a += HZ4_PAGE;
-	return (a - (uintptr_t)p) / HZ4_PAGE;
-}
-
-static char *
-large(size_t pages)
-{
-	/* Of the last page one byte is the user's. */
-	char *p = hz4_large_alloc((pages - 1) * HZ4_PAGE + 1, HZ4_PAGE, false);
-
-	unit_need(p != NULL, "no memory");
-	return p;
-}
-
-/* New large objects are asked for while they are used to their ends. */
-START_TEST(large_objects_are_trusted)
-{
-	const size_t part = HZ4_REGION_MIN / HZ4_PAGE / HZ4_FRESH_LARGE_SHARE;
-	char *p, *q, *r;
-
-	if (!start())
-		return;
-	p = large(6);
-	ck_assert_uint_eq(resident_pages(p), 5);
-	q = large(6);
-	ck_assert_uint_eq(resident_pages(q), 5);
-	/* One that nobody used to its end is enough to stop it. */
-	hz4_large_free(p, "free()");
-	p = large(7);
-	ck_assert_uint_eq(resident_pages(p), 0);
-	/* The other one was used: trust returns, for a part of the heap. */
-	q[5 * HZ4_PAGE] = 1;
-	hz4_large_free(q, "free()");
-	q = large(13);
-	ck_assert_uint_eq(resident_pages(q), part);
-	/* A second region. */
-	r = large(24);
-	ck_assert_uint_eq(resident_pages(r), 2 * part);
-	hz4_large_free(p, "free()");
-	hz4_large_free(q, "free()");
-	hz4_large_free(r, "free()");
+	start();
+	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), &n));
 }
 END_TEST
 
-/* Dirty pages tell nothing: they are resident in any case. */
-START_TEST(recycled_pages_tell_nothing)
+/* The bytes of spans that are gone do not count any more. */
+START_TEST(small_objects_that_are_gone_count_no_more)
 {
-	unsigned i;
-	char *p;
+	unsigned n = 0, i;
 
-	if (!start())
-		return;
-	p = large(6);
-	p[5 * HZ4_PAGE] = 1;
-	hz4_large_free(p, "free()");
-	for (i = 0; i < 2 * HZ4_FRESH_DOUBT; i++)
-		hz4_large_free(large(6), "free()");
-	/* Six recycled pages, two that are asked for, the last one. */
-	p = large(9);
-	ck_assert_uint_eq(resident_pages(p + 6 * HZ4_PAGE), 2);
-	hz4_large_free(p, "free()");
-}
-END_TEST
-
-/* What an object grows by in place is asked for like a new one. */
-START_TEST(growth_is_trusted)
-{
-	char *p;
-
-	if (!start())
-		return;
-	p = large(6);
-	p[5 * HZ4_PAGE] = 1;
-	ck_assert_ptr_eq(hz4_large_resize(p, 9 * HZ4_PAGE), p);
-	ck_assert(!is_resident((uintptr_t)p + 5 * HZ4_PAGE + HZ4_PAGE - 1));
-	ck_assert_uint_eq(resident_pages(p + 6 * HZ4_PAGE), 2);
-	/* Nobody wrote to its end: growth is not trusted any more. */
-	ck_assert_ptr_eq(hz4_large_resize(p, 10 * HZ4_PAGE), p);
-	ck_assert_ptr_eq(hz4_large_resize(p, 12 * HZ4_PAGE), p);
-	ck_assert_uint_eq(resident_pages(p + 10 * HZ4_PAGE), 0);
-	hz4_large_free(p, "free()");
+	start();
+	while (hz4_pageheap_mapped() < 6 << 20)
+		take(hz4_sizeclass(4096), held + n++, 1);
+	for (i = 0; i < n; i++)
+		give(hz4_sizeclass(4096), held + i, 1);
+	hz4_spans_trim();
+	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), &n));
 }
 END_TEST
 
@@ -300,10 +235,9 @@ add(TCase *t)
 	tcase_add_test(t, ahead_is_a_part_of_the_class);
 	tcase_add_test(t, touched_pages_are_left_alone);
 	tcase_add_test(t, no_bytes_are_not_touched);
-	tcase_add_test(t, what_is_written_is_resident);
-	tcase_add_test(t, large_objects_are_trusted);
-	tcase_add_test(t, recycled_pages_tell_nothing);
-	tcase_add_test(t, growth_is_trusted);
+	tcase_add_test(t, small_objects_have_huge_pages);
+	tcase_add_test(t, others_have_none);
+	tcase_add_test(t, small_objects_that_are_gone_count_no_more);
 }
 
 int

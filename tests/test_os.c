@@ -261,22 +261,6 @@ START_TEST(refused_move_changes_nothing)
 }
 END_TEST
 
-START_TEST(touched_pages_are_resident)
-{
-	unsigned char *p;
-
-	start();
-	p = hz4_os_map(2 * page, page);
-	ck_assert(!hz4_os_is_resident(p));
-	p[0] = 1;
-	ck_assert(hz4_os_is_resident(p));
-	ck_assert(!hz4_os_is_resident(p + page));
-	ck_assert(hz4_os_unmap(p, 2 * page));
-	ck_assert(!hz4_os_is_resident(p));
-	ck_assert_int_eq(errno, ERRNO);
-}
-END_TEST
-
 START_TEST(purge_makes_zeros)
 {
 	unsigned char *p;
@@ -455,7 +439,6 @@ add(TCase *t)
 	tcase_add_test(t, resize_in_place);
 	tcase_add_test(t, move_keeps_contents);
 	tcase_add_test(t, refused_move_changes_nothing);
-	tcase_add_test(t, touched_pages_are_resident);
 	tcase_add_test(t, purge_makes_zeros);
 	tcase_add_test(t, refusals_keep_errno);
 	tcase_add_test(t, file_from_its_start);

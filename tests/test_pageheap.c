@@ -261,8 +261,8 @@ START_TEST(alignments)
 END_TEST
 
 /*
- * Whether a heap of 8 MiB and more has huge pages, where one in so many pages
- * is used as a whole.
+ * Whether a heap goes on with huge pages after 8 MiB, one page in so many of
+ * which was touched for small objects.
  */
 static bool
 grows_huge(const char *pages, const char *threshold, size_t one_in)
@@ -277,7 +277,7 @@ grows_huge(const char *pages, const char *threshold, size_t one_in)
 	for (n = 0; hz4_pageheap_mapped() <= 8 << 20; n++) {
 		p = hz4_pageheap_alloc(1, PAGE);
 		ck_assert_uint_ne(p, 0);
-		hz4_pageheap_note_dense(n % one_in == 0);
+		hz4_pageheap_note_dense(n % one_in == 0 ? (long)PAGE : 0);
 		huge = hz4_pagemap_flags(p) & HZ4_PAGE_HUGE;
 	}
 	return huge;
@@ -285,13 +285,13 @@ grows_huge(const char *pages, const char *threshold, size_t one_in)
 
 START_TEST(huge_pages_where_most_is_used)
 {
-	ck_assert(grows_huge("huge_pages=1", "huge_threshold=8", 1));
+	ck_assert(grows_huge("huge_pages=1", "huge_threshold=4", 1));
 }
 END_TEST
 
-START_TEST(no_huge_pages_where_a_third_is_used)
+START_TEST(no_huge_pages_where_half_is_used)
 {
-	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=8", 3));
+	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=1", 2));
 }
 END_TEST
 
@@ -301,9 +301,8 @@ START_TEST(no_huge_pages_where_it_was_used)
 	unsigned i;
 
 	unit_os_init();
-	ck_assert(hz4_option_assign("huge_threshold=8", 16));
 	for (i = 0; i < 200; i++) {
-		hz4_pageheap_note_dense(i < 100 ? 1 : -1);
+		hz4_pageheap_note_dense((i < 100 ? 1 : -1) * (long)PAGE);
 		p[i] = hz4_pageheap_alloc(1, PAGE);
 	}
 	ck_assert(!(hz4_pagemap_flags(p[199]) & HZ4_PAGE_HUGE));
@@ -312,7 +311,7 @@ END_TEST
 
 START_TEST(no_huge_pages_below_the_threshold)
 {
-	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=9", 1));
+	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=5", 1));
 }
 END_TEST
 
@@ -870,7 +869,7 @@ add(TCase *t)
 	tcase_add_test(t, used_pages_are_known_dirty);
 	tcase_add_test(t, alignments);
 	tcase_add_test(t, huge_pages_where_most_is_used);
-	tcase_add_test(t, no_huge_pages_where_a_third_is_used);
+	tcase_add_test(t, no_huge_pages_where_half_is_used);
 	tcase_add_test(t, no_huge_pages_where_it_was_used);
 	tcase_add_test(t, no_huge_pages_below_the_threshold);
 	tcase_add_test(t, huge_pages_from_the_start);
