@@ -13,11 +13,22 @@ static struct {
 	_Atomic uint32_t n;
 } HZ4_LINE_ALIGNED users;
 
+/* What caches hold is touched, too, but of no use to the program. */
+static void
+note_users(uint32_t before, uint32_t now)
+{
+	long change = (long)hz4_max(now, 1) - (long)hz4_max(before, 1);
+
+	hz4_pageheap_note_dense(-change * HZ4_DENSE_THREAD);
+}
+
 void
 hz4_budget_add_user(int change)
 {
-	atomic_fetch_add_explicit(&users.n, (uint32_t)change,
-				  memory_order_relaxed);
+	uint32_t before = atomic_fetch_add_explicit(
+		&users.n, (uint32_t)change, memory_order_relaxed);
+
+	note_users(before, before + (uint32_t)change);
 }
 
 uint32_t
@@ -29,6 +40,7 @@ hz4_budget_users(void)
 void
 hz4_budget_fork_child(bool one)
 {
+	note_users(hz4_budget_users(), one);
 	hz4_poke(&users.n, one);
 }
 

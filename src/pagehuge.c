@@ -19,16 +19,18 @@
 #include "pageruns.h"
 #include "tune.h"
 
-/* Bytes touched for objects used as a whole. [atomic] relaxed: a hint */
+/*
+ * Bytes touched for objects used as a whole, less some for each thread but
+ * one. [atomic] relaxed: a hint
+ */
 static struct {
-	_Atomic size_t bytes;
+	_Atomic long bytes;
 } HZ4_LINE_ALIGNED dense;
 
 void
 hz4_pageheap_note_dense(long change)
 {
-	atomic_fetch_add_explicit(&dense.bytes, (size_t)change,
-				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&dense.bytes, change, memory_order_relaxed);
 }
 
 bool
@@ -36,10 +38,10 @@ hz4_runs_want_huge_locked(size_t bytes)
 {
 	size_t mapped = hz4_pageheap_mapped();
 	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 20;
+	long least = (long)(mapped / HZ4_DENSE_SHARE + beyond);
 
 	if (!hz4_option(HZ4_OPT_huge_pages) ||
 	    mapped + bytes > hz4_os_memory() / 2)
 		return false;
-	return beyond == 0 ||
-	       hz4_peek(&dense.bytes) >= mapped / HZ4_DENSE_SHARE + beyond;
+	return beyond == 0 || hz4_peek(&dense.bytes) >= least;
 }

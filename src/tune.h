@@ -185,6 +185,8 @@ enum {
 	 * touched this part of the heap, and huge_threshold beyond it.
 	 */
 	HZ4_DENSE_SHARE = 2,
+	/* Bytes that do not count, for each thread but one with caches. */
+	HZ4_DENSE_THREAD = 1024 * 1024,
 
 	/* From this size on a large object is a mapping of its own. */
 	HZ4_HUGE_MIN = 32 * 1024 * 1024,

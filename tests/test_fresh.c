@@ -4,6 +4,7 @@
  */
 #include "unit.h"
 
+#include "budget.h"
 #include "fresh.h"
 #include "pageheap.h"
 #include "pagemap.h"
@@ -203,6 +204,17 @@ START_TEST(small_objects_have_huge_pages)
 }
 END_TEST
 
+/* Their caches may hold as much. */
+START_TEST(not_where_there_are_many_threads)
+{
+	unsigned n;
+
+	start();
+	hz4_budget_add_user(5);
+	ck_assert(!grows_huge(hz4_sizeclass(4096), &n));
+}
+END_TEST
+
 START_TEST(others_have_none)
 {
 	unsigned n;
@@ -236,6 +248,7 @@ add(TCase *t)
 	tcase_add_test(t, touched_pages_are_left_alone);
 	tcase_add_test(t, no_bytes_are_not_touched);
 	tcase_add_test(t, small_objects_have_huge_pages);
+	tcase_add_test(t, not_where_there_are_many_threads);
 	tcase_add_test(t, others_have_none);
 	tcase_add_test(t, small_objects_that_are_gone_count_no_more);
 }
