@@ -260,10 +260,15 @@ hz4_os_protect(void *p, size_t size, bool access)
 	return r == 0;
 }
 
-void
+/* The kernel gives no huge pages.  [atomic] relaxed: written once, at start */
+static _Atomic bool no_huge_pages;
+
+bool
 hz4_os_advise_huge(void *p, size_t size, bool huge)
 {
-	advise(p, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	if (huge && hz4_peek(&no_huge_pages))
+		return false;
+	return advise(p, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 uint64_t
@@ -329,12 +334,11 @@ group_limit(const char *group)
 	return limit;
 }
 
-void
-hz4_os_read_limit(void)
+static void
+read_limit(void)
 {
 	char text[512], *group, *end;
 	uint64_t memory = hz4_os_memory(), limit;
-	int saved = errno;
 
 	/* In a container the group is the root of what can be seen. */
 	limit = group_limit("");
@@ -348,6 +352,18 @@ hz4_os_read_limit(void)
 	}
 	if (limit != 0 && limit < memory)
 		hz4_poke(&memory_limit, limit);
+}
+
+void
+hz4_os_read_files(void)
+{
+	char text[64];
+	int saved = errno;
+
+	read_limit();
+	if (read_file("/sys/kernel/mm/transparent_hugepage/enabled", text,
+		      sizeof text))
+		hz4_poke(&no_huge_pages, strstr(text, "[never]") != NULL);
 	errno = saved;
 }
 

@@ -83,19 +83,23 @@ bool hz4_os_protect(void *p, size_t size, bool access);
  */
 void hz4_os_populate(void *p, size_t size);
 
-/* Advise for or against huge pages; a refusal does not matter. */
-void hz4_os_advise_huge(void *p, size_t size, bool huge);
+/* Advise for or against huge pages; whether the kernel takes the advice. */
+bool hz4_os_advise_huge(void *p, size_t size, bool huge);
 
 /* Milliseconds of a clock that never goes back; cheap and coarse. */
 uint64_t hz4_os_now(void);
 
 /*
  * Bytes of memory that this process may use at most: the machine's, or the
- * control group's limit once hz4_os_read_limit has been called (it opens
- * files, so only while the program is being started).
+ * control group's limit once hz4_os_read_files has been called.
  */
 size_t hz4_os_memory(void);
-void hz4_os_read_limit(void);
+
+/*
+ * What files tell: that limit, and whether the kernel has huge pages at all.
+ * Only while the program is being started.
+ */
+void hz4_os_read_files(void);
 
 /* CPUs that the process might run on when it first asked, at least 1. */
 unsigned hz4_os_cpus(void);

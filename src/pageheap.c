@@ -301,9 +301,9 @@ find_locked(size_t pages, size_t align, size_t looks)
 static void
 advise_locked(uintptr_t start, size_t bytes)
 {
-	bool huge = hz4_runs_want_huge_locked(bytes);
+	bool want = hz4_runs_want_huge_locked(bytes);
+	bool huge = hz4_os_advise_huge((void *)start, bytes, want) && want;
 
-	hz4_os_advise_huge((void *)start, bytes, huge);
 	hz4_pagemap_mark(start, bytes / HZ4_PAGE, huge ? HZ4_PAGE_HUGE : 0,
 			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED |
 				 (huge ? 0 : HZ4_PAGE_HUGE));

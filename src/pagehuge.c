@@ -20,28 +20,28 @@
 #include "tune.h"
 
 /*
- * Bytes touched for objects used as a whole, less some for each thread but
- * one. [atomic] relaxed: a hint
+ * KiB touched for objects used as a whole, less some for each thread but one.
+ * [atomic] relaxed: a hint
  */
 static struct {
-	_Atomic long bytes;
+	_Atomic long kib;
 } HZ4_LINE_ALIGNED dense;
 
 void
 hz4_pageheap_note_dense(long change)
 {
-	atomic_fetch_add_explicit(&dense.bytes, change, memory_order_relaxed);
+	atomic_fetch_add_explicit(&dense.kib, change, memory_order_relaxed);
 }
 
 bool
 hz4_runs_want_huge_locked(size_t bytes)
 {
 	size_t mapped = hz4_pageheap_mapped();
-	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 20;
-	long least = (long)(mapped / HZ4_DENSE_SHARE + beyond);
+	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 10;
+	long least = (long)(mapped / 8 * HZ4_DENSE_EIGHTHS / 1024 + beyond);
 
 	if (!hz4_option(HZ4_OPT_huge_pages) ||
 	    mapped + bytes > hz4_os_memory() / 2)
 		return false;
-	return beyond == 0 || hz4_peek(&dense.bytes) >= least;
+	return beyond == 0 || hz4_peek(&dense.kib) >= least;
 }

@@ -254,10 +254,10 @@ retire_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	struct gone g = { s->start, s->since };
 
-	hz4_fresh_end(s);
 	c->spans--;
 	atomic_store(&s->linked, false);
 	s->active = false;
+	hz4_fresh_end(s);
 	hz4_list_push(&c->unused, &s->link);
 	return g;
 }

@@ -173,6 +173,7 @@ enum {
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,
 	HZ4_FRESH_WHOLE = 8192,
+
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
 	HZ4_REGION_MIN = 2 * 1024 * 1024,
@@ -182,11 +183,11 @@ enum {
 
 	/*
 	 * Huge pages are advised while objects up to HZ4_FRESH_WHOLE have
-	 * touched this part of the heap, and huge_threshold beyond it.
+	 * touched so many eighths of the heap, and huge_threshold more.
 	 */
-	HZ4_DENSE_SHARE = 2,
-	/* Bytes that do not count, for each thread but one with caches. */
-	HZ4_DENSE_THREAD = 1024 * 1024,
+	HZ4_DENSE_EIGHTHS = 3,
+	/* KiB that do not count, for each thread but one with caches. */
+	HZ4_DENSE_THREAD = 1024,
 
 	/* From this size on a large object is a mapping of its own. */
 	HZ4_HUGE_MIN = 32 * 1024 * 1024,

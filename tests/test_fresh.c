@@ -180,62 +180,108 @@ START_TEST(no_bytes_are_not_touched)
 }
 END_TEST
 
-/* Whether a heap of 8 MiB of objects of a class goes on with huge pages. */
+/* Whether a heap goes on with huge pages after so many MiB, of one class. */
 static bool
-grows_huge(unsigned cls, unsigned *n)
+grows_huge(unsigned cls, size_t mib)
 {
-	const size_t enough = 8 << 20;
-	void *last;
+	void *p = NULL;
 
-	for (*n = 0; hz4_pageheap_mapped() <= enough; (*n)++) {
-		unit_need(*n < MOST, "too many objects");
-		take(cls, held + *n, 1);
-	}
-	last = held[*n - 1];
-	return hz4_pagemap_flags((uintptr_t)last) & HZ4_PAGE_HUGE;
+	while (hz4_pageheap_mapped() <= mib << 20)
+		take(cls, &p, 1);
+	return hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE;
+}
+
+/* False where the kernel has none. */
+static bool
+start_huge(void)
+{
+	void *p;
+	bool ok;
+
+	start();
+	p = hz4_os_map(HZ4_REGION_MIN, HZ4_REGION_ALIGN);
+	unit_need(p != NULL, "no memory");
+	ok = hz4_os_advise_huge(p, HZ4_REGION_MIN, true);
+	if (!ok)
+		printf("skipped: no MADV_HUGEPAGE here\n");
+	hz4_os_unmap(p, HZ4_REGION_MIN);
+	return ok;
 }
 
 START_TEST(small_objects_have_huge_pages)
 {
-	unsigned n;
+	if (start_huge())
+		ck_assert(grows_huge(hz4_sizeclass(4096), 8));
+}
+END_TEST
 
+START_TEST(others_have_none)
+{
 	start();
-	ck_assert(grows_huge(hz4_sizeclass(4096), &n));
+	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), 8));
+}
+END_TEST
+
+START_TEST(objects_of_no_bytes_have_none)
+{
+	start();
+	ck_assert(!grows_huge(HZ4_CLS_ZERO, 8));
 }
 END_TEST
 
 /* Their caches may hold as much. */
 START_TEST(not_where_there_are_many_threads)
 {
-	unsigned n;
-
 	start();
 	hz4_budget_add_user(5);
-	ck_assert(!grows_huge(hz4_sizeclass(4096), &n));
+	ck_assert(!grows_huge(hz4_sizeclass(4096), 8));
 }
 END_TEST
 
-START_TEST(others_have_none)
+START_TEST(the_child_of_a_fork_has_one_thread)
 {
-	unsigned n;
+	if (!start_huge())
+		return;
+	hz4_budget_add_user(5);
+	hz4_budget_fork_child(true);
+	ck_assert(grows_huge(hz4_sizeclass(4096), 8));
+}
+END_TEST
+
+/* What is touched counts, not what spans have room for. */
+START_TEST(not_where_little_is_touched)
+{
+	size_t room = 0;
+	unsigned cls;
+	void *p;
 
 	start();
-	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), &n));
+	for (cls = 1; hz4_classes[cls].size <= HZ4_FRESH_WHOLE; cls++) {
+		take(cls, &p, 1);
+		room += hz4_classes[cls].pages * (size_t)HZ4_PAGE;
+	}
+	/* As much room as would do at 4 MiB. */
+	ck_assert_uint_ge(room, (4 << 20) / 8 * HZ4_DENSE_EIGHTHS + (2 << 20));
+	ck_assert_uint_le(hz4_pageheap_mapped(), 4 << 20);
+	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), 4));
 }
 END_TEST
 
 /* The bytes of spans that are gone do not count any more. */
 START_TEST(small_objects_that_are_gone_count_no_more)
 {
+	const unsigned cls = hz4_sizeclass(4096);
 	unsigned n = 0, i;
 
 	start();
-	while (hz4_pageheap_mapped() < 6 << 20)
-		take(hz4_sizeclass(4096), held + n++, 1);
+	while (hz4_pageheap_mapped() < 8 << 20) {
+		unit_need(n < MOST, "too many objects");
+		take(cls, held + n++, 1);
+	}
 	for (i = 0; i < n; i++)
-		give(hz4_sizeclass(4096), held + i, 1);
+		give(cls, held + i, 1);
 	hz4_spans_trim();
-	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), &n));
+	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), 8));
 }
 END_TEST
 
@@ -250,6 +296,9 @@ add(TCase *t)
 	tcase_add_test(t, small_objects_have_huge_pages);
 	tcase_add_test(t, not_where_there_are_many_threads);
 	tcase_add_test(t, others_have_none);
+	tcase_add_test(t, objects_of_no_bytes_have_none);
+	tcase_add_test(t, the_child_of_a_fork_has_one_thread);
+	tcase_add_test(t, not_where_little_is_touched);
 	tcase_add_test(t, small_objects_that_are_gone_count_no_more);
 }
 

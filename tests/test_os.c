@@ -296,7 +296,7 @@ START_TEST(refusals_keep_errno)
 	ck_assert(!hz4_os_unmap(p + 1, page));
 	ck_assert(!hz4_os_purge(p + 1, page, false));
 	ck_assert(!hz4_os_resize(p + 1, page, 2 * page));
-	hz4_os_advise_huge(p + 1, page, true);
+	ck_assert(!hz4_os_advise_huge(p + 1, page, true));
 	hz4_os_advise_huge(p, page, true);
 	hz4_os_advise_huge(p, page, false);
 	ck_assert_int_eq(errno, ERRNO);
@@ -372,7 +372,7 @@ START_TEST(memory_of_the_machine)
 	ck_assert_uint_ge(hz4_os_memory(), least);
 	ck_assert_uint_le(hz4_os_memory(), most);
 	/* A control group may allow less, and never more. */
-	hz4_os_read_limit();
+	hz4_os_read_files();
 	ck_assert_uint_gt(hz4_os_memory(), 0);
 	ck_assert_uint_le(hz4_os_memory(), most);
 	ck_assert_int_eq(errno, ERRNO);

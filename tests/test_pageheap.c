@@ -277,7 +277,7 @@ grows_huge(const char *pages, const char *threshold, size_t one_in)
 	for (n = 0; hz4_pageheap_mapped() <= 8 << 20; n++) {
 		p = hz4_pageheap_alloc(1, PAGE);
 		ck_assert_uint_ne(p, 0);
-		hz4_pageheap_note_dense(n % one_in == 0 ? (long)PAGE : 0);
+		hz4_pageheap_note_dense(n % one_in == 0 ? PAGE / 1024 : 0);
 		huge = hz4_pagemap_flags(p) & HZ4_PAGE_HUGE;
 	}
 	return huge;
@@ -285,13 +285,13 @@ grows_huge(const char *pages, const char *threshold, size_t one_in)
 
 START_TEST(huge_pages_where_most_is_used)
 {
-	ck_assert(grows_huge("huge_pages=1", "huge_threshold=4", 1));
+	ck_assert(grows_huge("huge_pages=1", "huge_threshold=5", 1));
 }
 END_TEST
 
 START_TEST(no_huge_pages_where_half_is_used)
 {
-	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=1", 2));
+	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=2", 2));
 }
 END_TEST
 
@@ -302,7 +302,7 @@ START_TEST(no_huge_pages_where_it_was_used)
 
 	unit_os_init();
 	for (i = 0; i < 200; i++) {
-		hz4_pageheap_note_dense((i < 100 ? 1 : -1) * (long)PAGE);
+		hz4_pageheap_note_dense((i < 110 ? 1 : -1) * PAGE / 1024);
 		p[i] = hz4_pageheap_alloc(1, PAGE);
 	}
 	ck_assert(!(hz4_pagemap_flags(p[199]) & HZ4_PAGE_HUGE));
@@ -311,7 +311,7 @@ END_TEST
 
 START_TEST(no_huge_pages_below_the_threshold)
 {
-	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=5", 1));
+	ck_assert(!grows_huge("huge_pages=1", "huge_threshold=6", 1));
 }
 END_TEST
 
