@@ -34,12 +34,12 @@ is_dense(const struct hz4_span *s, const struct hz4_class *k)
 static void
 set_touched(struct hz4_span *s, const struct hz4_class *k, size_t bytes)
 {
-	uint16_t units = (uint16_t)(bytes / HZ4_FRESH_UNIT);
+	long before = s->touched;
 
+	s->touched = (uint16_t)(bytes / HZ4_FRESH_UNIT);
 	if (is_dense(s, k))
-		hz4_pageheap_note_dense((units - s->touched) *
+		hz4_pageheap_note_dense((s->touched - before) *
 					(HZ4_FRESH_UNIT / 1024));
-	s->touched = units;
 }
 
 /*
