@@ -345,7 +345,8 @@ read_limit(void)
 	if (limit == 0 && read_file("/proc/self/cgroup", text, sizeof text)) {
 		group = strstr(text, "0::/");
 		end = group ? strchr(group, '\n') : NULL;
-		if (end != NULL) {
+		/* That of the root is the one above. */
+		if (end != NULL && end > group + 4) {
 			*end = '\0';
 			limit = group_limit(group + 3);
 		}
