@@ -17,7 +17,7 @@
 
 #include <string.h>
 
-struct hz4_cache hz4_empty_cache;
+const struct hz4_cache hz4_empty_cache;
 
 /* With the NULL below it, one line of the metadata. */
 enum { FIRST_ROOM = 7 };

@@ -14,8 +14,8 @@
 
 #include "stacks.h"
 
-/* What every thread's pointer is preset to.  Never written to. */
-extern struct hz4_cache hz4_empty_cache;
+/* What every thread's pointer is preset to. */
+extern const struct hz4_cache hz4_empty_cache;
 
 /*
  * Take one object of class `cls` from L1.  Owner only.  False: the slow

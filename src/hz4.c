@@ -93,8 +93,6 @@ announce(void)
 
 	hz4_thread_start();
 	hz4_option_init();
-	if (hz4_option(HZ4_OPT_huge_pages))
-		hz4_os_read_files();
 	hz4_live_start();
 	if (!hz4_option(HZ4_OPT_verbose))
 		return;

@@ -453,16 +453,18 @@ void
 hz4_live_start(void)
 {
 	int saved = errno;
+	bool page = hz4_option(HZ4_OPT_stats_live) != 0;
+	bool file = hz4_option_path(HZ4_OPT_stats_file)[0] != '\0';
 
-	live.wants_page = hz4_option(HZ4_OPT_stats_live) != 0;
-	live.wants_file = hz4_option_path(HZ4_OPT_stats_file)[0] != '\0';
-	if (live.wants_page && !HZ4_MID_STATS_B1) {
+	if (page && !HZ4_MID_STATS_B1) {
 		hz4_log("stats_live needs a build with --enable-stats");
-		live.wants_page = false;
+		page = false;
 	}
 	/* hz4_default_options may ask where the environment must not. */
-	if ((!live.wants_page && !live.wants_file) || getauxval(AT_SECURE))
+	if ((!page && !file) || getauxval(AT_SECURE))
 		return;
+	live.wants_page = page;
+	live.wants_file = file;
 	live.snapshot = hz4_meta_alloc(sizeof *live.snapshot);
 	if (live.snapshot == NULL || !claim())
 		return;

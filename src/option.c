@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 enum kind { NUMBER, PATH };
@@ -32,8 +33,15 @@ static _Atomic size_t values[] = {
 #undef HZ4_OPTION
 };
 
+enum {
+	PATHS = 0
+#define HZ4_OPTION(name, kind, value, least, most, text) + (kind == PATH)
+#include "option.def"
+#undef HZ4_OPTION
+};
+
 /* Written before other threads exist, by hz4_option_init. [const] */
-static char paths[HZ4_OPT_COUNT][HZ4_OPTION_PATH_MAX];
+static char paths[PATHS][HZ4_OPTION_PATH_MAX];
 
 static bool environment_seen;
 
@@ -46,10 +54,21 @@ hz4_option(enum hz4_option which)
 	return hz4_peek(&values[which]);
 }
 
+/* Where the path of row `i` is kept. */
+static char *
+path_of(int i)
+{
+	int n = 0;
+
+	while (i-- > 0)
+		n += rows[i].kind == PATH;
+	return paths[n];
+}
+
 const char *
 hz4_option_path(enum hz4_option which)
 {
-	return paths[which];
+	return path_of((int)which);
 }
 
 static int
@@ -89,8 +108,8 @@ assign_path(int i, const char *text, size_t length)
 {
 	if (length == 0 || length >= HZ4_OPTION_PATH_MAX)
 		return false;
-	memcpy(paths[i], text, length);
-	paths[i][length] = '\0';
+	memcpy(path_of(i), text, length);
+	path_of(i)[length] = '\0';
 	return true;
 }
 
@@ -160,6 +179,29 @@ parse(const char *text)
 	return ok;
 }
 
+/*
+ * The environment's options; NULL where there are none, or the program has
+ * more rights than its user.  Not by libc: in most programs it is the first
+ * to ask for a variable, and its pages cost more than all else here.
+ */
+static const char *
+from_environment(void)
+{
+	static const char name[] = "HZ4_OPTIONS=";
+	char **variable;
+	size_t n;
+
+	if (getauxval(AT_SECURE))
+		return NULL;
+	for (variable = environ; *variable != NULL; variable++) {
+		for (n = 0; name[n] != '\0' && (*variable)[n] == name[n]; n++)
+			continue;
+		if (name[n] == '\0')
+			return *variable + n;
+	}
+	return NULL;
+}
+
 void
 hz4_option_init(void)
 {
@@ -171,7 +213,7 @@ hz4_option_init(void)
 	environment_seen = true;
 	if (&hz4_default_options != NULL && hz4_default_options != NULL)
 		ok = parse(hz4_default_options);
-	text = secure_getenv("HZ4_OPTIONS");
+	text = from_environment();
 	if (text != NULL)
 		ok = parse(text) && ok;
 	if (!ok && hz4_option(HZ4_OPT_strict))
@@ -182,7 +224,7 @@ static int
 print_value(enum hz4_option i, char *buffer, size_t size)
 {
 	if (rows[i].kind == PATH)
-		return snprintf(buffer, size, "%s", paths[i]);
+		return snprintf(buffer, size, "%s", path_of(i));
 	return snprintf(buffer, size, "%zu", hz4_option(i));
 }
 
@@ -207,7 +249,7 @@ hz4_option_list(char *buffer, size_t size)
 	if (size > 0)
 		buffer[0] = '\0';
 	for (i = 0; i < HZ4_OPT_COUNT; i++) {
-		if (rows[i].kind == PATH && paths[i][0] == '\0')
+		if (rows[i].kind == PATH && path_of(i)[0] == '\0')
 			continue;
 		used += (size_t)snprintf(buffer + used, size - used, "%s%s=",
 					 used ? "," : "", rows[i].name);

@@ -260,7 +260,7 @@ hz4_os_protect(void *p, size_t size, bool access)
 	return r == 0;
 }
 
-/* The kernel gives no huge pages.  [atomic] relaxed: written once, at start */
+/* The kernel gives no huge pages.  [atomic] relaxed: written once */
 static _Atomic bool no_huge_pages;
 
 bool
@@ -281,7 +281,7 @@ hz4_os_now(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* [atomic] relaxed: written once, while the program is being started. */
+/* [atomic] relaxed: once the machine's, once the group's */
 static _Atomic uint64_t memory_limit;
 
 size_t
@@ -358,9 +358,13 @@ read_limit(void)
 void
 hz4_os_read_files(void)
 {
+	static _Atomic bool seen; /* [atomic] relaxed: twice does no harm */
 	char text[64];
 	int saved = errno;
 
+	if (hz4_peek(&seen))
+		return;
+	hz4_poke(&seen, true);
 	read_limit();
 	if (read_file("/sys/kernel/mm/transparent_hugepage/enabled", text,
 		      sizeof text))

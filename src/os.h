@@ -97,7 +97,7 @@ size_t hz4_os_memory(void);
 
 /*
  * What files tell: that limit, and whether the kernel has huge pages at all.
- * Only while the program is being started.
+ * Looks at them once.
  */
 void hz4_os_read_files(void);
 

@@ -40,8 +40,10 @@ hz4_runs_want_huge_locked(size_t bytes)
 	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 10;
 	long least = (long)(mapped / 8 * HZ4_DENSE_EIGHTHS / 1024 + beyond);
 
-	if (!hz4_option(HZ4_OPT_huge_pages) ||
-	    mapped + bytes > hz4_os_memory() / 2)
+	if (!hz4_option(HZ4_OPT_huge_pages) || (mapped == 0 && beyond != 0))
+		return false;
+	hz4_os_read_files();
+	if (mapped + bytes > hz4_os_memory() / 2)
 		return false;
 	return beyond == 0 || hz4_peek(&dense.kib) >= least;
 }

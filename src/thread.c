@@ -35,7 +35,8 @@ struct hz4_thread {
 
 enum thread_state { FRESH, STARTING, LIVE, ENDED };
 
-HZ4_TLS struct hz4_cache *hz4_tls_cache = &hz4_empty_cache;
+HZ4_TLS struct hz4_cache *hz4_tls_cache =
+	(struct hz4_cache *)&hz4_empty_cache;
 static HZ4_TLS unsigned char tls_state; /* enum thread_state */
 
 static struct {
@@ -256,11 +257,22 @@ end_thread(void *arg)
 {
 	struct hz4_thread *t = arg;
 
-	hz4_tls_cache = &hz4_empty_cache;
+	hz4_tls_cache = (struct hz4_cache *)&hz4_empty_cache;
 	hz4_cache_reset(&t->cache);
 	hz4_budget_add_user(-1);
 	tls_state = ENDED;
 	put_ended(t);
+}
+
+/*
+ * The child may shut itself off from files, and its heap may grow then.
+ * What they tell is asked for before, if it was not yet.
+ */
+static void
+before_fork(void)
+{
+	if (hz4_option(HZ4_OPT_huge_pages))
+		hz4_os_read_files();
 }
 
 static void
@@ -304,7 +316,7 @@ have_key(void)
 				      memory_order_release);
 	}
 	hz4_lock_release(&process.lock);
-	if (first && pthread_atfork(NULL, NULL, fork_child) != 0)
+	if (first && pthread_atfork(before_fork, NULL, fork_child) != 0)
 		hz4_log("no memory to register the fork handler");
 	if (made && !first)
 		pthread_key_delete(key);

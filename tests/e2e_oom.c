@@ -683,6 +683,36 @@ START_TEST(memory_is_all_it_asks_for)
 }
 END_TEST
 
+/* As a child of itself that never forked; no file is of use to so few. */
+static int
+be_shut_in(void)
+{
+	void *p[100];
+
+	if (!allow_memory_alone())
+		return 77;
+	for (unsigned i = 0; i < COUNT(p); i++) {
+		p[i] = e2e_malloc(16 + i * 5);
+		if (p[i] == NULL)
+			return 3;
+		memset(p[i], 0xa5, 16 + i * 5);
+	}
+	for (unsigned i = 0; i < COUNT(p); i++)
+		e2e_free(p[i]);
+	return 0;
+}
+
+START_TEST(small_heaps_open_no_file)
+{
+	int status = run_again("shut in", NULL, 0);
+
+	if (status == 77)
+		e2e_say("skipped: no seccomp filters here\n");
+	else
+		ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 /* --- how many mappings it takes ------------------------------------------ */
 
 static unsigned
@@ -774,6 +804,7 @@ add(TCase *t)
 		tcase_add_test(t, unmapping_is_refused);
 		tcase_add_test(t, moving_is_refused);
 		tcase_add_test(t, memory_is_all_it_asks_for);
+		tcase_add_test(t, small_heaps_open_no_file);
 	}
 	tcase_add_test(t, many_blocks_take_few_mappings);
 }
@@ -783,5 +814,7 @@ main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "small") == 0)
 		return first_status != 0 ? first_status : be_small();
+	if (argc == 2 && strcmp(argv[1], "shut in") == 0)
+		return be_shut_in();
 	return e2e_main("oom", 90, add);
 }

@@ -156,14 +156,15 @@ nothing_left(void)
 
 START_TEST(empty_cache_takes_the_slow_path)
 {
+	struct hz4_cache *empty = (struct hz4_cache *)&hz4_empty_cache;
 	unsigned cls;
 	int local;
 	void *p = &local;
 
 	for (cls = 0; cls < HZ4_CLS_VALUES; cls++) {
-		ck_assert(!hz4_cache_pop(&hz4_empty_cache, cls, &p));
-		ck_assert(!hz4_cache_push(&hz4_empty_cache, cls, &local));
-		ck_assert_ptr_null(hz4_cache_l0_refill(&hz4_empty_cache, cls));
+		ck_assert(!hz4_cache_pop(empty, cls, &p));
+		ck_assert(!hz4_cache_push(empty, cls, &local));
+		ck_assert_ptr_null(hz4_cache_l0_refill(empty, cls));
 	}
 	ck_assert_ptr_eq(p, &local);
 	ck_assert(unit_all(&hz4_empty_cache, sizeof hz4_empty_cache, 0));
