@@ -40,11 +40,16 @@ HZ4_FAST void *
 hz4_heap_malloc(size_t size)
 {
 	unsigned bit = hz4_sizeclass_bit(size);
+	uint32_t cls;
 	void *p;
 
-	if (hz4_likely(bit < HZ4_CLASS_BITS) &&
-	    hz4_likely(hz4_cache_pop(hz4_tls_cache,
-				     hz4_sizeclass_of(size, bit), &p)))
+	if (hz4_likely(bit < HZ4_SMALL_BITS))
+		cls = hz4_sizeclass_small(size, bit);
+	else if (bit < HZ4_CLASS_BITS)
+		cls = hz4_sizeclass_big(size, bit);
+	else
+		return hz4_heap_malloc_slow(size);
+	if (hz4_likely(hz4_cache_pop(hz4_tls_cache, cls, &p)))
 		return p;
 	return hz4_heap_malloc_slow(size);
 }

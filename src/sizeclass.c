@@ -8,17 +8,22 @@ struct hz4_class hz4_classes[HZ4_CLS_VALUES];
 /* Classes of 16-byte steps before the eight to a doubling begin. */
 enum { LINEAR_CLASSES = 16, LINEAR_END = LINEAR_CLASSES * HZ4_ALIGN };
 
+/* The size `n` classes after that of `start` bytes. */
+static uint32_t
+size_after(uint32_t start, unsigned to_a_doubling, unsigned n)
+{
+	start <<= n / to_a_doubling;
+	return start + start / to_a_doubling * (n % to_a_doubling);
+}
+
 static uint32_t
 size_of_class(unsigned cls)
 {
-	unsigned above, doubling, eighth;
-
 	if (cls <= LINEAR_CLASSES)
 		return cls * HZ4_ALIGN;
-	above = cls - LINEAR_CLASSES - 1;
-	doubling = above / 8;
-	eighth = above % 8 + 1;
-	return (LINEAR_END << doubling) + eighth * (LINEAR_END / 8 << doubling);
+	if (cls < HZ4_CLS_FIRST_MID)
+		return size_after(LINEAR_END, 8, cls - LINEAR_CLASSES);
+	return size_after(HZ4_SMALL_MAX, 4, cls - HZ4_CLS_FIRST_MID + 1);
 }
 
 /*

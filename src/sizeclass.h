@@ -1,20 +1,24 @@
 /*
  * sizeclass.h - from a size to its class and from a class to its shape.
  *
- * Classes are 16 bytes apart up to 256, then eight to a doubling, so an
- * object wastes at most 15 bytes or an eighth of itself:
+ * Classes are 16 bytes apart up to 256, then eight to a doubling, and four
+ * above 2 KiB, so an object wastes at most 15 bytes or an eighth or a quarter
+ * of itself:
  *
- *     class      1 .. 16   17 .. 40     41 .. 80      81 .. 96
- *     size      16 .. 256  288 .. 2048  2304 .. 64Ki  72Ki .. 256Ki
+ *     class      1 .. 16   17 .. 40     41 .. 60      61 .. 68
+ *     size      16 .. 256  288 .. 2048  2560 .. 64Ki  80Ki .. 256Ki
  *     box           small  small        mid           large
+ *
+ * There are few objects of the larger sizes, and each class that has any has
+ * a span, part of which lies idle.
  *
  * Class 0 means "not ours", HZ4_CLS_RUN a large object of whole pages,
  * HZ4_CLS_ZERO an object of no bytes, which nobody may touch: addresses 16
  * bytes apart in pages without access.
  *
  * A size leads to its class by arithmetic alone, without a table, which
- * would take cache lines from the program, and without a branch, which
- * varying sizes would mispredict.
+ * would take cache lines from the program, and with one branch, since
+ * programs seldom go to and fro between small sizes and others.
  *
  * Layer 2.  Constant after init.
  */
@@ -26,16 +30,20 @@
 enum {
 	HZ4_CLS_NONE = 0,
 	HZ4_CLS_FIRST_MID = 41,
-	HZ4_CLS_FIRST_LARGE = 81,
-	HZ4_CLS_ZERO = 97,
-	HZ4_CLS_END = 98,
+	HZ4_CLS_FIRST_LARGE = 61,
+	HZ4_CLS_ZERO = 69,
+	HZ4_CLS_END = 70,
 	HZ4_CLS_RUN = HZ4_CLS_END,
 	/* Values a page's class byte can have. */
 	HZ4_CLS_VALUES = HZ4_CLS_RUN + 1,
 
-	/* log2 of HZ4_CLASS_MAX, and of the end of the first eight steps. */
-	HZ4_CLASS_BITS = 18,
+	/*
+	 * log2 of the end of the first eight steps, of that of the small
+	 * classes and of HZ4_CLASS_MAX.
+	 */
 	HZ4_LINEAR_BITS = 7,
+	HZ4_SMALL_BITS = 11,
+	HZ4_CLASS_BITS = 18,
 	HZ4_SLOT_SHIFT = 40,
 };
 
@@ -67,22 +75,34 @@ hz4_sizeclass_bit(size_t size)
 }
 
 /*
- * The class of a size that has this highest bit: eight classes for each
- * doubling, by the three bits that follow.
+ * The class of a size that has this highest bit, below HZ4_SMALL_BITS: eight
+ * classes for each doubling, by the three bits that follow.
  */
 HZ4_FAST uint32_t
-hz4_sizeclass_of(size_t size, unsigned bit)
+hz4_sizeclass_small(size_t size, unsigned bit)
 {
 	return (uint32_t)((size * 8 - 8) >> bit) + bit * 8 -
 	       (HZ4_LINEAR_BITS * 8 - 1);
+}
+
+/* The same from HZ4_SMALL_BITS on: four classes, by two bits. */
+HZ4_FAST uint32_t
+hz4_sizeclass_big(size_t size, unsigned bit)
+{
+	return (uint32_t)((size * 4 - 4) >> bit) + bit * 4 -
+	       (HZ4_SMALL_BITS * 4 + 4 - HZ4_CLS_FIRST_MID);
 }
 
 /* The class of a size of at most HZ4_CLASS_MAX. */
 static inline unsigned
 hz4_sizeclass(size_t size)
 {
-	return size == 0 ? HZ4_CLS_ZERO :
-			   hz4_sizeclass_of(size, hz4_sizeclass_bit(size));
+	unsigned bit = hz4_sizeclass_bit(size);
+
+	if (size == 0)
+		return HZ4_CLS_ZERO;
+	return bit < HZ4_SMALL_BITS ? hz4_sizeclass_small(size, bit) :
+				      hz4_sizeclass_big(size, bit);
 }
 
 /* Bytes of an object that the user may touch; `cls` is no HZ4_CLS_RUN. */

@@ -17,7 +17,7 @@
 
 enum { MOST = 20000, STEPS = 60000 };
 
-static const unsigned some[] = { 1, 5, 16, 31, 40, 41, 50, 64, 80, 81, 96 };
+static const unsigned some[] = { 1, 5, 16, 31, 40, 41, 50, 55, 60, 61, 68 };
 enum { SOME = sizeof some / sizeof *some };
 
 static struct hz4_cache cache, other;

@@ -43,8 +43,8 @@ START_TEST(borders_of_the_boxes)
 END_TEST
 
 /*
- * The smallest class that fits, and an eighth wasted at most.  Below 128
- * bytes the step of 16 is more than that.
+ * The smallest class that fits, and an eighth wasted at most, a quarter of
+ * the size above the small ones.  Below 128 bytes the step of 16 is more.
  */
 START_TEST(every_size)
 {
@@ -63,7 +63,9 @@ START_TEST(every_size)
 		unit_need(cls == 1 || hz4_classes[cls - 1].size < size,
 			  "%zu in %zu", size, object);
 		unit_need(object - size < HZ4_ALIGN ||
-				  object - size <= object / 8,
+				  object - size <= (size <= HZ4_SMALL_MAX ?
+							    object / 8 :
+							    size / 4),
 			  "%zu in %zu", size, object);
 		unit_need((cls < HZ4_CLS_FIRST_MID) == (size <= HZ4_SMALL_MAX),
 			  "%zu in class %u", size, cls);

@@ -29,7 +29,7 @@ enum {
 };
 
 /* Small and mid, one word of bits and many, few slots and large. */
-static const unsigned some[] = { 1, 2, 7, 16, 23, 40, 41, 60, 80, 81, 96 };
+static const unsigned some[] = { 1, 2, 7, 16, 23, 40, 41, 50, 60, 61, 68 };
 enum { SOME = sizeof some / sizeof *some };
 
 static void *held[MOST];
@@ -333,7 +333,7 @@ END_TEST
 
 START_TEST(spans_in_use_come_before_idle_ones)
 {
-	enum { CLS = 64 };
+	enum { CLS = 52 };
 	unsigned slots;
 	void *p;
 
@@ -591,7 +591,7 @@ empty_box(void)
 
 START_TEST(from_many_threads)
 {
-	static const unsigned classes[] = { 1, 16, 60, 96 };
+	static const unsigned classes[] = { 1, 16, 50, 68 };
 	size_t out, i;
 
 	if (_i < 4)
