@@ -33,11 +33,14 @@ static _Atomic size_t values[] = {
 #undef HZ4_OPTION
 };
 
+/* How many paths there are, counted on by the rows that are one. */
 enum {
-	PATHS = 0
-#define HZ4_OPTION(name, kind, value, least, most, text) + (kind == PATH)
+#define HZ4_OPTION(name, kind, value, least, most, text) \
+	PATHS_BEFORE_##name, \
+	PATHS_TO_##name = PATHS_BEFORE_##name - ((kind) != PATH),
 #include "option.def"
 #undef HZ4_OPTION
+	PATHS
 };
 
 /* Written before other threads exist, by hz4_option_init. [const] */
