@@ -197,8 +197,9 @@ from_environment(void)
 	if (getauxval(AT_SECURE))
 		return NULL;
 	for (variable = environ; *variable != NULL; variable++) {
-		for (n = 0; name[n] != '\0' && (*variable)[n] == name[n]; n++)
-			continue;
+		n = 0;
+		while (name[n] != '\0' && (*variable)[n] == name[n])
+			n++;
 		if (name[n] == '\0')
 			return *variable + n;
 	}
