@@ -2,7 +2,7 @@
  * sizeclass.h - from a size to its class and from a class to its shape.
  *
  * Classes are 16 bytes apart up to 256, then eight to a doubling, and four
- * above 2 KiB, so an object wastes at most 15 bytes or an eighth or a quarter
+ * above 2 KiB, so an object wastes at most 15 bytes, or an eighth or a fifth
  * of itself:
  *
  *     class      1 .. 16   17 .. 40     41 .. 60      61 .. 68
