@@ -38,7 +38,7 @@ hz4_runs_want_huge_locked(size_t bytes)
 {
 	size_t mapped = hz4_pageheap_mapped();
 	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 10;
-	long least = (long)(mapped / 1024 / HZ4_DENSE_SHARE + beyond);
+	long least = (long)(mapped / 8 * HZ4_DENSE_EIGHTHS / 1024 + beyond);
 
 	/* A first region has nothing touched; no file is opened for it. */
 	if (!hz4_option(HZ4_OPT_huge_pages) || (mapped == 0 && beyond != 0))

@@ -183,9 +183,9 @@ enum {
 
 	/*
 	 * Huge pages are advised while objects up to HZ4_FRESH_WHOLE have
-	 * touched this part of the heap, and huge_threshold more.
+	 * touched so many eighths of the heap, and huge_threshold more.
 	 */
-	HZ4_DENSE_SHARE = 4,
+	HZ4_DENSE_EIGHTHS = 3,
 	/* KiB that do not count, for each thread but one with caches. */
 	HZ4_DENSE_THREAD = 1024,
 

@@ -234,7 +234,7 @@ END_TEST
 START_TEST(not_where_there_are_many_threads)
 {
 	start();
-	hz4_budget_add_user(8);
+	hz4_budget_add_user(5);
 	ck_assert(!grows_huge(hz4_sizeclass(4096), 8));
 }
 END_TEST
@@ -243,7 +243,7 @@ START_TEST(the_child_of_a_fork_has_one_thread)
 {
 	if (!start_huge())
 		return;
-	hz4_budget_add_user(8);
+	hz4_budget_add_user(5);
 	hz4_budget_fork_child(true);
 	ck_assert(grows_huge(hz4_sizeclass(4096), 8));
 }
@@ -257,12 +257,13 @@ START_TEST(not_where_little_is_touched)
 	void *p;
 
 	start();
+	ck_assert(hz4_option_assign("huge_threshold=1", 16));
 	for (cls = 1; hz4_classes[cls].size <= HZ4_FRESH_WHOLE; cls++) {
 		take(cls, &p, 1);
 		room += hz4_classes[cls].pages * (size_t)HZ4_PAGE;
 	}
 	/* As much room as would do at 4 MiB. */
-	ck_assert_uint_ge(room, (4 << 20) / HZ4_DENSE_SHARE + (1 << 20));
+	ck_assert_uint_ge(room, (4 << 20) / 8 * HZ4_DENSE_EIGHTHS + (1 << 20));
 	ck_assert_uint_le(hz4_pageheap_mapped(), 4 << 20);
 	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), 4));
 }
