@@ -55,7 +55,7 @@ hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k, size_t spans)
 
 	s->touched = 0;
 	set_touched(s, k, touched * (size_t)HZ4_PAGE);
-	s->ahead = (uint16_t)(hz4_min(ahead, HZ4_FRESH_AHEAD) /
+	s->ahead = (uint8_t)(hz4_min(ahead, HZ4_FRESH_AHEAD) /
 			      HZ4_FRESH_UNIT);
 }
 

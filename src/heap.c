@@ -11,6 +11,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "purge.h"
+#include "shard.h"
 #include "transfer.h"
 
 #include <errno.h>
@@ -89,13 +90,16 @@ upkeep(struct hz4_cache *c, unsigned every, bool missed)
 }
 
 /*
- * For the classes: to look whether pages wait costs two cache lines that
- * other threads write.  Without a delay every free is followed.
+ * For the classes: to look whether pages wait costs a cache line and one for
+ * each shard, which other threads write.  Without a delay every free is
+ * followed.
  */
 static unsigned
 class_visits(void)
 {
-	return hz4_option(HZ4_OPT_purge_delay) == 0 ? 1 : HZ4_PURGE_VISITS;
+	if (hz4_option(HZ4_OPT_purge_delay) == 0)
+		return 1;
+	return HZ4_PURGE_VISITS * hz4_shards();
 }
 
 /*

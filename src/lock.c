@@ -62,7 +62,7 @@ take(struct hz4_lock *l, uint32_t mark)
 {
 	uint32_t unowned = 0;
 
-	/* Acquire: pairs with the release in hz4_lock_release. */
+	/* Acquire: pairs with hz4_lock_release. */
 	return hz4_peek(&l->word) == 0 &&
 	       atomic_compare_exchange_strong_explicit(
 		       &l->word, &unowned, mark, memory_order_acquire,

@@ -42,7 +42,8 @@ void hz4_chaos_slow(void);
 struct hz4_lock {
 	/*
 	 * 0 free, else the owner's mark with bit 0 set when somebody may
-	 * sleep.  [atomic] acquire when taken, release when dropped.
+	 * sleep.  [atomic] acquire when taken, seq_cst when dropped: a
+	 * release, and before what is looked at next (hz4_lock_try).
 	 */
 	_Atomic uint32_t word;
 	uint32_t rank; /* enum hz4_rank [const] */
@@ -89,6 +90,32 @@ hz4_lock_acquire(struct hz4_lock *l)
 	return false;
 }
 
+/*
+ * The lock, if nobody has it.  seq_cst: who is refused has done before what
+ * the holder sees after it has dropped the lock.
+ */
+static inline bool
+hz4_lock_try(struct hz4_lock *l)
+{
+	uint32_t unowned = 0;
+
+	if (atomic_load(&l->word) != 0 ||
+	    !atomic_compare_exchange_strong(&l->word, &unowned,
+					    hz4_lock_self()))
+		return false;
+	if (HZ4_DEBUG_BOX) {
+		HZ4_ASSERT((hz4_tls_held >> l->rank) == 0);
+		hz4_tls_held |= 1u << l->rank;
+	}
+	return true;
+}
+
+static inline bool
+hz4_lock_is_mine(struct hz4_lock *l)
+{
+	return (hz4_peek(&l->word) & ~1u) == hz4_lock_self();
+}
+
 static inline void
 hz4_lock_release(struct hz4_lock *l)
 {
@@ -96,7 +123,7 @@ hz4_lock_release(struct hz4_lock *l)
 
 	if (HZ4_DEBUG_BOX)
 		hz4_tls_held &= ~(1u << l->rank);
-	was = atomic_exchange_explicit(&l->word, 0, memory_order_release);
+	was = atomic_exchange(&l->word, 0);
 	if (hz4_unlikely(was & 1))
 		hz4_lock_wake_slow(l);
 }

@@ -56,7 +56,7 @@ static uint64_t
 oldest_idle(void)
 {
 	uint64_t since = hz4_peek(&idle_since);
-	bool many = idle() > allowance();
+	bool many = idle() > allowance() / (since == 0 ? 1 : 2);
 
 	if (many == (since != 0))
 		return many ? since : UINT64_MAX;
@@ -98,6 +98,7 @@ hz4_purge_decay_arm(uint64_t now)
 {
 	if (!claim(&decayed_at, now, HZ4_CACHE_DECAY))
 		return false;
+	hz4_spans_settle();
 	atomic_fetch_add_explicit(&decays, 1, memory_order_relaxed);
 	return true;
 }

@@ -31,7 +31,8 @@ bool hz4_purge_arm(uint64_t now);
 
 /*
  * True for the one caller that has to nudge all threads because idle
- * classes are due to decay.
+ * classes are due to decay.  Spans that were left to others (spans.h) are
+ * seen to then, so that they count as idle and get old.
  */
 bool hz4_purge_decay_arm(uint64_t now);
 

@@ -29,23 +29,31 @@ struct hz4_span {
 	struct hz4_list link;	/* in a list of the class [lock: class] */
 	struct hz4_span *older; /* of the class, made before [const] */
 	uintptr_t start;	/* [const] while active */
-	uint32_t cls;		/* [const] */
-	bool active;		/* has pages [lock: class] */
-	bool idle;		/* in the idle list [lock: class] */
-	uint8_t shard;		/* whose lists it is in [const] */
-	uint64_t since;		/* when it became that, ms [lock: class] */
+	/* Behind it in the inbox [who has set `queued`, then the drainer] */
+	struct hz4_span *next;
+	/* When objects came back last, ms. [atomic] relaxed: a hint */
+	_Atomic uint64_t since;
+	uint8_t cls;	 /* [const] */
+	uint8_t shard;	 /* whose lists it is in [const] */
+	bool active : 1; /* has pages [lock: class] */
+	bool idle : 1;	 /* in the idle list [lock: class] */
 	/*
 	 * In the partial or the idle list.
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
 	 */
 	_Atomic bool linked;
 	/*
-	 * Fresh units (fresh.h) from the start that somebody may have touched,
-	 * the rest nobody since the pages were clean; and how many more than
-	 * needed are asked for. [lock: class] or not admitted yet
+	 * The class's `epoch` while it is in the inbox, or about to be.
+	 * [atomic] seq_cst against the bits
 	 */
+	_Atomic uint8_t queued;
+	/*
+	 * Fresh units (fresh.h): how many more than needed are asked for, and
+	 * those from the start that somebody may have touched, the rest nobody
+	 * since the pages were clean. [lock: class] or not admitted yet
+	 */
+	uint8_t ahead;
 	uint16_t touched;
-	uint16_t ahead;
 	_Atomic uint64_t bits[]; /* words of the class */
 };
 

@@ -1,39 +1,24 @@
 /*
- * spans.c - partial, idle and unused spans of the classes in their shards,
- * and the child of a fork.
+ * spans.c - the lists of the classes in their shards, the inbox, and the
+ * child of a fork.
  */
 #include "spans.h"
 
-#include "fresh.h"
-#include "meta.h"
 #include "option.h"
-#include "os.h"
-#include "pageheap.h"
-#include "pagemap.h"
 #include "shard.h"
+#include "spanlists.h"
 
-static struct hz4_spans spans_of[HZ4_SHARDS][HZ4_CLS_END];
-
-/*
- * All classes' idle_pages of each shard. [atomic] relaxed: sums that bound
- * themselves
- */
-static struct {
-	_Atomic size_t pages;
-} HZ4_LINE_ALIGNED idle[HZ4_SHARDS];
-
-static struct hz4_span *
-of_link(struct hz4_list *l)
-{
-	return hz4_container(l, struct hz4_span, link);
-}
+struct hz4_spans hz4_lists[HZ4_SHARDS][HZ4_CLS_END];
 
 /*
- * The lists start as zeros; whoever locks them first makes them.  True when
- * that meant to wait.
+ * Whose inbox this thread is about to push a span into, for a signal's
+ * handler that forks.
  */
-static bool
-lock_lists(struct hz4_spans *c)
+static HZ4_TLS struct hz4_spans *pushing;
+
+/* The lists start as zeros; whoever locks them first makes them. */
+bool
+hz4_lists_lock(struct hz4_spans *c)
 {
 	bool waited = hz4_lock_acquire(&c->lock);
 
@@ -43,31 +28,6 @@ lock_lists(struct hz4_spans *c)
 		hz4_list_init(&c->unused);
 	}
 	return waited;
-}
-
-struct hz4_spans *
-hz4_spans_lock(unsigned cls)
-{
-	struct hz4_spans *c = &spans_of[hz4_shard_settle()][cls];
-
-	hz4_shard_note_wait(lock_lists(c));
-	return c;
-}
-
-struct hz4_spans *
-hz4_spans_lock_next(unsigned cls, unsigned *shard)
-{
-	unsigned all = hz4_shards(), own = hz4_shard_own();
-	struct hz4_spans *c;
-
-	while (*shard < all) {
-		c = &spans_of[(own + (*shard)++) % all][cls];
-		if (hz4_peek(&c->listed) == 0)
-			continue;
-		lock_lists(c);
-		return c;
-	}
-	return NULL;
 }
 
 /* Only debug builds look at ranks; others leave these lines untouched. */
@@ -80,13 +40,7 @@ hz4_spans_init(void)
 		return;
 	for (shard = 0; shard < HZ4_SHARDS; shard++)
 		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			spans_of[shard][cls].lock.rank = HZ4_RANK_CLASS;
-}
-
-void
-hz4_spans_unlock(struct hz4_spans *c)
-{
-	hz4_lock_release(&c->lock);
+			hz4_lists[shard][cls].lock.rank = HZ4_RANK_CLASS;
 }
 
 static bool
@@ -100,49 +54,47 @@ has_free(const struct hz4_class *k, struct hz4_span *s)
 	return false;
 }
 
-static void
-list_locked(struct hz4_spans *c, struct hz4_list *l, struct hz4_span *s)
+void
+hz4_lists_add_locked(struct hz4_spans *c, struct hz4_list *l,
+		     struct hz4_span *s)
 {
 	hz4_list_push(l, &s->link);
 	hz4_poke(&c->listed, hz4_peek(&c->listed) + 1);
+	atomic_store(&s->linked, true);
 }
 
-/* Out of the list that it is in, the idle one or the partial one. */
-static void
-unlist_locked(struct hz4_spans *c, const struct hz4_class *k,
-	      struct hz4_span *s)
+/* `linked` stays as it is. */
+void
+hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	hz4_list_remove(&s->link);
 	hz4_poke(&c->listed, hz4_peek(&c->listed) - 1);
 	if (!s->idle)
 		return;
 	s->idle = false;
-	/* In this order: a fork in between leaves too many, never too few. */
-	atomic_fetch_sub_explicit(&idle[s->shard].pages, k->pages,
-				  memory_order_relaxed);
-	c->idle_pages -= k->pages;
+	hz4_poke(&c->idle_pages,
+		 hz4_peek(&c->idle_pages) - hz4_classes[s->cls].pages);
 }
 
 /* To the end of the partial list. */
 static void
 link_locked(struct hz4_spans *c, struct hz4_span *s)
 {
-	list_locked(c, c->partial.prev, s);
-	atomic_store(&s->linked, true);
+	hz4_lists_add_locked(c, c->partial.prev, s);
 }
 
 struct hz4_span *
-hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
+hz4_spans_next_locked(struct hz4_spans *c)
 {
 	struct hz4_span *s;
 
 	if (!hz4_list_empty(&c->partial))
-		return of_link(c->partial.next);
+		return hz4_lists_span(c->partial.next);
 	if (hz4_list_empty(&c->idle))
 		return NULL;
-	s = of_link(c->idle.next);
-	unlist_locked(c, k, s);
-	list_locked(c, &c->partial, s);
+	s = hz4_lists_span(c->idle.next);
+	hz4_lists_remove_locked(c, s);
+	hz4_lists_add_locked(c, &c->partial, s);
 	return s;
 }
 
@@ -151,7 +103,7 @@ void
 hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 			 struct hz4_span *s)
 {
-	unlist_locked(c, k, s);
+	hz4_lists_remove_locked(c, s);
 	HZ4_CHAOS();
 	atomic_store(&s->linked, false);
 	HZ4_CHAOS();
@@ -159,326 +111,203 @@ hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 		link_locked(c, s);
 }
 
-static uint8_t
-shard_of(const struct hz4_spans *c)
+/* Into the list that a span belongs to now. */
+static void
+settle_locked(struct hz4_spans *c, struct hz4_span *s)
 {
-	return (uint8_t)((size_t)((const char *)c - (const char *)spans_of) /
-			 sizeof spans_of[0]);
+	const struct hz4_class *k = &hz4_classes[s->cls];
+
+	if (!s->active || s->idle)
+		return;
+	if (hz4_spans_is_empty(k, s)) {
+		if (atomic_load(&s->linked))
+			hz4_lists_remove_locked(c, s);
+		hz4_idle_add_locked(c, s);
+	} else if (!atomic_load(&s->linked) && has_free(k, s)) {
+		link_locked(c, s);
+	}
 }
 
-static struct hz4_span *
-take_structure(struct hz4_spans *c, const struct hz4_class *k, unsigned cls)
+/*
+ * A span is not queued any more before its bits are looked at: a giver sets
+ * a bit, then looks whether the span is queued, and if it still is, that bit
+ * is seen here.
+ */
+void
+hz4_lists_drain_locked(struct hz4_spans *c)
 {
-	struct hz4_span *s = NULL;
+	struct hz4_span *s, *next;
+	size_t pages = 0;
 
-	if (!hz4_list_empty(&c->unused)) {
-		s = of_link(c->unused.next);
-		hz4_list_remove(&s->link);
+	if (hz4_peek(&c->waiting) == 0)
+		return;
+	for (s = atomic_exchange(&c->inbox, NULL); s != NULL; s = next) {
+		next = s->next;
+		pages += hz4_classes[s->cls].pages;
+		HZ4_CHAOS();
+		atomic_store(&s->queued, 0);
+		HZ4_CHAOS();
+		settle_locked(c, s);
 	}
-	hz4_spans_unlock(c);
-	if (s == NULL) {
-		s = hz4_meta_alloc(sizeof *s + k->words * sizeof s->bits[0]);
-		if (s == NULL)
-			return NULL;
-		hz4_list_init(&s->link);
-		s->cls = cls;
-		s->shard = shard_of(c);
-		s->active = false;
-		s->idle = false;
-		atomic_init(&s->linked, false);
-		s->older = hz4_peek(&c->made);
-		while (!atomic_compare_exchange_weak_explicit(
-			&c->made, &s->older, s, memory_order_release,
-			memory_order_relaxed))
-			;
-	}
-	return s;
+	atomic_fetch_sub(&c->waiting, pages);
 }
 
-/* The lists that a span belongs to. */
-static struct hz4_spans *
-lock_lists_of(const struct hz4_span *s)
+/*
+ * Push a span into the inbox that is not there yet.  Counted before: there
+ * is never more in it than `waiting`.
+ */
+static void
+push(struct hz4_spans *c, struct hz4_span *s, uint64_t now)
 {
-	struct hz4_spans *c = &spans_of[s->shard][s->cls];
+	uint8_t mark = c->epoch | 1;
+	size_t pages = hz4_classes[s->cls].pages;
+	struct hz4_span *head;
 
-	lock_lists(c);
+	if (atomic_load(&s->queued) == mark)
+		return;
+	atomic_fetch_add(&c->waiting, pages);
+	HZ4_CHAOS();
+	pushing = c;
+	if (atomic_exchange(&s->queued, mark) != mark) {
+		HZ4_CHAOS();
+		hz4_poke(&s->since, now);
+		head = hz4_peek(&c->inbox);
+		do
+			s->next = head;
+		while (!atomic_compare_exchange_weak(&c->inbox, &head, s));
+	} else {
+		atomic_fetch_sub(&c->waiting, pages);
+	}
+	pushing = NULL;
+}
+
+/*
+ * Whether the inbox has more than may stay there.  Where threads wait for
+ * one another, somebody will soon take from the class.
+ */
+static bool
+is_crowded(struct hz4_spans *c)
+{
+	size_t most = 0;
+
+	if (hz4_shards() > 1 && hz4_option(HZ4_OPT_purge_delay) > 0)
+		most = HZ4_SPAN_WAITING / HZ4_PAGE;
+	return atomic_load(&c->waiting) > most &&
+	       atomic_load(&c->inbox) != NULL;
+}
+
+/*
+ * After the lock is dropped a look at what those have left whom it refused:
+ * they push, then try; so one of the two sees the other.
+ */
+unsigned
+hz4_lists_unlock(struct hz4_spans *c)
+{
+	struct hz4_gone gone[HZ4_BATCH_MAX];
+	unsigned n = 0, all = 0;
+
+	for (;;) {
+		if (n == HZ4_BATCH_MAX || hz4_idle_changed(c))
+			n = hz4_idle_shed_locked(c, gone);
+		else
+			n = 0;
+		hz4_lock_release(&c->lock);
+		hz4_idle_release(hz4_lists_class(c), gone, n);
+		all += n;
+		if (n < HZ4_BATCH_MAX && !is_crowded(c))
+			return all;
+		if (!hz4_lock_try(&c->lock))
+			return all;
+		hz4_lists_drain_locked(c);
+	}
+}
+
+struct hz4_spans *
+hz4_spans_lock(unsigned cls)
+{
+	struct hz4_spans *c = &hz4_lists[hz4_shard_settle()][cls];
+
+	hz4_shard_note_wait(hz4_lists_lock(c));
+	hz4_lists_drain_locked(c);
 	return c;
 }
 
-static void
-keep_structure(struct hz4_span *s)
+struct hz4_spans *
+hz4_spans_lock_next(unsigned cls, unsigned *shard)
 {
-	struct hz4_spans *c = lock_lists_of(s);
+	unsigned all = hz4_shards(), own = hz4_shard_own();
+	struct hz4_spans *c;
 
-	hz4_list_push(&c->unused, &s->link);
-	hz4_spans_unlock(c);
-}
-
-/* The pages of a span that has gone, and since when it was empty. */
-struct gone {
-	uintptr_t start;
-	uint64_t since;
-};
-
-/*
- * Let nobody touch the objects of HZ4_CLS_ZERO, or make their pages usable
- * again.  Where the kernel refuses the first, they stay usable.
- */
-static bool
-set_access(unsigned cls, uintptr_t start, bool on)
-{
-	const struct hz4_class *k = &hz4_classes[cls];
-
-	if (cls != HZ4_CLS_ZERO || !(on || hz4_option(HZ4_OPT_zero_trap)))
-		return true;
-	return hz4_os_protect((void *)start, k->pages * (size_t)HZ4_PAGE, on);
-}
-
-/* Pages that cannot be made usable are lost: addresses alone. */
-static void
-release_pages(unsigned cls, const struct gone *g)
-{
-	const struct hz4_class *k = &hz4_classes[cls];
-
-	hz4_pagemap_set(g->start, k->pages, HZ4_CLS_NONE, NULL);
-	if (set_access(cls, g->start, true))
-		hz4_pageheap_free(g->start, k->pages, g->since);
-}
-
-/*
- * The structure of a span that is in no list is free again; its pages still
- * count as used.
- */
-static struct gone
-retire_locked(struct hz4_spans *c, struct hz4_span *s)
-{
-	struct gone g = { s->start, s->since };
-
-	c->spans--;
-	atomic_store(&s->linked, false);
-	s->active = false;
-	hz4_fresh_end(s);
-	hz4_list_push(&c->unused, &s->link);
-	return g;
-}
-
-static void
-trim_lists(struct hz4_spans *c, unsigned cls)
-{
-	const struct hz4_class *k = &hz4_classes[cls];
-	struct gone gone[HZ4_BATCH_MAX];
-	struct hz4_span *s;
-	unsigned n, i;
-
-	if (hz4_peek(&c->listed) == 0)
-		return;
-	do {
-		lock_lists(c);
-		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
-		     n++) {
-			s = of_link(c->idle.prev);
-			unlist_locked(c, k, s);
-			gone[n] = retire_locked(c, s);
-		}
-		hz4_spans_unlock(c);
-		for (i = 0; i < n; i++)
-			release_pages(cls, &gone[i]);
-	} while (n == HZ4_BATCH_MAX);
-}
-
-void
-hz4_spans_trim(void)
-{
-	unsigned shard, cls;
-
-	for (shard = 0; shard < hz4_shards(); shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			trim_lists(&spans_of[shard][cls], cls);
-}
-
-size_t
-hz4_spans_idle(void)
-{
-	size_t pages = 0;
-	unsigned shard;
-
-	for (shard = 0; shard < hz4_shards(); shard++)
-		pages += hz4_peek(&idle[shard].pages);
-	return pages * HZ4_PAGE;
-}
-
-/* Idle lists have the latest first. */
-static uint64_t
-oldest_of(struct hz4_spans *c)
-{
-	uint64_t since = UINT64_MAX;
-
-	if (hz4_peek(&c->listed) == 0)
-		return since;
-	lock_lists(c);
-	if (!hz4_list_empty(&c->idle))
-		since = of_link(c->idle.prev)->since;
-	hz4_spans_unlock(c);
-	return since;
-}
-
-uint64_t
-hz4_spans_oldest(void)
-{
-	uint64_t since = UINT64_MAX;
-	unsigned shard, cls;
-
-	for (shard = 0; shard < hz4_shards(); shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			since = hz4_min(since,
-					oldest_of(&spans_of[shard][cls]));
-	return since;
-}
-
-/*
- * Idle spans come before memory that the process does not have yet.  Not for
- * a few of them: it takes the lock of every class.
- */
-void
-hz4_spans_make_room(size_t pages)
-{
-	if (hz4_spans_idle() >= HZ4_SPAN_IDLE_WORTH &&
-	    hz4_pageheap_dirty() < pages * HZ4_PAGE)
-		hz4_spans_trim();
-}
-
-struct hz4_span *
-hz4_spans_make(struct hz4_spans *c, unsigned cls)
-{
-	const struct hz4_class *k = &hz4_classes[cls];
-	size_t spans = c->spans;
-	struct hz4_span *s = take_structure(c, k, cls);
-	uint32_t w;
-
-	if (s == NULL)
-		return NULL;
-	hz4_spans_make_room(k->pages);
-	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE);
-	if (s->start == 0) {
-		keep_structure(s);
-		return NULL;
+	while (*shard < all) {
+		c = &hz4_lists[(own + (*shard)++) % all][cls];
+		if (hz4_peek(&c->listed) == 0 && hz4_peek(&c->waiting) == 0)
+			continue;
+		hz4_lists_lock(c);
+		hz4_lists_drain_locked(c);
+		return c;
 	}
-	for (w = 0; w < k->words; w++)
-		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
-				      memory_order_relaxed);
-	hz4_fresh_start(s, k, spans);
-	hz4_close(s->start, k->pages * (size_t)HZ4_PAGE);
-	set_access(cls, s->start, false);
-	hz4_pagemap_set(s->start, k->pages, cls, s);
-	return s;
+	return NULL;
+}
+
+void
+hz4_spans_unlock(struct hz4_spans *c)
+{
+	hz4_lists_unlock(c);
 }
 
 void
 hz4_spans_admit(struct hz4_span *s, bool has_free)
 {
-	struct hz4_spans *c = lock_lists_of(s);
+	struct hz4_spans *c = hz4_lists_of(s);
 
+	hz4_lists_lock(c);
 	s->active = true;
 	c->spans++;
 	if (has_free)
 		link_locked(c, s);
-	hz4_spans_unlock(c);
+	hz4_lists_unlock(c);
 }
 
-/*
- * An empty span stays while all that do are few enough, or when it is all
- * that the shard has of the class: the next object may be asked for at once.
- */
-static bool
-may_idle_locked(const struct hz4_spans *c, const struct hz4_class *k,
-		const struct hz4_span *s)
+bool
+hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
+		  unsigned *gone)
 {
-	size_t limit = hz4_max(HZ4_SPAN_IDLE,
-			       hz4_pageheap_used() / HZ4_SPAN_IDLE_SHARE);
-
-	if (hz4_option(HZ4_OPT_purge_delay) == 0)
-		limit = 0;
-	return (hz4_peek(&idle[s->shard].pages) + k->pages) * hz4_shards() <=
-		       limit / HZ4_PAGE ||
-	       (hz4_list_empty(&c->idle) && hz4_list_empty(&c->partial));
-}
-
-/* Into the idle list a span that is in none. */
-static void
-make_idle_locked(struct hz4_spans *c, const struct hz4_class *k,
-		 struct hz4_span *s)
-{
-	list_locked(c, &c->idle, s);
-	atomic_store(&s->linked, true);
-	s->idle = true;
-	c->idle_pages += k->pages;
-	atomic_fetch_add_explicit(&idle[s->shard].pages, k->pages,
-				  memory_order_relaxed);
-}
-
-/* True when the span goes; false when it is not empty, or stays. */
-static bool
-detach_locked(struct hz4_spans *c, const struct hz4_class *k,
-	      struct hz4_span *s, uint64_t now, struct gone *gone)
-{
-	if (!s->active || s->idle || !hz4_spans_is_empty(k, s))
-		return false;
-	if (atomic_load(&s->linked))
-		unlist_locked(c, k, s);
-	s->since = now;
-	if (may_idle_locked(c, k, s)) {
-		make_idle_locked(c, k, s);
-		return false;
-	}
-	*gone = retire_locked(c, s);
-	return true;
-}
-
-/* hz4_spans_refresh for those of one shard, whose lists are locked. */
-static unsigned
-refresh_locked(struct hz4_spans *c, const struct hz4_class *k,
-	       struct hz4_span **todo, unsigned n, uint64_t now,
-	       struct gone *gone)
-{
-	unsigned shard = todo[0]->shard, i, going = 0;
-
-	for (i = 0; i < n; i++) {
-		struct hz4_span *s = todo[i];
-
-		if (s->shard != shard)
-			continue;
-		if (detach_locked(c, k, s, now, &gone[going]))
-			going++;
-		else if (s->active && !atomic_load(&s->linked) &&
-			 has_free(k, s))
-			link_locked(c, s);
-	}
-	return going;
-}
-
-unsigned
-hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
-		  uint64_t now)
-{
-	const struct hz4_class *k = &hz4_classes[cls];
-	struct gone gone[HZ4_BATCH_MAX];
-	uint32_t seen = 0;
+	unsigned cls = todo[0]->cls;
+	uint32_t shards = 0;
+	bool locked = false;
 	struct hz4_spans *c;
-	unsigned i, going = 0;
 
-	/* Each shard is locked once, for all of its spans. */
-	for (i = 0; i < n; i++) {
-		if (seen >> todo[i]->shard & 1)
-			continue;
-		seen |= (uint32_t)1 << todo[i]->shard;
-		c = lock_lists_of(todo[i]);
-		going += refresh_locked(c, k, todo + i, n - i, now,
-					gone + going);
-		hz4_spans_unlock(c);
+	*gone = 0;
+	for (; n > 0; n--, todo++) {
+		push(hz4_lists_of(*todo), *todo, now);
+		shards |= (uint32_t)1 << (*todo)->shard;
 	}
-	for (i = 0; i < going; i++)
-		release_pages(cls, &gone[i]);
-	return going;
+	for (; shards != 0; shards &= shards - 1) {
+		c = &hz4_lists[__builtin_ctz(shards)][cls];
+		if (!is_crowded(c) || !hz4_lock_try(&c->lock))
+			continue;
+		hz4_lists_drain_locked(c);
+		*gone += hz4_lists_unlock(c);
+		locked = true;
+	}
+	return locked;
+}
+
+void
+hz4_spans_settle(void)
+{
+	unsigned shard, cls;
+	struct hz4_spans *c;
+
+	for (shard = 0; shard < hz4_shards(); shard++)
+		for (cls = 1; cls < HZ4_CLS_END; cls++) {
+			c = &hz4_lists[shard][cls];
+			if (hz4_peek(&c->waiting) == 0)
+				continue;
+			hz4_lists_lock(c);
+			hz4_lists_drain_locked(c);
+			hz4_lists_unlock(c);
+		}
 }
 
 void
@@ -489,10 +318,10 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 
 	out->spans = 0;
 	for (shard = 0; shard < hz4_shards(); shard++) {
-		c = &spans_of[shard][cls];
-		lock_lists(c);
+		c = &hz4_lists[shard][cls];
+		hz4_lists_lock(c);
 		out->spans += c->spans;
-		hz4_spans_unlock(c);
+		hz4_lock_release(&c->lock);
 	}
 	out->objects = out->spans * hz4_classes[cls].slots;
 }
@@ -504,12 +333,11 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
  * signal's handler forked.
  */
 static void
-start_afresh(struct hz4_spans *c, unsigned cls)
+start_afresh(struct hz4_spans *c)
 {
-	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *s;
 
-	c->idle_pages = 0;
+	hz4_poke(&c->idle_pages, 0);
 	hz4_poke(&c->listed, 0);
 	if (c->partial.next == NULL)
 		return;
@@ -520,37 +348,47 @@ start_afresh(struct hz4_spans *c, unsigned cls)
 	for (s = hz4_peek(&c->made); s != NULL; s = s->older) {
 		s->idle = false;
 		atomic_store(&s->linked, false);
-		if (!s->active)
-			continue;
-		c->spans++;
-		if (!has_free(k, s))
-			continue;
-		if (hz4_spans_is_empty(k, s))
-			make_idle_locked(c, k, s);
-		else
-			link_locked(c, s);
+		c->spans += s->active;
+		settle_locked(c, s);
 	}
+}
+
+/*
+ * A thread that is gone may have marked a span as queued and not pushed it:
+ * such marks mean nothing from now on, and what is in the inbox is out of it
+ * by then.  All stays where this thread itself changes the lists or the inbox,
+ * in the function that a signal's handler has interrupted.
+ */
+static void
+empty_inbox(struct hz4_spans *c)
+{
+	if (hz4_peek(&c->waiting) == 0 || pushing == c ||
+	    hz4_lock_is_mine(&c->lock))
+		return;
+	hz4_lists_drain_locked(c);
+	hz4_idle_tell_locked(c);
+	hz4_poke(&c->waiting, 0);
+	c->epoch += 2;
 }
 
 static void
 fork_child_of(unsigned shard)
 {
 	bool lost = false;
-	size_t pages = 0;
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		struct hz4_spans *c = &spans_of[shard][cls];
+		struct hz4_spans *c = &hz4_lists[shard][cls];
 
 		if (hz4_lock_fork_child(&c->lock)) {
 			lost = true;
-			start_afresh(c, cls);
+			start_afresh(c);
 		}
-		pages += c->idle_pages;
+		empty_inbox(c);
 	}
 	/* Else it is right, or this thread is just about to make it so. */
 	if (lost)
-		hz4_poke(&idle[shard].pages, pages);
+		hz4_idle_recount(shard);
 }
 
 void

@@ -10,6 +10,10 @@
  * The lists of each class exist once for every shard (shard.h).  A span stays
  * in those of the shard it was made in.
  *
+ * Who gives objects back never waits for a class's lock: a span that has to
+ * enter a list or to leave one goes into the class's inbox, and whoever holds
+ * the lock next sees to it.
+ *
  * Layer 3.  Takes HZ4_RANK_CLASS; the page heap's lock only when that is
  * dropped.
  */
@@ -25,9 +29,25 @@ struct hz4_spans {
 	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
 	struct hz4_list unused;	 /* structures without pages [lock] */
 	size_t spans;		 /* with pages [lock] */
-	size_t idle_pages;	 /* of idle spans [lock] */
-	/* Partial and idle spans. [lock] writes; [atomic] relaxed: a hint */
+	/*
+	 * Pages of idle spans; partial and idle spans. [lock] writes; [atomic]
+	 * relaxed: hints
+	 */
+	_Atomic uint32_t idle_pages;
 	_Atomic uint32_t listed;
+	uint32_t idle_told; /* idle_pages as the shard knows them [lock] */
+	/*
+	 * Even; with bit 0 set, what `queued` is of a span in the inbox.
+	 * [const] but for the child of a fork
+	 */
+	uint8_t epoch;
+	/*
+	 * The inbox: spans that may belong into another list, the latest
+	 * first; and the pages of these, or more. [atomic] seq_cst: pushed
+	 * without the lock, taken out with it, all at once
+	 */
+	struct hz4_span *_Atomic inbox;
+	_Atomic size_t waiting;
 	/*
 	 * The latest structure made; leads to all of them, for the child of
 	 * a fork. [atomic] release: `older` comes before
@@ -49,8 +69,7 @@ void hz4_spans_unlock(struct hz4_spans *c);
 struct hz4_spans *hz4_spans_lock_next(unsigned cls, unsigned *shard);
 
 /* A span with free objects, in the partial list; NULL when there is none. */
-struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c,
-				       const struct hz4_class *k);
+struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c);
 
 /* This span of the partial list has no free object any more. */
 void hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
@@ -65,14 +84,18 @@ struct hz4_span *hz4_spans_make(struct hz4_spans *c, unsigned cls);
 void hz4_spans_admit(struct hz4_span *s, bool has_free);
 
 /*
- * Objects came back to these spans, which were not linked, or may be empty.
- * Each of them may since have been released and made anew by others; what
- * is done here is right for whatever they are now.  Returns how many of them
- * went back to the page heap; `n` is at most HZ4_BATCH_MAX, and `now` (ms)
- * since when those that stay are idle.
+ * Objects came back to these spans of one class, which were not linked or may
+ * be empty now, so that each may belong into another list.  It may since have
+ * been released and made anew by others; what is done with it is right for
+ * whatever it is then.  Never waits: false when all was left to others.
+ * Tells in `*gone` how many spans went back to the page heap.  `now` (ms)
+ * since when those that stay are idle; `n` is at least 1.
  */
-unsigned hz4_spans_refresh(unsigned cls, struct hz4_span **todo, unsigned n,
-			   uint64_t now);
+bool hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
+		       unsigned *gone);
+
+/* See to all spans that were left to others, so that figures know them. */
+void hz4_spans_settle(void);
 
 /* Bytes of empty spans that classes keep for their next objects. */
 size_t hz4_spans_idle(void);

@@ -3,9 +3,10 @@
  *
  * Taking holds the class's lock: it clears bits of the first span in the
  * partial list.  Giving holds no lock: it sets bits, one atomic OR for all
- * neighbours of a batch that share a word.  Only two changes need the lock
- * on that way: a span that was full gets a free object and must enter the
- * partial list, and a span that has become empty must leave it.
+ * neighbours of a batch that share a word.  Only two changes need more on
+ * that way: a span that was full gets a free object and must enter the
+ * partial list, and a span that has become empty must leave it.  Such spans
+ * go into the class's inbox (spans.h).
  *
  * The first of them is a handshake.  The taker that drains a span clears
  * `linked` and then looks at the bits once more; the giver sets a bit and
@@ -130,7 +131,7 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
 	unsigned got = 0;
 	struct hz4_span *s;
 
-	while (got < want && (s = hz4_spans_next_locked(c, k)) != NULL) {
+	while (got < want && (s = hz4_spans_next_locked(c)) != NULL) {
 		got += take_from_span(k, s, objects + got, want - got, f);
 		if (got == want)
 			break;
@@ -212,7 +213,7 @@ fatal_free(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 }
 
 /*
- * Set bits of one word.  True when the span needs the locked part.
+ * Set bits of one word.  True when the span may belong into another list now.
  */
 static bool
 give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
@@ -231,13 +232,15 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	       hz4_spans_is_empty(k, s);
 }
 
-/* The locked part of giving. */
+/* These spans have to enter a list, or to leave one. */
 static void
-give_locked(unsigned cls, struct hz4_span **todo, unsigned n, uint64_t now,
-	    unsigned *path)
+refresh(struct hz4_span **todo, unsigned n, uint64_t now, unsigned *path)
 {
-	*path |= HZ4_TRANSFER_LOCKED;
-	if (hz4_spans_refresh(cls, todo, n, now) > 0)
+	unsigned gone;
+
+	if (hz4_spans_refresh(todo, n, now, &gone))
+		*path |= HZ4_TRANSFER_LOCKED;
+	if (gone > 0)
 		*path |= HZ4_TRANSFER_RELEASED;
 }
 
@@ -280,6 +283,20 @@ find_slot(const struct hz4_class *k, void *object, size_t offset)
 }
 
 /*
+ * Objects of few to a span come from many spans, which other threads wrote
+ * last: they shall be on their way together.
+ */
+static void
+fetch_spans(const struct hz4_class *k, void *const *objects, unsigned n)
+{
+	if (k->words > 1)
+		return;
+	for (; n > 0; n--)
+		__builtin_prefetch(
+			hz4_pagemap_owner((uintptr_t)objects[n - 1]));
+}
+
+/*
  * `bits` are those of word `last_w` of the span `last` that are still to be
  * set.  While there are any, an object of that span is out, so it has its
  * pages, and others that lie in these need no look at the page map.
@@ -297,6 +314,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 	uintptr_t start = 0;
 
 	*path = 0;
+	fetch_spans(k, objects, n);
 	for (i = 0; i < n; i++) {
 		s = last;
 		offset = (uintptr_t)objects[i] - start;
@@ -318,7 +336,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		if (bits != 0 && give_bits(k, last, last_w, bits))
 			todo[todos++] = last;
 		if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
-			give_locked(cls, todo, todos, now, path);
+			refresh(todo, todos, now, path);
 			todos = 0;
 		}
 		bits = bit;
@@ -328,7 +346,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 	if (bits != 0 && give_bits(k, last, last_w, bits))
 		todo[todos++] = last;
 	if (todos > 0)
-		give_locked(cls, todo, todos, now, path);
+		refresh(todo, todos, now, path);
 }
 
 void

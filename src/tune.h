@@ -66,6 +66,13 @@ enum {
 	HZ4_SPAN_IDLE_WORTH = 1024 * 1024,
 
 	/*
+	 * Where threads wait for the classes' lists, a class's spans that have
+	 * to enter or leave one are left to the next thread that takes from
+	 * it, up to so many bytes of them in a shard.
+	 */
+	HZ4_SPAN_WAITING = 4 * 1024 * 1024,
+
+	/*
 	 * The most shards that the lists of the classes have, for two CPUs
 	 * one, and what a thread counts against its own: so much for each
 	 * lock it had to wait for, less one for each it had not.

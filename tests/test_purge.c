@@ -204,6 +204,23 @@ START_TEST(idle_spans_pend)
 }
 END_TEST
 
+/* With shards, spans are left to others: they count from the decay on. */
+START_TEST(waiting_spans_are_counted_by_the_decay)
+{
+	enum { CLS = HZ4_CLS_ZERO - 1 };
+	uint64_t now = hz4_os_now() + HZ4_CACHE_DECAY;
+	unsigned path;
+	void *p;
+
+	start("shards=8");
+	ck_assert_uint_eq(hz4_transfer_take(CLS, &p, 1, &path), 1);
+	hz4_transfer_give(CLS, &p, 1, now, &path);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	ck_assert(hz4_purge_decay_arm(now));
+	ck_assert_uint_eq(hz4_spans_idle(), HZ4_CLASS_MAX);
+}
+END_TEST
+
 /* The time that a span was idle counts: one purge does. */
 START_TEST(idle_spans_age)
 {
@@ -343,6 +360,7 @@ add(TCase *t)
 	tcase_add_test(t, reserves_are_given_up);
 	tcase_add_test(t, idle_spans_pend);
 	tcase_add_test(t, idle_spans_age);
+	tcase_add_test(t, waiting_spans_are_counted_by_the_decay);
 	tcase_add_test(t, lazy_memory_is_not_known_zero);
 	tcase_add_test(t, armed_once_in_a_while);
 	tcase_add_test(t, decay_is_asked_for_once_in_a_while);

@@ -300,7 +300,7 @@ START_TEST(pages_go_from_class_to_class)
 }
 END_TEST
 
-/* As many as may; they are used again from the latest one on. */
+/* The latest, as many as may; they are used again from the last one on. */
 START_TEST(empty_spans_stay_idle)
 {
 	enum { CLS = HZ4_CLS_ZERO - 1, N = 100 };
@@ -314,14 +314,14 @@ START_TEST(empty_spans_stay_idle)
 	ck_assert_uint_lt(kept, N);
 	take_all(CLS, held, N);
 	ck_assert_uint_eq(hz4_spans_idle(), 0);
-	give_all(CLS, held, N, 7);
+	give_all(CLS, held, N, 1);
 	ck_assert_uint_eq(hz4_spans_idle(), kept * pages * HZ4_PAGE);
 	ck_assert_uint_eq(figures(CLS).spans, kept);
 	for (i = 0; i < 3; i++) {
 		void *p;
 
 		take(CLS, &p, 1);
-		ck_assert_ptr_eq(p, held[kept - 1 - i]);
+		ck_assert_ptr_eq(p, held[N - 1 - i]);
 		ck_assert_uint_eq(hz4_spans_idle(),
 				  (kept - 1 - i) * pages * HZ4_PAGE);
 	}
@@ -739,6 +739,99 @@ START_TEST(shards_share_the_idle_bound)
 }
 END_TEST
 
+enum { LEFT = HZ4_SPAN_WAITING / HZ4_CLASS_MAX };
+
+static void *
+give_in_thread(void *number)
+{
+	give_all(BIG, held, LEFT, 4);
+	return number;
+}
+
+/* Nobody who gives waits for the lock: its holder sees to what he left. */
+START_TEST(who_gives_does_not_wait)
+{
+	struct hz4_spans *c;
+
+	start();
+	take_all(BIG, held, LEFT);
+	c = hz4_spans_lock(BIG);
+	unit_threads(1, give_in_thread);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	hz4_spans_unlock(c);
+	ck_assert_uint_eq(hz4_spans_idle(),
+			  (size_t)LEFT * hz4_classes[BIG].size);
+	nothing_left();
+}
+END_TEST
+
+/* With shards, so much of a class is left to who takes from it next. */
+START_TEST(spans_wait_for_a_taker)
+{
+	void *p;
+
+	start_spread();
+	ck_assert_uint_eq(hz4_classes[BIG].slots, 1);
+	take_all(BIG, held, LEFT + 1);
+	give_all(BIG, held, LEFT, 1);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	/* A taker sees to them, and makes no other span. */
+	take(BIG, &p, 1);
+	ck_assert_uint_eq(figures(BIG).spans, LEFT + 1);
+	ck_assert_uint_gt(hz4_spans_idle(), 0);
+	give(BIG, &p, 1);
+	/* One more than may be left. */
+	hz4_spans_trim();
+	ck_assert_uint_eq(figures(BIG).spans, 1);
+	take_all(BIG, held, LEFT);
+	give_all(BIG, held, LEFT, 1);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	give(BIG, held + LEFT, 1);
+	ck_assert_uint_gt(hz4_spans_idle(), 0);
+	nothing_left();
+}
+END_TEST
+
+START_TEST(waiting_spans_are_settled)
+{
+	start_spread();
+	take_all(BIG, held, LEFT);
+	give_all(BIG, held, LEFT, 3);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	hz4_spans_settle();
+	ck_assert_uint_gt(hz4_spans_idle(), 0);
+	/* The rest was above the bound. */
+	ck_assert_uint_eq(figures(BIG).spans * hz4_classes[BIG].size,
+			  hz4_spans_idle());
+	nothing_left();
+}
+END_TEST
+
+static void
+take_in_child(void *arg)
+{
+	unsigned i;
+
+	(void)arg;
+	hz4_spans_fork_child();
+	unit_child_need(hz4_spans_idle() > 0);
+	for (i = 0; i < 2; i++) {
+		take_all(BIG, held, LEFT);
+		unit_child_need(figures(BIG).spans == LEFT);
+		give_all(BIG, held, LEFT, 2);
+	}
+}
+
+START_TEST(waiting_spans_outlive_a_fork)
+{
+	start_spread();
+	take_all(BIG, held, LEFT);
+	give_all(BIG, held, LEFT, 1);
+	unit_survives(take_in_child, NULL);
+	nothing_left();
+}
+END_TEST
+
 static struct hz4_spans *_Atomic wanted; /* lists that a thread will lock */
 static _Atomic bool moved;
 
@@ -851,6 +944,10 @@ add(TCase *t)
 	tcase_add_loop_test(t, idle_spans_outlive_a_fork, 0, 2);
 	tcase_add_test(t, shards_share_what_is_free);
 	tcase_add_test(t, shards_share_the_idle_bound);
+	tcase_add_test(t, who_gives_does_not_wait);
+	tcase_add_test(t, spans_wait_for_a_taker);
+	tcase_add_test(t, waiting_spans_are_settled);
+	tcase_add_test(t, waiting_spans_outlive_a_fork);
 	tcase_add_test(t, who_waits_leaves_the_shard);
 	tcase_add_test(t, no_memory);
 }

@@ -2,8 +2,8 @@
  * fork.pml - a fork while another thread allocates and frees.
  *
  * Models fork_child and adopt_locked (src/thread.c), hz4_lock_fork_child
- * (src/lock.c), hz4_spans_fork_child, link_locked and hz4_spans_refresh
- * (src/spans.c), hz4_cache_push (src/cache.h) and set_busy, give_oldest,
+ * (src/lock.c), hz4_spans_fork_child with empty_inbox, link_locked and
+ * hz4_spans_refresh (src/spans.c), hz4_cache_push (src/cache.h) and set_busy, give_oldest,
  * hz4_cache_refill, hz4_cache_adopt (src/cache.c), as one thread sees them
  * whose work is cut off anywhere.
  *
@@ -29,6 +29,7 @@
  * MUTANT 4: a stack is adopted though it was being moved
  * MUTANT 5: a push raises `top` before the object is written
  * MUTANT 6: objects go back while they lie in the stack
+ * MUTANT 7: a span that b was about to push counts as queued for ever
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -53,6 +54,9 @@ byte lock;		/* 0, or 1 for a, 2 for b */
 bool torn;
 bool in_list[SPANS];
 bool linked[SPANS];
+byte queued[SPANS];	/* `mark` if in the inbox, or about to be */
+byte mark = 1;
+bool in_inbox[SPANS];
 
 inline acquire(who) {
 	assert(!forked || lock != 2);
@@ -88,16 +92,32 @@ inline take_from(s, o) {
 	fi
 }
 
-/* Give one object: the bit, then the lock if its span is not linked. */
+/* With the lock held; what is queued for a list enters it. */
+inline drain_one(s) {
+	if
+	:: in_inbox[s] ->
+		in_inbox[s] = false;
+		queued[s] = 0;
+		if
+		:: !linked[s] && HAS_FREE(s) -> link(s)
+		:: else
+		fi
+	:: else
+	fi
+}
+
+inline drain() { drain_one(0); drain_one(1) }
+
+/* Give one object: the bit, then the inbox if its span is not linked. */
 inline give(who, o) {
 	atomic { assert(!lies[o]); lies[o] = true };
 	if
-	:: !linked[o / 2] ->
+	:: !linked[o / 2] && queued[o / 2] != mark ->
+		queued[o / 2] = mark;
+		assert(!in_inbox[o / 2]);
+		in_inbox[o / 2] = true;
 		acquire(who);
-		if
-		:: !linked[o / 2] && HAS_FREE(o / 2) -> link(o / 2)
-		:: else
-		fi;
+		drain();
 		release()
 	:: else
 	fi
@@ -106,6 +126,7 @@ inline give(who, o) {
 inline take(who, s, o) {
 	acquire(who);
 	assert(!torn);
+	drain();
 	o = NONE;
 	if
 	:: in_list[0] -> s = 0
@@ -225,6 +246,10 @@ inline fork_child() {
 #endif
 	:: else
 	fi;
+#endif
+	drain();
+#if MUTANT != 7
+	mark = 2;
 #endif
 	adopted = true;
 #if MUTANT != 4

@@ -2,27 +2,32 @@
  * transfer.pml - objects between users and the spans of one class.
  *
  * Models src/transfer.c: take_locked and take_from_span (taker), take_new,
- * give_bits (giver, without a lock), and src/spans.c: hz4_spans_make with
- * take_structure and keep_structure, hz4_spans_drained_locked,
- * hz4_spans_is_empty, hz4_spans_refresh, detach_locked, link_locked,
- * release_pages.  A step here is one atomic access there; all of them are
- * seq_cst in the source, but for loads under the lock of bits that others
- * only set.
+ * give_bits (giver, without a lock), src/spans.c: hz4_spans_drained_locked,
+ * hz4_spans_is_empty, hz4_spans_refresh with push, hz4_lists_drain_locked,
+ * settle_locked, hz4_lists_unlock, and src/spanpages.c: hz4_spans_make with
+ * take_structure and keep_structure, hz4_idle_shed_locked, hz4_idle_release.
+ * A step here is one atomic access there; all of them are seq_cst in the
+ * source, but for loads under the lock of bits that others only set.
  *
  * A span has two objects, each in a word of its own, so that looking at all
  * words takes more than one step.  The partial list is a set, the idle list
- * a part of it, and the taker may find any of its spans first.  A user takes
- * one or two objects, gives them back together or keeps them for ever.
+ * a part of it, and the taker may find any of its spans first.  The inbox is
+ * a set, too, and nothing may stay there.  A user takes one or two objects,
+ * gives them back together or keeps them for ever.
  *
  * Holds in all interleavings: an object that is taken was nobody's, one that
- * is given was its giver's, a page belongs to one span, and in the end each
- * span with a free object is in the list and no page is lost.
+ * is given was its giver's, a page belongs to one span, a span is pushed into
+ * the inbox only while it is not there, nobody but a taker waits for the
+ * lock, and in the end each span with a free object is in the list, the inbox
+ * is empty and no page is lost.
  *
  * MUTANT 1: the taker that drains a span does not look again
  * MUTANT 2: it looks again, but before it clears `linked`
  * MUTANT 3: the giver looks at `linked` before it sets the bit
- * MUTANT 4: a span is released on the giver's look without the lock alone
+ * MUTANT 4: the holder does not look into the inbox after it has unlocked
  * MUTANT 5: a span is linked again though it may have no pages
+ * MUTANT 6: a span counts as queued until its bits have been looked at
+ * MUTANT 7: the giver tries the lock before it pushes
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -42,7 +47,10 @@ bool bits[SPANS * 2];
 bool linked[SPANS];
 bool has_pages[SPANS]; /* `active` */
 byte start[SPANS] = NONE;
-bool in_list[SPANS];	/* the partial list */
+bool in_list[SPANS];	/* the partial or the idle list */
+bool idle[SPANS];
+bool queued[SPANS];
+bool in_inbox[SPANS];
 bool unused[SPANS] = true;
 byte owner[PAGES] = NONE; /* the page map */
 bool page_free[PAGES] = true;
@@ -51,11 +59,124 @@ bool lock;
 byte done;
 
 inline acquire() { atomic { !lock; lock = true } }
-inline release() { lock = false }
+
+/* Unlock; an idle span goes if there is another one to take from. */
+inline unlock() {
+	atomic {
+		page = NONE;
+		if
+		:: idle[0] && in_list[1] -> x = 0
+		:: idle[1] && in_list[0] -> x = 1
+		:: x = NONE
+		fi;
+		if
+		:: x != NONE ->
+			assert(in_list[x] && has_pages[x]);
+			page = start[x];
+			in_list[x] = false;
+			idle[x] = false;
+			linked[x] = false;
+			has_pages[x] = false;
+			unused[x] = true
+		:: else
+		fi
+	};
+	lock = false;
+	if
+	:: page != NONE ->
+		owner[page] = NONE;
+		page_free[page] = true
+	:: else
+	fi
+}
+
+#define CROWDED (in_inbox[0] || in_inbox[1])
+
+/* And a look into the inbox, by whoever has just unlocked. */
+inline release() {
+	do
+	:: true ->
+		unlock();
+#if MUTANT == 4
+		break;
+#endif
+		if
+		:: CROWDED
+		:: else -> break
+		fi;
+		if
+		:: atomic { !lock -> lock = true }
+		:: else -> break
+		fi;
+		drain()
+	od;
+	skip /* a place to break to */
+}
+
+inline settle(x) {
+	if
+	:: has_pages[x] && !idle[x] ->
+		found = !W(x, 0);
+		if
+		:: !found -> found = !W(x, 1)
+		:: else
+		fi;
+		if
+		:: !found ->
+			atomic {
+				in_list[x] = true;
+				linked[x] = true;
+				idle[x] = true
+			}
+		:: found && !linked[x] ->
+			look_for_free(x);
+			if
+			:: found -> link(x)
+			:: else
+			fi
+		:: else
+		fi
+#if MUTANT == 5
+	:: !has_pages[x] && !linked[x] ->
+		look_for_free(x);
+		if
+		:: found -> link(x)
+		:: else
+		fi
+#endif
+	:: else
+	fi
+}
+
+inline drain_one(x) {
+	if
+	:: mine[x] ->
+#if MUTANT == 6
+		settle(x);
+		queued[x] = false
+#else
+		queued[x] = false;
+		settle(x)
+#endif
+	:: else
+	fi
+}
+
+inline drain() {
+	d_step {
+		mine[0] = in_inbox[0];
+		mine[1] = in_inbox[1];
+		in_inbox[0] = false;
+		in_inbox[1] = false
+	};
+	drain_one(0);
+	drain_one(1);
+	d_step { mine[0] = false; mine[1] = false };
+	d_step { found = false; x = 0 }
+}
 
 inline link(s) {
-	d_step { assert(!in_list[s]); in_list[s] = true };
-	linked[s] = true
+	d_step { assert(!in_list[s]); in_list[s] = true; linked[s] = true }
 }
 
 /* One word; under the lock others only set bits, so one step will do. */
@@ -102,6 +223,7 @@ inline take_locked() {
 		:: in_list[1] -> s = 1
 		:: !in_list[0] && !in_list[1] -> break
 		fi;
+		idle[s] = false;
 		take_from(s);
 		if
 		:: got == want -> break
@@ -169,50 +291,45 @@ inline create_span() {
 	fi
 }
 
-inline relink(x) {
+inline push(y) {
+	atomic { found = !queued[y]; queued[y] = true };
 	if
-	:: x != NONE ->
-		acquire();
-		page = NONE;
-#if MUTANT == 4
-		found = !has_pages[x] || !seems_empty;
-#else
-		look_for_out(x);
-		found = found || !has_pages[x];
-#endif
+	:: found -> atomic { assert(!in_inbox[y]); in_inbox[y] = true }
+	:: else
+	fi
+}
+
+inline try() {
+	if
+	:: CROWDED ->
 		if
-		:: !found ->
-			if
-			:: in_list[1 - x] ->
-				page = start[x];
-				in_list[x] = false;
-				linked[x] = false;
-				has_pages[x] = false;
-				unused[x] = true
-			:: !in_list[1 - x] && !linked[x] -> link(x)
-			:: !in_list[1 - x] && linked[x] /* kept in reserve */
-			fi
-		:: else
-		fi;
-		look_for_free(x);
-		if
-#if MUTANT == 5
-		:: page == NONE && !linked[x] && found -> link(x)
-#else
-		:: page == NONE && has_pages[x] && !linked[x] && found -> link(x)
-#endif
-		:: else
-		fi;
-		release();
-		if
-		:: page != NONE ->
-			owner[page] = NONE;
-			page_free[page] = true
+		:: atomic { !lock -> lock = true };
+			drain();
+			release()
 		:: else
 		fi
 	:: else
+	fi
+}
+
+inline refresh(y) {
+	if
+	:: y != NONE ->
+#if MUTANT == 7
+		if
+		:: atomic { !lock -> lock = true };
+			drain();
+			release()
+		:: else
+		fi;
+		push(y)
+#else
+		push(y);
+		try()
+#endif
+	:: else
 	fi;
-	d_step { found = false; page = 0; seems_empty = false }
+	d_step { found = false; page = 0; x = 0 }
 }
 
 /* Give the object at slot v of page p, if it is this user's. */
@@ -238,7 +355,6 @@ inline give(p, v, todo) {
 		:: else
 		fi
 	};
-	seems_empty = false;
 	if
 	:: todo != NONE ->
 #if MUTANT != 3
@@ -248,7 +364,6 @@ inline give(p, v, todo) {
 		:: !found
 		:: else ->
 			look_for_out(s);
-			seems_empty = !found;
 			if
 			:: found -> todo = NONE
 			:: else
@@ -261,28 +376,30 @@ inline give(p, v, todo) {
 
 proctype user(byte me)
 {
-	byte want, got, s, page, todo, p;
-	bool found, seems_empty;
+	byte want, got, s, page, todo, p, x;
+	bool found;
+	bool mine[SPANS];
 
 	if
 	:: want = 1
 	:: want = 2
 	fi;
 	acquire();
+	drain();
 	take_locked();
 	if
 	:: got > 0 -> release()
 	:: else -> create_span()
 	fi;
-	d_step { found = false; s = 0; page = 0; got = 0; want = 0 };
+	d_step { found = false; s = 0; page = 0; got = 0; want = 0; x = 0 };
 	if
 	:: p = 0;
 		do
 		:: p < PAGES ->
 			give(p, 0, todo);
-			relink(todo);
+			refresh(todo);
 			give(p, 1, todo);
-			relink(todo);
+			refresh(todo);
 			p++
 		:: else -> break
 		od
@@ -293,6 +410,7 @@ proctype user(byte me)
 
 inline check_span(s) {
 	assert(in_list[s] == linked[s]);
+	assert(!in_inbox[s] && !queued[s]);
 	assert(!in_list[s] || has_pages[s]);
 	assert(!(has_pages[s] && (W(s, 0) || W(s, 1))) || in_list[s]);
 	assert(has_pages[s] != unused[s]);

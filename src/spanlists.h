@@ -1,0 +1,86 @@
+/*
+ * spanlists.h - the inside of the classes' spans: their lists, as spans.c
+ * keeps them and spanpages.c takes idle ones out to let their pages go.
+ * Nobody else includes this.
+ *
+ * Layer 3.
+ */
+#ifndef HZ4_SPANLISTS_H
+#define HZ4_SPANLISTS_H
+
+#include "spans.h"
+#include "tune.h"
+
+extern struct hz4_spans hz4_lists[HZ4_SHARDS][HZ4_CLS_END];
+
+static inline unsigned
+hz4_lists_shard(const struct hz4_spans *c)
+{
+	return (unsigned)(c - hz4_lists[0]) / HZ4_CLS_END;
+}
+
+static inline unsigned
+hz4_lists_class(const struct hz4_spans *c)
+{
+	return (unsigned)(c - hz4_lists[0]) % HZ4_CLS_END;
+}
+
+/* Those that a span belongs to. */
+static inline struct hz4_spans *
+hz4_lists_of(const struct hz4_span *s)
+{
+	return &hz4_lists[s->shard][s->cls];
+}
+
+static inline struct hz4_span *
+hz4_lists_span(struct hz4_list *l)
+{
+	return hz4_container(l, struct hz4_span, link);
+}
+
+/* True when it meant to wait. */
+bool hz4_lists_lock(struct hz4_spans *c);
+
+/* Empty the inbox. */
+void hz4_lists_drain_locked(struct hz4_spans *c);
+
+/* Into a list a span that is in none, and out of the one that it is in. */
+void hz4_lists_add_locked(struct hz4_spans *c, struct hz4_list *l,
+			  struct hz4_span *s);
+void hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s);
+
+/* Unlock.  Returns how many spans went back to the page heap. */
+unsigned hz4_lists_unlock(struct hz4_spans *c);
+
+/* The pages of a span that has gone, and since when it was empty. */
+struct hz4_gone {
+	uintptr_t start;
+	uint64_t since;
+};
+
+/* Into the idle list an empty span that is in none. */
+void hz4_idle_add_locked(struct hz4_spans *c, struct hz4_span *s);
+
+/* Whether the shard does not know of some change of them. */
+static inline bool
+hz4_idle_changed(const struct hz4_spans *c)
+{
+	return hz4_peek(&c->idle_pages) != c->idle_told;
+}
+
+/* Tell it.  Returns its pages of idle spans. */
+size_t hz4_idle_tell_locked(struct hz4_spans *c);
+
+/*
+ * The same, and take out idle spans that are too many, the oldest first, at
+ * most HZ4_BATCH_MAX of them.
+ */
+unsigned hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone);
+
+/* Give their pages back, with no lock held. */
+void hz4_idle_release(unsigned cls, const struct hz4_gone *gone, unsigned n);
+
+/* In the child of a fork: what the shard has is what its classes have. */
+void hz4_idle_recount(unsigned shard);
+
+#endif
