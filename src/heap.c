@@ -99,7 +99,7 @@ class_visits(void)
 {
 	if (hz4_option(HZ4_OPT_purge_delay) == 0)
 		return 1;
-	return HZ4_PURGE_VISITS * hz4_shards();
+	return hz4_shards() > 1 ? HZ4_PURGE_VISITS_SHARDS : HZ4_PURGE_VISITS;
 }
 
 /*

@@ -19,7 +19,7 @@
  *
  * Frees set bits without a lock; only a holder of the class's lock clears
  * them.  A span with all bits set and `active` is empty: it is in its class's
- * idle list or goes back to the page heap; one with no bit set is in no list.
+ * idle list, or in the inbox and will be; one with no bit set is in no list.
  *
  * The structure is type-stable: once made for a class, its memory is only
  * ever used for spans of that class, so that a free which has just set the
@@ -43,7 +43,8 @@ struct hz4_span {
 	 */
 	_Atomic bool linked;
 	/*
-	 * The class's `epoch` while it is in the inbox, or about to be.
+	 * The class's `epoch`, with bit 0 set, while it is in the inbox or
+	 * about to be.
 	 * [atomic] seq_cst against the bits
 	 */
 	_Atomic uint8_t queued;

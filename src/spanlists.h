@@ -58,8 +58,9 @@ struct hz4_gone {
 	uint64_t since;
 };
 
-/* Into the idle list an empty span that is in none. */
-void hz4_idle_add_locked(struct hz4_spans *c, struct hz4_span *s);
+/* Into the idle list, behind `at`, an empty span that is in none. */
+void hz4_idle_add_locked(struct hz4_spans *c, struct hz4_list *at,
+			 struct hz4_span *s);
 
 /* Whether the shard does not know of some change of them. */
 static inline bool
@@ -77,10 +78,17 @@ size_t hz4_idle_tell_locked(struct hz4_spans *c);
  */
 unsigned hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone);
 
+/*
+ * The inbox has so many pages more now, or less.  Returns true when those of
+ * all classes in the shard are too many.
+ */
+bool hz4_idle_add_waiting(struct hz4_spans *c, size_t pages);
+void hz4_idle_sub_waiting(struct hz4_spans *c, size_t pages);
+
 /* Give their pages back, with no lock held. */
 void hz4_idle_release(unsigned cls, const struct hz4_gone *gone, unsigned n);
 
-/* In the child of a fork: what the shard has is what its classes have. */
+/* In the child of a fork: what the shard knows is what its classes have. */
 void hz4_idle_recount(unsigned shard);
 
 #endif

@@ -12,12 +12,20 @@
 #include "spanlists.h"
 
 /*
- * All classes' idle_told of each shard. [atomic] relaxed: sums that bound
- * themselves
+ * Of each shard the sums of its classes' idle_told and of `waiting`, this one
+ * rounded down to HZ4_SPAN_TELL.  Signed: after a fork in the midst of a
+ * change they may lack it. [atomic] relaxed: sums that bound themselves
  */
 static struct {
-	_Atomic size_t pages;
+	_Atomic long pages;
+	_Atomic long waiting;
 } HZ4_LINE_ALIGNED idle[HZ4_SHARDS];
+
+static size_t
+positive(long n)
+{
+	return n > 0 ? (size_t)n : 0;
+}
 
 /*
  * Let nobody touch the objects of HZ4_CLS_ZERO, or make their pages usable
@@ -47,9 +55,10 @@ hz4_idle_release(unsigned cls, const struct hz4_gone *gone, unsigned n)
 }
 
 void
-hz4_idle_add_locked(struct hz4_spans *c, struct hz4_span *s)
+hz4_idle_add_locked(struct hz4_spans *c, struct hz4_list *at,
+		    struct hz4_span *s)
 {
-	hz4_lists_add_locked(c, &c->idle, s);
+	hz4_lists_add_locked(c, at, s);
 	s->idle = true;
 	hz4_poke(&c->idle_pages,
 		 hz4_peek(&c->idle_pages) + hz4_classes[s->cls].pages);
@@ -89,12 +98,49 @@ limit(void)
 size_t
 hz4_idle_tell_locked(struct hz4_spans *c)
 {
-	size_t now = hz4_peek(&c->idle_pages), change = now - c->idle_told;
-	_Atomic size_t *sum = &idle[hz4_lists_shard(c)].pages;
+	long change = (long)hz4_peek(&c->idle_pages) - (long)c->idle_told;
+	_Atomic long *sum = &idle[hz4_lists_shard(c)].pages;
 
-	c->idle_told = (uint32_t)now;
+	c->idle_told = hz4_peek(&c->idle_pages);
+	return positive(change + atomic_fetch_add_explicit(
+					 sum, change, memory_order_relaxed));
+}
+
+/* What the shard is told of so many waiting pages. */
+static long
+rounded(size_t pages)
+{
+	return (long)(pages - pages % (HZ4_SPAN_TELL / HZ4_PAGE));
+}
+
+/* Returns what the shard has now, 0 when it was not told. */
+static long
+tell_waiting(struct hz4_spans *c, size_t before, size_t after)
+{
+	long change = rounded(after) - rounded(before);
+	_Atomic long *sum = &idle[hz4_lists_shard(c)].waiting;
+
+	if (change == 0)
+		return 0;
 	return change +
 	       atomic_fetch_add_explicit(sum, change, memory_order_relaxed);
+}
+
+bool
+hz4_idle_add_waiting(struct hz4_spans *c, size_t pages)
+{
+	size_t before = atomic_fetch_add(&c->waiting, pages);
+
+	return positive(tell_waiting(c, before, before + pages)) >
+	       limit() * hz4_shards();
+}
+
+void
+hz4_idle_sub_waiting(struct hz4_spans *c, size_t pages)
+{
+	size_t before = atomic_fetch_sub(&c->waiting, pages);
+
+	tell_waiting(c, before, before - pages);
 }
 
 /*
@@ -115,7 +161,8 @@ hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone)
 		gone[n++] = retire_locked(c);
 		pages -= hz4_min(pages, each);
 	}
-	if (n > 0)
+	/* Those left over are shed where the rest of these is told. */
+	if (n > 0 && n < HZ4_BATCH_MAX)
 		hz4_idle_tell_locked(c);
 	return n;
 }
@@ -134,8 +181,7 @@ trim_lists(struct hz4_spans *c)
 		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
 		     n++)
 			gone[n] = retire_locked(c);
-		hz4_idle_tell_locked(c);
-		hz4_lock_release(&c->lock);
+		hz4_lists_unlock(c);
 		hz4_idle_release(hz4_lists_class(c), gone, n);
 	} while (n == HZ4_BATCH_MAX);
 }
@@ -157,7 +203,8 @@ hz4_spans_idle(void)
 	unsigned shard;
 
 	for (shard = 0; shard < hz4_shards(); shard++)
-		pages += hz4_peek(&idle[shard].pages);
+		pages += positive(hz4_peek(&idle[shard].pages)) +
+			 positive(hz4_peek(&idle[shard].waiting));
 	return pages * HZ4_PAGE;
 }
 
@@ -167,12 +214,13 @@ oldest_of(struct hz4_spans *c)
 {
 	uint64_t since = UINT64_MAX;
 
-	if (hz4_peek(&c->idle_pages) == 0)
+	if (hz4_peek(&c->idle_pages) == 0 && hz4_peek(&c->waiting) == 0)
 		return since;
 	hz4_lists_lock(c);
+	hz4_lists_drain_locked(c);
 	if (!hz4_list_empty(&c->idle))
 		since = hz4_peek(&hz4_lists_span(c->idle.prev)->since);
-	hz4_lock_release(&c->lock);
+	hz4_lists_unlock(c);
 	return since;
 }
 
@@ -278,14 +326,16 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 void
 hz4_idle_recount(unsigned shard)
 {
+	long pages = 0, waiting = 0;
 	struct hz4_spans *c;
-	size_t pages = 0;
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		c = &hz4_lists[shard][cls];
 		c->idle_told = hz4_peek(&c->idle_pages);
-		pages += c->idle_told;
+		pages += (long)c->idle_told;
+		waiting += rounded(hz4_peek(&c->waiting));
 	}
 	hz4_poke(&idle[shard].pages, pages);
+	hz4_poke(&idle[shard].waiting, waiting);
 }

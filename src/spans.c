@@ -111,9 +111,12 @@ hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 		link_locked(c, s);
 }
 
-/* Into the list that a span belongs to now. */
+/*
+ * Into the list that a span belongs to now; the idle one behind `*at`, which
+ * it then is.
+ */
 static void
-settle_locked(struct hz4_spans *c, struct hz4_span *s)
+settle_locked(struct hz4_spans *c, struct hz4_span *s, struct hz4_list **at)
 {
 	const struct hz4_class *k = &hz4_classes[s->cls];
 
@@ -122,7 +125,8 @@ settle_locked(struct hz4_spans *c, struct hz4_span *s)
 	if (hz4_spans_is_empty(k, s)) {
 		if (atomic_load(&s->linked))
 			hz4_lists_remove_locked(c, s);
-		hz4_idle_add_locked(c, s);
+		hz4_idle_add_locked(c, *at, s);
+		*at = &s->link;
 	} else if (!atomic_load(&s->linked) && has_free(k, s)) {
 		link_locked(c, s);
 	}
@@ -131,11 +135,12 @@ settle_locked(struct hz4_spans *c, struct hz4_span *s)
 /*
  * A span is not queued any more before its bits are looked at: a giver sets
  * a bit, then looks whether the span is queued, and if it still is, that bit
- * is seen here.
+ * is seen here.  The latest comes first, as in the idle list.
  */
 void
 hz4_lists_drain_locked(struct hz4_spans *c)
 {
+	struct hz4_list *at = &c->idle;
 	struct hz4_span *s, *next;
 	size_t pages = 0;
 
@@ -147,38 +152,46 @@ hz4_lists_drain_locked(struct hz4_spans *c)
 		HZ4_CHAOS();
 		atomic_store(&s->queued, 0);
 		HZ4_CHAOS();
-		settle_locked(c, s);
+		settle_locked(c, s, &at);
 	}
-	atomic_fetch_sub(&c->waiting, pages);
+	hz4_idle_sub_waiting(c, pages);
 }
 
 /*
  * Push a span into the inbox that is not there yet.  Counted before: there
- * is never more in it than `waiting`.
+ * is never more in it than `waiting`.  True when the shard's inboxes have too
+ * much.
  */
-static void
+static bool
 push(struct hz4_spans *c, struct hz4_span *s, uint64_t now)
 {
-	uint8_t mark = c->epoch | 1;
 	size_t pages = hz4_classes[s->cls].pages;
 	struct hz4_span *head;
+	bool full = false;
+	uint8_t mark;
 
-	if (atomic_load(&s->queued) == mark)
-		return;
-	atomic_fetch_add(&c->waiting, pages);
-	HZ4_CHAOS();
+	/* A handler that forks sees this before anything has changed. */
 	pushing = c;
-	if (atomic_exchange(&s->queued, mark) != mark) {
+	atomic_signal_fence(memory_order_seq_cst);
+	mark = c->epoch | 1;
+	hz4_poke(&s->since, now);
+	if (atomic_load(&s->queued) != mark) {
+		full = hz4_idle_add_waiting(c, pages);
 		HZ4_CHAOS();
-		hz4_poke(&s->since, now);
-		head = hz4_peek(&c->inbox);
-		do
-			s->next = head;
-		while (!atomic_compare_exchange_weak(&c->inbox, &head, s));
-	} else {
-		atomic_fetch_sub(&c->waiting, pages);
+		if (atomic_exchange(&s->queued, mark) == mark) {
+			hz4_idle_sub_waiting(c, pages);
+		} else {
+			HZ4_CHAOS();
+			head = hz4_peek(&c->inbox);
+			do
+				s->next = head;
+			while (!atomic_compare_exchange_weak(&c->inbox, &head,
+							     s));
+		}
 	}
+	atomic_signal_fence(memory_order_seq_cst);
 	pushing = NULL;
+	return full;
 }
 
 /*
@@ -272,19 +285,24 @@ bool
 hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
 		  unsigned *gone)
 {
-	unsigned cls = todo[0]->cls;
-	uint32_t shards = 0;
+	unsigned cls = todo[0]->cls, shard;
+	uint32_t shards = 0, full = 0;
 	bool locked = false;
 	struct hz4_spans *c;
 
 	*gone = 0;
 	for (; n > 0; n--, todo++) {
-		push(hz4_lists_of(*todo), *todo, now);
-		shards |= (uint32_t)1 << (*todo)->shard;
+		shard = (*todo)->shard;
+		shards |= (uint32_t)1 << shard;
+		if (push(hz4_lists_of(*todo), *todo, now))
+			full |= (uint32_t)1 << shard;
 	}
 	for (; shards != 0; shards &= shards - 1) {
-		c = &hz4_lists[__builtin_ctz(shards)][cls];
-		if (!is_crowded(c) || !hz4_lock_try(&c->lock))
+		shard = (unsigned)__builtin_ctz(shards);
+		c = &hz4_lists[shard][cls];
+		if (!(full >> shard & 1) && !is_crowded(c))
+			continue;
+		if (!hz4_lock_try(&c->lock))
 			continue;
 		hz4_lists_drain_locked(c);
 		*gone += hz4_lists_unlock(c);
@@ -321,7 +339,7 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 		c = &hz4_lists[shard][cls];
 		hz4_lists_lock(c);
 		out->spans += c->spans;
-		hz4_lock_release(&c->lock);
+		hz4_lists_unlock(c);
 	}
 	out->objects = out->spans * hz4_classes[cls].slots;
 }
@@ -335,6 +353,7 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 static void
 start_afresh(struct hz4_spans *c)
 {
+	struct hz4_list *at = &c->idle;
 	struct hz4_span *s;
 
 	hz4_poke(&c->idle_pages, 0);
@@ -349,7 +368,7 @@ start_afresh(struct hz4_spans *c)
 		s->idle = false;
 		atomic_store(&s->linked, false);
 		c->spans += s->active;
-		settle_locked(c, s);
+		settle_locked(c, s, &at);
 	}
 }
 
@@ -357,37 +376,38 @@ start_afresh(struct hz4_spans *c)
  * A thread that is gone may have marked a span as queued and not pushed it:
  * such marks mean nothing from now on, and what is in the inbox is out of it
  * by then.  All stays where this thread itself changes the lists or the inbox,
- * in the function that a signal's handler has interrupted.
+ * in a function that a signal's handler has interrupted; there spans that
+ * have such a mark are lost.  True when there was something.
  */
-static void
+static bool
 empty_inbox(struct hz4_spans *c)
 {
 	if (hz4_peek(&c->waiting) == 0 || pushing == c ||
 	    hz4_lock_is_mine(&c->lock))
-		return;
+		return false;
 	hz4_lists_drain_locked(c);
-	hz4_idle_tell_locked(c);
 	hz4_poke(&c->waiting, 0);
 	c->epoch += 2;
+	return true;
 }
 
 static void
 fork_child_of(unsigned shard)
 {
-	bool lost = false;
+	bool changed = false;
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		struct hz4_spans *c = &hz4_lists[shard][cls];
 
 		if (hz4_lock_fork_child(&c->lock)) {
-			lost = true;
+			changed = true;
 			start_afresh(c);
 		}
-		empty_inbox(c);
+		changed = empty_inbox(c) || changed;
 	}
 	/* Else it is right, or this thread is just about to make it so. */
-	if (lost)
+	if (changed)
 		hz4_idle_recount(shard);
 }
 

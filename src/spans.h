@@ -87,9 +87,9 @@ void hz4_spans_admit(struct hz4_span *s, bool has_free);
  * Objects came back to these spans of one class, which were not linked or may
  * be empty now, so that each may belong into another list.  It may since have
  * been released and made anew by others; what is done with it is right for
- * whatever it is then.  Never waits: false when all was left to others.
- * Tells in `*gone` how many spans went back to the page heap.  `now` (ms)
- * since when those that stay are idle; `n` is at least 1.
+ * whatever it is then.  Never waits for a class's lock: false when all was
+ * left to others.  Tells in `*gone` how many spans went back to the page heap.
+ * `now` (ms) since when those that stay are idle; `n` is at least 1.
  */
 bool hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
 		       unsigned *gone);
@@ -97,10 +97,13 @@ bool hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
 /* See to all spans that were left to others, so that figures know them. */
 void hz4_spans_settle(void);
 
-/* Bytes of empty spans that classes keep for their next objects. */
+/*
+ * Bytes of empty spans that classes keep for their next objects, and of spans
+ * that were left to others, nearly.
+ */
 size_t hz4_spans_idle(void);
 
-/* Since when (ms) one of them is idle, the oldest; UINT64_MAX: none is. */
+/* Since when (ms) one is idle, the oldest; UINT64_MAX: none is. */
 uint64_t hz4_spans_oldest(void);
 
 /* Give those back to the page heap. */

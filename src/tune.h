@@ -68,9 +68,11 @@ enum {
 	/*
 	 * Where threads wait for the classes' lists, a class's spans that have
 	 * to enter or leave one are left to the next thread that takes from
-	 * it, up to so many bytes of them in a shard.
+	 * it, up to so many bytes of them in a shard; those of all classes
+	 * up to what may be idle.  Bytes of which a class tells at once.
 	 */
 	HZ4_SPAN_WAITING = 4 * 1024 * 1024,
+	HZ4_SPAN_TELL = 512 * 1024,
 
 	/*
 	 * The most shards that the lists of the classes have, for two CPUs
@@ -155,8 +157,13 @@ enum {
 	 */
 	HZ4_CACHE_DECAY = 1000,
 	HZ4_CLOCK_VISITS = 64,
-	/* Whether pages wait is looked at in every n-th of the classes'. */
+	/*
+	 * Whether pages wait is looked at in every n-th of the classes',
+	 * where there are shards in fewer; divisors of HZ4_CLOCK_VISITS, and
+	 * below HZ4_PURGE_MISSES.
+	 */
 	HZ4_PURGE_VISITS = 8,
+	HZ4_PURGE_VISITS_SHARDS = 32,
 
 	/*
 	 * The first calls of malloc and free in a class of a cache, and the

@@ -17,8 +17,10 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "shard.h"
-#include "spans.h"
+#include "spanlists.h"
 #include "transfer.h"
+
+#include <sys/time.h>
 
 enum {
 	MOST = 16384, /* objects of a test at once */
@@ -314,7 +316,7 @@ START_TEST(empty_spans_stay_idle)
 	ck_assert_uint_lt(kept, N);
 	take_all(CLS, held, N);
 	ck_assert_uint_eq(hz4_spans_idle(), 0);
-	give_all(CLS, held, N, 1);
+	give_all(CLS, held, N, 7);
 	ck_assert_uint_eq(hz4_spans_idle(), kept * pages * HZ4_PAGE);
 	ck_assert_uint_eq(figures(CLS).spans, kept);
 	for (i = 0; i < 3; i++) {
@@ -733,6 +735,7 @@ START_TEST(shards_share_the_idle_bound)
 	start_spread();
 	take_all(BIG, held, N);
 	give_all(BIG, held, N, 8);
+	hz4_spans_settle();
 	ck_assert_uint_gt(hz4_spans_idle(), 0);
 	ck_assert_uint_le(hz4_spans_idle(), HZ4_SPAN_IDLE / 2);
 	nothing_left();
@@ -740,6 +743,14 @@ START_TEST(shards_share_the_idle_bound)
 END_TEST
 
 enum { LEFT = HZ4_SPAN_WAITING / HZ4_CLASS_MAX };
+
+static size_t
+waiting(void)
+{
+	struct hz4_spans *c = &hz4_lists[hz4_shard_own()][BIG];
+
+	return hz4_peek(&c->waiting) * HZ4_PAGE;
+}
 
 static void *
 give_in_thread(void *number)
@@ -757,10 +768,10 @@ START_TEST(who_gives_does_not_wait)
 	take_all(BIG, held, LEFT);
 	c = hz4_spans_lock(BIG);
 	unit_threads(1, give_in_thread);
-	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	ck_assert_uint_eq(waiting(), HZ4_SPAN_WAITING);
 	hz4_spans_unlock(c);
-	ck_assert_uint_eq(hz4_spans_idle(),
-			  (size_t)LEFT * hz4_classes[BIG].size);
+	ck_assert_uint_eq(waiting(), 0);
+	ck_assert_uint_eq(hz4_spans_idle(), HZ4_SPAN_WAITING);
 	nothing_left();
 }
 END_TEST
@@ -774,20 +785,53 @@ START_TEST(spans_wait_for_a_taker)
 	ck_assert_uint_eq(hz4_classes[BIG].slots, 1);
 	take_all(BIG, held, LEFT + 1);
 	give_all(BIG, held, LEFT, 1);
-	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	ck_assert_uint_eq(waiting(), HZ4_SPAN_WAITING);
+	/* They are known, nearly. */
+	ck_assert_uint_gt(hz4_spans_idle(), HZ4_SPAN_WAITING - HZ4_SPAN_TELL);
 	/* A taker sees to them, and makes no other span. */
 	take(BIG, &p, 1);
-	ck_assert_uint_eq(figures(BIG).spans, LEFT + 1);
-	ck_assert_uint_gt(hz4_spans_idle(), 0);
+	ck_assert_ptr_eq(p, held[LEFT - 1]);
+	ck_assert_uint_eq(waiting(), 0);
 	give(BIG, &p, 1);
-	/* One more than may be left. */
 	hz4_spans_trim();
 	ck_assert_uint_eq(figures(BIG).spans, 1);
+	/* One more than may be left. */
 	take_all(BIG, held, LEFT);
 	give_all(BIG, held, LEFT, 1);
-	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	ck_assert_uint_eq(waiting(), HZ4_SPAN_WAITING);
 	give(BIG, held + LEFT, 1);
-	ck_assert_uint_gt(hz4_spans_idle(), 0);
+	ck_assert_uint_eq(waiting(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* Those of all classes together are bounded too. */
+START_TEST(what_waits_is_bounded)
+{
+	enum { FIRST = HZ4_CLS_FIRST_LARGE, N = 64 };
+	size_t most, all;
+	unsigned cls, n;
+
+	start_spread();
+	for (cls = FIRST; cls < HZ4_CLS_ZERO; cls++) {
+		n = (unsigned)(HZ4_SPAN_WAITING / HZ4_PAGE /
+			       hz4_classes[cls].pages * hz4_classes[cls].slots);
+		ck_assert_uint_le(n, N);
+		take_all(cls, held + (cls - FIRST) * N, n);
+	}
+	most = hz4_max(HZ4_SPAN_IDLE,
+		       hz4_pageheap_used() / HZ4_SPAN_IDLE_SHARE);
+	ck_assert_uint_gt((HZ4_CLS_ZERO - FIRST) * HZ4_SPAN_WAITING, most);
+	for (cls = FIRST; cls < HZ4_CLS_ZERO; cls++) {
+		n = (unsigned)(HZ4_SPAN_WAITING / HZ4_PAGE /
+			       hz4_classes[cls].pages * hz4_classes[cls].slots);
+		give_all(cls, held + (cls - FIRST) * N, n, 1);
+	}
+	for (all = 0, cls = 1; cls < HZ4_CLS_END; cls++)
+		all += hz4_peek(&hz4_lists[hz4_shard_own()][cls].waiting);
+	ck_assert_uint_gt(all, 0);
+	ck_assert_uint_le(all * HZ4_PAGE,
+			  most + (HZ4_CLS_ZERO - FIRST) * HZ4_SPAN_TELL);
 	nothing_left();
 }
 END_TEST
@@ -797,10 +841,11 @@ START_TEST(waiting_spans_are_settled)
 	start_spread();
 	take_all(BIG, held, LEFT);
 	give_all(BIG, held, LEFT, 3);
-	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	ck_assert_uint_eq(waiting(), HZ4_SPAN_WAITING);
 	hz4_spans_settle();
+	ck_assert_uint_eq(waiting(), 0);
+	/* The rest was above the bound of idle ones. */
 	ck_assert_uint_gt(hz4_spans_idle(), 0);
-	/* The rest was above the bound. */
 	ck_assert_uint_eq(figures(BIG).spans * hz4_classes[BIG].size,
 			  hz4_spans_idle());
 	nothing_left();
@@ -814,7 +859,7 @@ take_in_child(void *arg)
 
 	(void)arg;
 	hz4_spans_fork_child();
-	unit_child_need(hz4_spans_idle() > 0);
+	unit_child_need(waiting() == 0 && hz4_spans_idle() == HZ4_SPAN_WAITING);
 	for (i = 0; i < 2; i++) {
 		take_all(BIG, held, LEFT);
 		unit_child_need(figures(BIG).spans == LEFT);
@@ -828,6 +873,66 @@ START_TEST(waiting_spans_outlive_a_fork)
 	take_all(BIG, held, LEFT);
 	give_all(BIG, held, LEFT, 1);
 	unit_survives(take_in_child, NULL);
+	nothing_left();
+}
+END_TEST
+
+enum { HANDLER_FORKS = 100, ROUNDS_IN_CHILD = 20 };
+
+static volatile sig_atomic_t handler_forks, in_child;
+
+/* The child goes on where the signal has interrupted its parent. */
+static void
+fork_in_handler(int sig)
+{
+	int saved = errno, status = -1;
+	pid_t pid;
+
+	(void)sig;
+	if (in_child)
+		return;
+	pid = fork();
+	if (pid == 0) {
+		in_child = 1;
+		hz4_spans_fork_child();
+		hz4_pageheap_fork_child();
+		hz4_meta_fork_child();
+		return;
+	}
+	waitpid(pid, &status, 0);
+	unit_need(status == 0, "the child ended with status %x", status);
+	handler_forks++;
+	errno = saved;
+}
+
+/* Where the debug build yields, a signal often comes. */
+START_TEST(a_handler_forks_while_spans_move)
+{
+	struct itimerval once = { { 0, 0 }, { 0, 0 } };
+	unsigned left = ROUNDS_IN_CHILD, n;
+
+	if (_i == 0)
+		start();
+	else
+		start_spread();
+	hz4_poke(&hz4_chaos_one_in, 1);
+	ck_assert(signal(SIGALRM, fork_in_handler) != SIG_ERR);
+	for (n = 0; handler_forks < HANDLER_FORKS && left > 0; n++) {
+		if (in_child)
+			left--;
+		/* At another place each time. */
+		once.it_value.tv_usec = in_child ? 0 : 1 + n % 97;
+		ck_assert_int_eq(setitimer(ITIMER_REAL, &once, NULL), 0);
+		take_all(BIG, held, 6);
+		give_all(BIG, held, 6, 3);
+	}
+	once.it_value.tv_usec = 0;
+	setitimer(ITIMER_REAL, &once, NULL);
+	hz4_poke(&hz4_chaos_one_in, 0);
+	if (in_child) {
+		hz4_spans_trim();
+		_exit(figures(BIG).spans == 0 ? 0 : 1);
+	}
 	nothing_left();
 }
 END_TEST
@@ -946,8 +1051,10 @@ add(TCase *t)
 	tcase_add_test(t, shards_share_the_idle_bound);
 	tcase_add_test(t, who_gives_does_not_wait);
 	tcase_add_test(t, spans_wait_for_a_taker);
+	tcase_add_test(t, what_waits_is_bounded);
 	tcase_add_test(t, waiting_spans_are_settled);
 	tcase_add_test(t, waiting_spans_outlive_a_fork);
+	tcase_add_loop_test(t, a_handler_forks_while_spans_move, 0, 2);
 	tcase_add_test(t, who_waits_leaves_the_shard);
 	tcase_add_test(t, no_memory);
 }
