@@ -35,7 +35,7 @@ base_limit(unsigned cls)
 
 	if (cls < HZ4_CLS_FIRST_MID)
 		return (uint32_t)hz4_min(HZ4_CACHE_BASE_BYTES / size,
-					 HZ4_BATCH_MAX);
+					 HZ4_CACHE_BASE_OBJECTS);
 	if (cls < HZ4_CLS_FIRST_LARGE)
 		return HZ4_MID_ALLOC_RUN_LIMIT;
 	return 1;
@@ -60,11 +60,23 @@ next_used(const struct hz4_cache *c, unsigned cls)
 	for ((cls) = next_used(c, 1); (cls) < HZ4_CLS_END; \
 	     (cls) = next_used(c, (cls) + 1))
 
-/* Bytes of a stack's array, with the NULL below its base. */
+/* Bytes of a stack's array, with the NULL below its start. */
 static size_t
 array_bytes(size_t room)
 {
 	return (room + 1) * sizeof(void *);
+}
+
+/*
+ * Places that the array of a stack of so many objects should have: some
+ * more, by which its base can rise, where moving the objects is dear.
+ */
+static uint32_t
+places_for(uint32_t limit)
+{
+	return limit > HZ4_CACHE_BASE_OBJECTS ?
+		       limit + limit / HZ4_CACHE_SLACK :
+		       limit;
 }
 
 /*
@@ -92,7 +104,7 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	void **base, **old = hz4_peek(&s->base);
 	size_t held = old == NULL ? 0 : (size_t)(hz4_peek(&s->top) - old);
 
-	while (room < limit)
+	while (room < places_for(limit))
 		room = room * 2 + 1;
 	base = hz4_meta_alloc(array_bytes(room));
 	if (base == NULL)
@@ -104,13 +116,37 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	if (hz4_l0_open(c->l0, cls))
 		hz4_l0_of(c->l0, cls)->floor =
 			base + (hz4_l0_of(c->l0, cls)->floor - old);
+	if (old != NULL)
+		old -= t->gone + 1;
 	hz4_poke(&s->base, base);
 	hz4_poke(&s->top, base + held);
+	t->gone = 0;
 	set_busy(c, HZ4_CLS_NONE);
 	if (old != NULL)
-		hz4_meta_free(old - 1, array_bytes(t->room));
+		hz4_meta_free(old, array_bytes(t->room));
 	t->room = (uint16_t)room;
 	return true;
+}
+
+/*
+ * Move the objects of a stack to the start of its array.  The caller sets
+ * the ends.
+ */
+static void
+lower_base(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **base = hz4_peek(&s->base), **start = base - c->tier[cls].gone;
+	size_t held = (size_t)(hz4_peek(&s->top) - base);
+
+	set_busy(c, cls);
+	memmove(start, base, held * sizeof *base);
+	if (hz4_l0_open(c->l0, cls))
+		hz4_l0_of(c->l0, cls)->floor -= c->tier[cls].gone;
+	hz4_poke(&s->base, start);
+	hz4_poke(&s->top, start + held);
+	c->tier[cls].gone = 0;
+	set_busy(c, HZ4_CLS_NONE);
 }
 
 /* Doubling up to the base limit, by a part of what it has above. */
@@ -136,8 +172,11 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	step = (uint32_t)hz4_min(step, c->budget.left / size);
 	if (step == 0)
 		return;
-	if (t->limit + step > t->room && !make_room(c, cls, t->limit + step))
+	if (places_for(t->limit + step) > t->room &&
+	    !make_room(c, cls, t->limit + step))
 		return;
+	if (t->gone + t->limit + step > t->room)
+		lower_base(c, cls);
 	c->budget.left -= step * size;
 	t->limit = (uint16_t)(t->limit + step);
 	hz4_stacks_set_ends(c, cls);
@@ -173,30 +212,24 @@ count_way_back(struct hz4_cache *c, unsigned cls, unsigned path)
 		  (path & HZ4_TRANSFER_RELEASED) != 0);
 }
 
-/* Objects below the floor of an open L0. */
-static size_t
-l1_held(struct hz4_cache *c, unsigned cls)
-{
-	return (size_t)(hz4_l0_of(c->l0, cls)->floor -
-			hz4_peek(&c->stack[cls].base));
-}
-
 /* Take the `n` oldest objects out of a stack. */
 static void
 take_oldest(struct hz4_cache *c, unsigned cls, void **run, size_t n)
 {
 	struct hz4_stack *s = &c->stack[cls];
+	struct hz4_tier *t = &c->tier[cls];
 	void **base = hz4_peek(&s->base);
-	size_t held = (size_t)(hz4_peek(&s->top) - base);
 
 	memcpy(run, base, n * sizeof *run);
 	set_busy(c, cls);
-	memmove(base, base + n, (held - n) * sizeof *base);
-	hz4_poke(&s->top, base + held - n);
+	base[n - 1] = NULL;
+	hz4_poke(&s->base, base + n);
+	t->gone = (uint16_t)(t->gone + n);
 	set_busy(c, HZ4_CLS_NONE);
-	if (hz4_l0_open(c->l0, cls))
-		hz4_l0_of(c->l0, cls)->floor -=
-			hz4_min(n, l1_held(c, cls));
+	if (hz4_l0_open(c->l0, cls) && hz4_l0_of(c->l0, cls)->floor < base + n)
+		hz4_l0_of(c->l0, cls)->floor = base + n;
+	if (t->gone + t->limit > t->room)
+		lower_base(c, cls);
 	hz4_stacks_set_ends(c, cls);
 }
 
@@ -314,6 +347,8 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
 	note_taken(c, cls, n);
+	if (c->tier[cls].gone > 0)
+		lower_base(c, cls);
 	/* The lowest address is popped first. */
 	top = hz4_peek(&s->top);
 	for (i = n - 1; i > 0; i--)
@@ -469,6 +504,7 @@ start_afresh(struct hz4_cache *c, unsigned cls)
 	hz4_poke(&s->top, NULL);
 	c->tier[cls].limit = 0;
 	c->tier[cls].room = 0;
+	c->tier[cls].gone = 0;
 }
 
 void

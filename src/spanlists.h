@@ -74,7 +74,7 @@ size_t hz4_idle_tell_locked(struct hz4_spans *c);
 
 /*
  * The same, and take out idle spans that are too many, the oldest first, at
- * most HZ4_BATCH_MAX of them.
+ * most HZ4_SPANS_GONE of them.
  */
 unsigned hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone);
 

@@ -155,7 +155,7 @@ hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone)
 	size_t most = limit(), pages = hz4_idle_tell_locked(c);
 	unsigned n = 0;
 
-	while (pages > most && n < HZ4_BATCH_MAX &&
+	while (pages > most && n < HZ4_SPANS_GONE &&
 	       (hz4_peek(&c->idle_pages) > each ||
 		(hz4_peek(&c->idle_pages) > 0 &&
 		 !hz4_list_empty(&c->partial)))) {
@@ -163,7 +163,7 @@ hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone)
 		pages -= hz4_min(pages, each);
 	}
 	/* Those left over are shed where the rest of these is told. */
-	if (n > 0 && n < HZ4_BATCH_MAX)
+	if (n > 0 && n < HZ4_SPANS_GONE)
 		hz4_idle_tell_locked(c);
 	return n;
 }
@@ -171,7 +171,7 @@ hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone)
 static void
 trim_lists(struct hz4_spans *c)
 {
-	struct hz4_gone gone[HZ4_BATCH_MAX];
+	struct hz4_gone gone[HZ4_SPANS_GONE];
 	unsigned n;
 
 	if (hz4_peek(&c->idle_pages) == 0 && hz4_peek(&c->waiting) == 0)
@@ -179,12 +179,12 @@ trim_lists(struct hz4_spans *c)
 	do {
 		hz4_lists_lock(c);
 		hz4_lists_drain_locked(c);
-		for (n = 0; n < HZ4_BATCH_MAX && !hz4_list_empty(&c->idle);
+		for (n = 0; n < HZ4_SPANS_GONE && !hz4_list_empty(&c->idle);
 		     n++)
 			gone[n] = retire_locked(c);
 		hz4_lists_unlock(c);
 		hz4_idle_release(hz4_lists_class(c), gone, n);
-	} while (n == HZ4_BATCH_MAX);
+	} while (n == HZ4_SPANS_GONE);
 }
 
 void

@@ -216,18 +216,18 @@ is_crowded(struct hz4_spans *c)
 unsigned
 hz4_lists_unlock(struct hz4_spans *c)
 {
-	struct hz4_gone gone[HZ4_BATCH_MAX];
+	struct hz4_gone gone[HZ4_SPANS_GONE];
 	unsigned n = 0, all = 0;
 
 	for (;;) {
-		if (n == HZ4_BATCH_MAX || hz4_idle_changed(c))
+		if (n == HZ4_SPANS_GONE || hz4_idle_changed(c))
 			n = hz4_idle_shed_locked(c, gone);
 		else
 			n = 0;
 		hz4_lock_release(&c->lock);
 		hz4_idle_release(hz4_lists_class(c), gone, n);
 		all += n;
-		if (n < HZ4_BATCH_MAX && !is_crowded(c))
+		if (n < HZ4_SPANS_GONE && !is_crowded(c))
 			return all;
 		if (!hz4_lock_try(&c->lock))
 			return all;

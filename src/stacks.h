@@ -2,10 +2,14 @@
  * stacks.h - a thread's caches as data: one stack of free objects per size
  * class, and where malloc and free stop.
  *
- *          base        top            high         base + room
- *      NULL |  objects  |    limit     |   not used yet  |
+ *      start       base        top            high        start + room
+ *        |   gone  NULL |  objects  |    limit     |   not used yet  |
  *
- *     base <= top <= high,  high - base == limit <= room
+ *     base <= top <= high,  high - base == limit,  high <= start + room
+ *
+ * The oldest objects lie at the base, which rises when they go back to the
+ * spans; the others need not move for it until there is no room above.  The
+ * word below the base is NULL.
  *
  * `high` and `low` follow from the array, the limit, the careful calls, the
  * window of L0 and the nudges.  Whoever changes one of those says so here,
@@ -53,6 +57,7 @@ enum hz4_turn { HZ4_TURN_NONE, HZ4_TURN_MISS, HZ4_TURN_OVERFLOW };
 struct hz4_tier {
 	uint16_t limit;	 /* objects the stack may hold [owner] */
 	uint16_t room;	 /* objects its array has room for [owner] */
+	uint16_t gone;	 /* places of its array below the base [owner] */
 	uint16_t events; /* misses and overflows since the decay [owner] */
 	uint8_t turn;	 /* enum hz4_turn [owner] */
 	uint8_t calls;	 /* careful ones so far [owner] */

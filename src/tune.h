@@ -85,22 +85,26 @@ enum {
 
 	/*
 	 * Most objects that move between a cache and the spans at once, and
-	 * most bytes of them.
+	 * most bytes of them.  Empty spans whose pages go at once.
 	 */
-	HZ4_BATCH_MAX = 64,
+	HZ4_BATCH_MAX = 128,
 	HZ4_BATCH_BYTES = 1024 * 1024,
+	HZ4_SPANS_GONE = 64,
 
 	/*
 	 * A class's cache grows without proof up to a base limit: so many
-	 * bytes for small ones, so many objects for mid ones
+	 * bytes and objects for small ones, so many objects for mid ones
 	 * (--with-alloc-run-limit).  Above it only when a miss follows an
 	 * overflow or the other way round, which a larger cache would have
 	 * saved.
 	 */
 	HZ4_CACHE_BASE_BYTES = 16384,
-	HZ4_CACHE_MAX_OBJECTS = 1024,
+	HZ4_CACHE_BASE_OBJECTS = 64,
+	HZ4_CACHE_MAX_OBJECTS = 8192,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
+	/* The array of a large one has so much more: stacks.h. */
+	HZ4_CACHE_SLACK = 8,
 	/* So many misses, or overflows, in a row tell a one-way traffic. */
 	HZ4_CACHE_ONE_WAY = 16,
 

@@ -56,6 +56,8 @@ see_class(struct walk *w, struct hz4_cache *c, unsigned cls)
 	w->net[cls] += hz4_peek(&c->tier[cls].net);
 	if (hz4_peek(&s->top) > s->high)
 		FAULT(w, "a stack of class %u is above its limit", cls);
+	if (hz4_peek(&s->base) != NULL && hz4_peek(&s->base)[-1] != NULL)
+		FAULT(w, "below a stack of class %u lies no NULL", cls);
 	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
 		see_object(w, cls, *p);
 	if (!hz4_l0_open(c->l0, cls))

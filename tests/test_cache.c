@@ -1,7 +1,7 @@
 /*
  * cache.h: L1, and L0 in front of it when it is built.
  *
- *     base <= top <= high,  high - base == limit <= room
+ *     base <= top <= high,  high - base == limit,  gone + limit <= room
  *     budget.left + what the classes were given == budget.granted
  *
  * The tests drive caches of their own as heap.c drives a thread's.  The
@@ -55,10 +55,12 @@ compare(struct hz4_cache *c)
 				  hz4_l0_open(c->l0, cls),
 			  "class %u: high", cls);
 		unit_need(top <= s->base + t->limit &&
-				  t->limit <= t->room &&
+				  t->gone + t->limit <= t->room &&
 				  t->limit <= HZ4_CACHE_MAX_OBJECTS,
-			  "class %u: limit %u, room %u", cls, t->limit,
-			  t->room);
+			  "class %u: limit %u, room %u, gone %u", cls,
+			  t->limit, t->room, t->gone);
+		unit_need(s->base == NULL || s->base[-1] == NULL,
+			  "class %u: the word below the base", cls);
 		given += t->limit * (size_t)hz4_classes[cls].size;
 		count = objects_cached(c, cls);
 		if (hz4_l0_open(c->l0, cls)) {
@@ -125,7 +127,7 @@ base_limit(unsigned cls)
 {
 	if (cls < HZ4_CLS_FIRST_MID)
 		return hz4_min(HZ4_CACHE_BASE_BYTES / hz4_classes[cls].size,
-			       HZ4_BATCH_MAX);
+			       HZ4_CACHE_BASE_OBJECTS);
 	return cls < HZ4_CLS_FIRST_LARGE ? HZ4_MID_ALLOC_RUN_LIMIT : 1;
 }
 
@@ -280,6 +282,43 @@ START_TEST(turns_make_a_cache_grow)
 		hz4_cache_reset(&cache);
 	}
 	nothing_left();
+}
+END_TEST
+
+/*
+ * Those that go back are the oldest, and of the others few are moved for it:
+ * each at most once for a place that the array has more than the limit.
+ */
+START_TEST(the_oldest_go_back_in_place)
+{
+	const unsigned cls = 5;
+	struct hz4_stack *s = &cache.stack[cls];
+	struct hz4_tier *t = &cache.tier[cls];
+	size_t i, given = 0, moves = 0, kept, k;
+	void **base;
+
+	start(true);
+	while (t->limit < 500)
+		burst(&cache, cls, 800);
+	hz4_cache_flush(&cache);
+	for (i = 0; i < MOST; i++)
+		held[i] = take(&cache, cls);
+	while (hz4_cache_count(&cache, cls) > 0)
+		take(&cache, cls);
+	for (i = 0; i < MOST; i++) {
+		base = s->base;
+		give(&cache, cls, held[i]);
+		moves += s->base < base;
+		compare(&cache);
+		kept = hz4_cache_count(&cache, cls);
+		for (k = 0; k < kept; k++)
+			unit_need(s->base[k] == held[i + 1 - kept + k],
+				  "object %zu of %zu after %zu", k, kept, i);
+		given = i + 1 - kept;
+	}
+	ck_assert_uint_gt(given, MOST - HZ4_CACHE_MAX_OBJECTS);
+	ck_assert_uint_gt(moves, 0);
+	ck_assert_uint_le(moves * (size_t)(t->room - t->limit), given);
 }
 END_TEST
 
@@ -797,6 +836,7 @@ add(TCase *t)
 	tcase_add_test(t, allocating_alone_keeps_caches_small);
 	tcase_add_test(t, freeing_alone_keeps_caches_small);
 	tcase_add_test(t, turns_make_a_cache_grow);
+	tcase_add_test(t, the_oldest_go_back_in_place);
 	tcase_add_test(t, mid_classes_without_a_cache);
 	tcase_add_loop_test(t, budget_holds_in_any_mixture, 0, 4);
 	tcase_add_test(t, no_budget_no_cache);
