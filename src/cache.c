@@ -394,17 +394,15 @@ put(struct hz4_cache *c, unsigned cls, void *object)
 }
 
 bool
-hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object)
+hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **p;
 
-	if (cls == HZ4_CLS_RUN || !hz4_stacks_careful(c, cls))
-		return false;
 	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
 		if (*p == object)
 			return true;
-	return !hz4_transfer_is_out(object);
+	return !hz4_transfer_is_out(object, cls);
 }
 
 static bool

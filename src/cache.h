@@ -67,12 +67,19 @@ void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);
  */
 void hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object);
 
+/* Whether an object lies in the stack or is not out of its span. */
+bool hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object);
+
 /*
- * Whether a careful look finds that an object is no live one: it lies in
- * the stack or in its span, or is no start of an object.  False also where
- * the class is not careful any more.  Owner only.
+ * Whether a careful look finds that an object is no live one.  False also
+ * where the class is not careful any more.  Owner only.
  */
-bool hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object);
+HZ4_FAST bool
+hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object)
+{
+	return cls != HZ4_CLS_RUN && hz4_stacks_careful(c, cls) &&
+	       hz4_cache_holds(c, cls, object);
+}
 
 /*
  * The dual tier: fill L0 from L1 and pop once.  NULL when L1 has nothing.

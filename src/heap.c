@@ -343,13 +343,13 @@ hz4_heap_calloc(size_t n, size_t size)
 }
 
 /* The class of a live object; aborts when p is none. */
-static unsigned
+HZ4_FAST unsigned
 class_of(const void *p, const char *call)
 {
 	unsigned cls = hz4_pagemap_class(p);
 
 	if (hz4_unlikely(cls == HZ4_CLS_NONE ||
-			 (cls != HZ4_CLS_RUN && !hz4_transfer_is_out(p)) ||
+			 (cls != HZ4_CLS_RUN && !hz4_transfer_is_out(p, cls)) ||
 			 hz4_cache_suspects(hz4_tls_cache, cls, p)))
 		hz4_fatal("%s: invalid pointer: ptr %p", call, p);
 	return cls;
@@ -364,14 +364,44 @@ usable(const void *p, unsigned cls, const char *call)
 }
 
 static void *
-copy_to(void *p, size_t old, size_t size)
+copy_to(void *p, size_t old, size_t size, size_t want)
 {
-	void *to = hz4_heap_malloc(size);
+	void *to = hz4_heap_malloc(want);
 
+	if (to == NULL && want > size)
+		to = hz4_heap_malloc(size);
 	if (to == NULL)
 		return NULL;
 	memcpy(to, p, hz4_min(old, size));
 	hz4_heap_free(p);
+	return to;
+}
+
+/*
+ * Copy an object to where it has room to grow.  One that grows by small
+ * steps is copied as often as its size class changes, so from its second
+ * copy on it gets more than it asks for.  Which were copied before is known
+ * of the thread's latest alone: a wrong guess costs no more than that room.
+ */
+static void *
+grow_to(void *p, size_t old, size_t size)
+{
+	struct hz4_cache *c = hz4_thread_cache();
+	size_t want = size;
+	unsigned i = 0;
+	void *to;
+
+	if (c == NULL || old < HZ4_GROWN_LEAST || size >= HZ4_HUGE_MIN / 2)
+		return copy_to(p, old, size, size);
+	while (i < HZ4_GROWN_LATEST && c->grown[i] != (uintptr_t)p)
+		i++;
+	if (i == HZ4_GROWN_LATEST)
+		i = c->grown_next++ % HZ4_GROWN_LATEST;
+	else if (size - old <= old / HZ4_GROWN_STEP)
+		want = size + size / HZ4_GROWN_ROOM;
+	to = copy_to(p, old, size, want);
+	if (to != NULL)
+		c->grown[i] = (uintptr_t)to;
 	return to;
 }
 
@@ -405,7 +435,8 @@ hz4_heap_realloc(void *p, size_t size)
 		hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
 		return p;
 	}
-	return copy_to(p, old, size);
+	return size > old ? grow_to(p, old, size) :
+			    copy_to(p, old, size, size);
 }
 
 void *

@@ -97,6 +97,9 @@ struct hz4_cache {
 	uint32_t misses;  /* slow paths not asked for, since: [owner] */
 	uint64_t missed_since; /* ms [owner] */
 	uint64_t resting; /* ms until which it does not nudge [owner] */
+	/* Addresses of what realloc moved last, and which comes next: */
+	uintptr_t grown[HZ4_GROWN_LATEST]; /* [owner] */
+	uint32_t grown_next;		   /* [owner] */
 	struct hz4_budget budget;
 	struct hz4_pace pace;
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];

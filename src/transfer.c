@@ -244,26 +244,14 @@ refresh(struct hz4_span **todo, unsigned n, uint64_t now, unsigned *path)
 		*path |= HZ4_TRANSFER_RELEASED;
 }
 
-/*
- * The span of a page of this class, NULL when the page is none (any more).
- */
-static struct hz4_span *
-span_of(const void *object, unsigned cls)
-{
-	struct hz4_span *s;
-
-	if (hz4_pagemap_class(object) != cls)
-		return NULL;
-	s = hz4_pagemap_owner((uintptr_t)object);
-	return s != NULL && s->cls == cls ? s : NULL;
-}
-
 /* The span of an object that is given back; aborts when there is none. */
 static struct hz4_span *
 find_span(unsigned cls, const struct hz4_class *k, void *object)
 {
-	struct hz4_span *s = span_of(object, cls);
+	struct hz4_span *s = NULL;
 
+	if (hz4_likely(hz4_pagemap_class(object) == cls))
+		s = hz4_transfer_span(object, cls);
 	if (hz4_unlikely(s == NULL))
 		hz4_fatal("free(): double free: ptr %p, size %u", object,
 			  (unsigned)k->size);
@@ -358,21 +346,4 @@ hz4_transfer_reject(unsigned cls, void *object)
 	find_slot(k, object, (uintptr_t)object - s->start);
 	hz4_fatal("free(): double free: ptr %p, size %u", object,
 		  (unsigned)k->size);
-}
-
-bool
-hz4_transfer_is_out(const void *p)
-{
-	unsigned cls = hz4_pagemap_class(p);
-	const struct hz4_class *k = &hz4_classes[cls];
-	struct hz4_span *s = span_of(p, cls);
-	size_t offset;
-	uint32_t slot;
-
-	if (s == NULL)
-		return false;
-	offset = (uintptr_t)p - s->start;
-	slot = hz4_sizeclass_slot(k, offset);
-	return slot * (size_t)k->size == offset && slot < k->slots &&
-	       !(hz4_peek(&s->bits[slot / 64]) >> slot % 64 & 1);
 }

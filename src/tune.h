@@ -207,6 +207,16 @@ enum {
 	/* KiB that do not count, for each thread but one with caches. */
 	HZ4_DENSE_THREAD = 1024,
 
+	/*
+	 * realloc: an object of so many bytes that grows by at most this part
+	 * of itself, and is one of the latest that did, gets room for this
+	 * part of itself more.
+	 */
+	HZ4_GROWN_LEAST = 512,
+	HZ4_GROWN_STEP = 4,
+	HZ4_GROWN_LATEST = 4,
+	HZ4_GROWN_ROOM = 2,
+
 	/* From this size on a large object is a mapping of its own. */
 	HZ4_HUGE_MIN = 32 * 1024 * 1024,
 

@@ -40,7 +40,7 @@ see_object(struct walk *w, unsigned cls, void *object)
 {
 	if (hz4_pagemap_class(object) != cls)
 		FAULT(w, "%p is cached as class %u", object, cls);
-	else if (!hz4_transfer_is_out(object))
+	else if (!hz4_transfer_is_out(object, cls))
 		FAULT(w, "%p is cached and free in its span", object);
 	if (w->count < w->room)
 		w->seen[w->count++] = object;

@@ -223,6 +223,89 @@ START_TEST(realloc_in_place)
 }
 END_TEST
 
+/* Grow an object by one byte more than it has. */
+static void *
+grow(void *p)
+{
+	p = hz4_heap_realloc(p, hz4_heap_usable(p) + 1);
+	ck_assert_ptr_nonnull(p);
+	return p;
+}
+
+static bool
+is_roomy(void *p, size_t size)
+{
+	return hz4_heap_usable(p) >= size + size / HZ4_GROWN_ROOM;
+}
+
+/* What grows once has what it asks for, what grows on by small steps more. */
+START_TEST(growing_objects_get_room)
+{
+	static const size_t from[] = { 600, 5000, 40000 };
+	size_t size, least = HZ4_GROWN_LEAST;
+	void *p, *others[HZ4_GROWN_LATEST];
+	unsigned i, k;
+
+	for (i = 0; i < sizeof from / sizeof *from; i++) {
+		p = take(from[i]);
+		/* It may be where one was that is gone. */
+		memset(hz4_tls_cache->grown, 0, sizeof hz4_tls_cache->grown);
+		size = hz4_heap_usable(p) + 1;
+		p = grow(p);
+		ck_assert_uint_eq(hz4_heap_usable(p), hz4_heap_good_size(size));
+		size = hz4_heap_usable(p) + 1;
+		p = grow(p);
+		unit_need(is_roomy(p, size), "%zu", size);
+		/* By a large step. */
+		size = hz4_heap_usable(p) * 2;
+		p = hz4_heap_realloc(p, size);
+		ck_assert_uint_eq(hz4_heap_usable(p), hz4_heap_good_size(size));
+		/* Several at a time, and one too many. */
+		for (k = 0; k < HZ4_GROWN_LATEST; k++)
+			others[k] = grow(take(from[i] + k * from[i] / 2));
+		size = hz4_heap_usable(p) + 1;
+		p = grow(p);
+		ck_assert_uint_eq(hz4_heap_usable(p), hz4_heap_good_size(size));
+		for (k = 1; k < HZ4_GROWN_LATEST; k++) {
+			size = hz4_heap_usable(others[k]) + 1;
+			others[k] = grow(others[k]);
+			unit_need(is_roomy(others[k], size), "%zu", size);
+		}
+		for (k = 0; k < HZ4_GROWN_LATEST; k++)
+			hz4_heap_free(others[k]);
+		hz4_heap_free(p);
+	}
+	/* Small ones have what they ask for. */
+	for (p = take(100); hz4_heap_usable(p) < least;) {
+		size = hz4_heap_usable(p) + 1;
+		p = grow(p);
+		ck_assert_uint_eq(hz4_heap_usable(p), hz4_heap_good_size(size));
+	}
+}
+END_TEST
+
+/* A hundred steps of 1 to 100 KB: moved where it has grown by half. */
+START_TEST(small_steps_move_seldom)
+{
+	size_t size = 1000, i;
+	unsigned moves = 0;
+	char *p = take(size), *q;
+
+	memset(p, 0xa5, size);
+	for (i = 2; i <= 100; i++) {
+		q = hz4_heap_realloc(p, i * 1000);
+		ck_assert_ptr_nonnull(q);
+		moves += q != p;
+		unit_need(unit_all(q, size, 0xa5), "%zu", i);
+		memset(q, 0xa5, i * 1000);
+		size = i * 1000;
+		p = q;
+	}
+	ck_assert_uint_le(moves, 14);
+	hz4_heap_free(p);
+}
+END_TEST
+
 START_TEST(alignments)
 {
 	size_t align;
@@ -770,6 +853,30 @@ START_TEST(exhausted_and_back)
 }
 END_TEST
 
+/* There is no memory for the room, but for what is asked for. */
+START_TEST(room_to_grow_is_no_need)
+{
+	static void *p[64];
+	const size_t pages = 5 * HZ4_PAGE;
+	void *growing = grow(take(HZ4_CLASS_MAX / 8 * 7));
+	unsigned n;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	ck_assert_uint_eq(hz4_heap_usable(growing), HZ4_CLASS_MAX);
+	hz4_os_fail_from(1);
+	for (n = 0; n < 64 && (p[n] = hz4_heap_malloc(pages)) != NULL;)
+		n++;
+	ck_assert_uint_lt(n, 64);
+	ck_assert_uint_gt(n, 2);
+	hz4_heap_free(p[1]);
+	growing = grow(growing);
+	ck_assert_ptr_eq(growing, p[1]);
+	ck_assert_uint_eq(hz4_heap_usable(growing), pages);
+	hz4_os_fail_from(0);
+}
+END_TEST
+
 /* --- objects of no bytes ------------------------------------------------- */
 
 enum { ZEROS = 10000 };
@@ -868,6 +975,8 @@ add(TCase *t)
 	tcase_add_test(t, calloc_clears_what_was_used);
 	tcase_add_test(t, realloc_keeps_contents);
 	tcase_add_test(t, realloc_in_place);
+	tcase_add_test(t, growing_objects_get_room);
+	tcase_add_test(t, small_steps_move_seldom);
 	tcase_add_test(t, alignments);
 	tcase_add_test(t, trim_gives_back);
 	tcase_add_test(t, foreign_pointers);
@@ -880,6 +989,7 @@ add(TCase *t)
 	tcase_add_loop_test(t, objects_go_from_thread_to_thread, 0, 2);
 	tcase_add_test(t, no_memory_from_any_call_on);
 	tcase_add_test(t, exhausted_and_back);
+	tcase_add_test(t, room_to_grow_is_no_need);
 }
 
 int

@@ -97,7 +97,7 @@ take(unsigned cls, void **objects, unsigned want)
 						    (k->size - 1) % 16) ==
 					  cls,
 			  "%p of class %u", objects[i], cls);
-		unit_need(hz4_transfer_is_out(objects[i]), "%p", objects[i]);
+		unit_need(hz4_transfer_is_out(objects[i], cls), "%p", objects[i]);
 		unit_need(atomic_exchange(mark_of(objects[i]), p) == 0,
 			  "%p handed out twice", objects[i]);
 	}
@@ -169,7 +169,7 @@ START_TEST(whole_spans_of_every_class)
 		give_all(cls, held, n / 2, 1 + (unsigned)cls % 64);
 		compare(cls, n - n / 2);
 		for (i = n / 2; i < n; i++)
-			unit_need(hz4_transfer_is_out(held[i]), "%p",
+			unit_need(hz4_transfer_is_out(held[i], cls), "%p",
 				  held[i]);
 		/* What came back is there to be taken again. */
 		take_all(cls, held, n / 2);
@@ -244,12 +244,14 @@ START_TEST(out_or_not)
 
 		take_all(some[c], held, 2);
 		give(some[c], &held[1], 1);
-		ck_assert(hz4_transfer_is_out(held[0]));
-		ck_assert(!hz4_transfer_is_out(held[1]));
+		ck_assert(hz4_transfer_is_out(held[0], some[c]));
+		ck_assert(!hz4_transfer_is_out(held[1], some[c]));
 		if (size > 16) {
-			ck_assert(!hz4_transfer_is_out((char *)held[0] + 16));
+			ck_assert(!hz4_transfer_is_out((char *)held[0] + 16,
+						       some[c]));
 			ck_assert(!hz4_transfer_is_out((char *)held[0] + size -
-						       16));
+							       16,
+						       some[c]));
 		}
 		give(some[c], &held[0], 1);
 	}
