@@ -66,13 +66,6 @@ most(void)
 		       hz4_min(share, HZ4_BUDGET_FEW * fair_share()));
 }
 
-void
-hz4_budget_init(struct hz4_budget *b, bool first)
-{
-	b->first = first;
-	hz4_budget_reset(b);
-}
-
 /* What it starts with. */
 static size_t
 start_of(const struct hz4_budget *b)
@@ -88,12 +81,23 @@ start_of(const struct hz4_budget *b)
 }
 
 void
-hz4_budget_reset(struct hz4_budget *b)
+hz4_budget_init(struct hz4_budget *b, bool first)
 {
+	b->first = first;
 	b->missed = 0;
 	b->earned = false;
 	b->granted = hz4_min(fair_share(), start_of(b));
 	b->left = b->granted;
+}
+
+size_t
+hz4_budget_pass_on(struct hz4_budget *b)
+{
+	size_t share = hz4_os_cpus() * (size_t)HZ4_BUDGET_PASSED_ON /
+		       hz4_max(1, hz4_budget_users());
+
+	b->granted = hz4_min(b->granted, hz4_max(share, start_of(b)));
+	return b->granted;
 }
 
 void

@@ -23,8 +23,11 @@ struct hz4_budget {
 
 void hz4_budget_init(struct hz4_budget *b, bool first);
 
-/* Forget what was earned.  Nothing may be given to a class. */
-void hz4_budget_reset(struct hz4_budget *b);
+/*
+ * Forget what is too much for a thread that has shown nothing.  Returns what
+ * stays; the caller sees to what was given to classes.
+ */
+size_t hz4_budget_pass_on(struct hz4_budget *b);
 
 /* The classes have so many bytes: what is left follows. */
 void hz4_budget_recount(struct hz4_budget *b, size_t given);

@@ -169,7 +169,7 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 		return;
 	step = (uint32_t)hz4_max(step, 1);
 	step = (uint32_t)hz4_min(step, HZ4_CACHE_MAX_OBJECTS - t->limit);
-	step = (uint32_t)hz4_min(step, c->budget.left / size);
+	step = (uint32_t)hz4_min(step, c->budget.left / HZ4_CACHE_TAKES / size);
 	if (step == 0)
 		return;
 	if (places_for(t->limit + step) > t->room &&
@@ -473,21 +473,35 @@ hz4_cache_flush(struct hz4_cache *c)
 		keep_at_most(c, cls, 0, now);
 }
 
-void
-hz4_cache_reset(struct hz4_cache *c)
+/* What the class may hold is cut down to the budget's part that is left. */
+static size_t
+cut_limit(struct hz4_tier *t, unsigned cls, size_t had, size_t has)
 {
+	if (has < had)
+		t->limit = (uint16_t)(t->limit * (uint64_t)has / had);
+	return t->limit * (size_t)hz4_classes[cls].size;
+}
+
+void
+hz4_cache_pass_on(struct hz4_cache *c)
+{
+	size_t had = c->budget.granted, has = hz4_budget_pass_on(&c->budget);
+	size_t given = 0;
+	struct hz4_tier *t;
 	unsigned cls;
 
 	hz4_cache_flush(c);
 	for_each_used (c, cls) {
-		c->tier[cls].limit = 0;
+		t = &c->tier[cls];
+		given += cut_limit(t, cls, had, has);
+		t->events = 0;
+		t->turn = HZ4_TURN_NONE;
+		t->streak = 0;
 		hz4_stacks_busy(c, cls);
-		c->tier[cls].events = 0;
-		c->tier[cls].turn = HZ4_TURN_NONE;
-		c->tier[cls].streak = 0;
+		if (t->limit == 0)
+			c->used[cls / 64] &= ~((uint64_t)1 << cls % 64);
 	}
-	memset(c->used, 0, sizeof c->used);
-	hz4_budget_reset(&c->budget);
+	hz4_budget_recount(&c->budget, given);
 }
 
 /* What the class's stack holds is lost. */

@@ -92,8 +92,11 @@ void hz4_cache_flush(struct hz4_cache *c);
 /* Classes that had no miss since the last time keep half of what they had. */
 void hz4_cache_decay(struct hz4_cache *c);
 
-/* Flush and forget what was learned, for the cache's next thread. */
-void hz4_cache_reset(struct hz4_cache *c);
+/*
+ * The end of its thread: flush, and leave the cache's next thread of what
+ * was learned as much as the budget allows.
+ */
+void hz4_cache_pass_on(struct hz4_cache *c);
 
 /*
  * In the child of a fork: put right what the cache's thread, which is gone,

@@ -258,7 +258,7 @@ end_thread(void *arg)
 	struct hz4_thread *t = arg;
 
 	hz4_tls_cache = (struct hz4_cache *)&hz4_empty_cache;
-	hz4_cache_reset(&t->cache);
+	hz4_cache_pass_on(&t->cache);
 	hz4_budget_add_user(-1);
 	tls_state = ENDED;
 	put_ended(t);
@@ -357,7 +357,7 @@ hz4_thread_flush_ended(void)
 
 	/* One at a time, as a cache of our own: no lock is held meanwhile. */
 	while ((t = take_ended(true)) != NULL) {
-		hz4_cache_reset(&t->cache);
+		hz4_cache_pass_on(&t->cache);
 		put_ended(t);
 	}
 }

@@ -103,6 +103,8 @@ enum {
 	HZ4_CACHE_MAX_OBJECTS = 8192,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
+	/* And by no more than this part of what is left of the budget. */
+	HZ4_CACHE_TAKES = 4,
 	/* The array of a large one has so much more: stacks.h. */
 	HZ4_CACHE_SLACK = 8,
 	/* So many misses, or overflows, in a row tell a one-way traffic. */
@@ -118,6 +120,11 @@ enum {
 	HZ4_BUDGET_STARTS = 64 * 1024,
 	HZ4_BUDGET_START_LEAST = 2 * 1024,
 	HZ4_BUDGET_START_MOST = 32 * 1024,
+	/*
+	 * What a thread has earned its cache's next one starts with, up to
+	 * its share of so much for each CPU.
+	 */
+	HZ4_BUDGET_PASSED_ON = 256 * 1024,
 	/*
 	 * So many missed bytes double it, fewer once it has grown and is so
 	 * large, up to the maximum.  So one of a thousand threads with a

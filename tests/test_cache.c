@@ -279,7 +279,7 @@ START_TEST(turns_make_a_cache_grow)
 					      base_limit(some[c]),
 			      "class %u: %u", some[c],
 			      cache.tier[some[c]].limit);
-		hz4_cache_reset(&cache);
+		hz4_cache_pass_on(&cache);
 	}
 	nothing_left();
 }
@@ -468,26 +468,69 @@ START_TEST(flush_keeps_limits)
 }
 END_TEST
 
-START_TEST(reset_forgets_everything)
+static size_t
+share_of(unsigned users)
 {
-	size_t first_budget;
-	unsigned cls;
+	return hz4_os_cpus() * (size_t)HZ4_BUDGET_PASSED_ON / users;
+}
 
-	start(true);
-	first_budget = cache.budget.left;
-	mixture(1, STEPS / 4);
-	hz4_cache_reset(&cache);
-	compare(&cache);
-	ck_assert_uint_eq(cache.budget.left, first_budget);
-	ck_assert_uint_eq(cache.budget.granted, first_budget);
+/* The next thread starts with what the last one learned, up to a share. */
+START_TEST(the_next_thread_inherits)
+{
+	unsigned cls, limits = 0, before[HZ4_CLS_END];
+	size_t granted;
+
+	start(false);
+	hz4_cache_init(&other, false);
+	hz4_budget_add_user(1);
+	for (cls = 1; cls < 20; cls++)
+		burst(&cache, cls, 40);
+	granted = cache.budget.granted;
+	ck_assert_uint_le(granted, share_of(1));
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		ck_assert_uint_eq(cache.tier[cls].limit, 0);
+		before[cls] = cache.tier[cls].limit;
+	hz4_cache_pass_on(&cache);
+	compare(&cache);
+	nothing_left();
+	ck_assert_uint_eq(cache.budget.granted, granted);
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		ck_assert_uint_eq(cache.tier[cls].limit, before[cls]);
+	mixture(1, STEPS);
+	ck_assert_uint_gt(cache.budget.granted, share_of(1));
+	hz4_cache_pass_on(&cache);
+	compare(&cache);
+	ck_assert_uint_eq(cache.budget.granted, share_of(1));
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		limits += cache.tier[cls].limit > 0;
+	ck_assert_uint_gt(limits, 5);
+	/* One of many has next to nothing again. */
+	hz4_budget_add_user(1 << 20);
+	hz4_cache_pass_on(&cache);
+	compare(&cache);
+	ck_assert_uint_eq(cache.budget.granted, HZ4_BUDGET_START_LEAST);
+	hz4_budget_add_user(-(1 << 20));
 	hz4_cache_flush(&other);
 	nothing_left();
 	mixture(2, STEPS / 4);
-	hz4_cache_reset(&cache);
+	hz4_cache_pass_on(&cache);
 	hz4_cache_flush(&other);
 	nothing_left();
+}
+END_TEST
+
+/* A few large objects do not leave the small ones nothing. */
+START_TEST(large_objects_leave_some_of_the_budget)
+{
+	size_t size;
+
+	start(false);
+	for (size = HZ4_CLASS_MAX; size >= 512; size /= 2)
+		burst(&cache, hz4_sizeclass(size), 1);
+	compare(&cache);
+	ck_assert_uint_gt(cache.tier[hz4_sizeclass(4096)].limit, 0);
+	ck_assert_uint_ge(cache.budget.left, cache.budget.granted / 2);
+	burst(&cache, 4, 100);
+	ck_assert_uint_ge(cache.tier[4].limit, 50);
 }
 END_TEST
 
@@ -752,7 +795,7 @@ START_TEST(l0_is_a_window_on_l1)
 			give(&cache, cls, held[i]);
 		compare(&cache);
 		ck_assert_uint_eq(hz4_cache_count(&cache, cls), before);
-		hz4_cache_reset(&cache);
+		hz4_cache_pass_on(&cache);
 		ck_assert(hz4_l0_open(cache.l0, cls));
 	}
 }
@@ -844,7 +887,8 @@ add(TCase *t)
 	tcase_add_test(t, many_threads_start_with_little);
 	tcase_add_test(t, small_misses_earn_a_budget);
 	tcase_add_test(t, flush_keeps_limits);
-	tcase_add_test(t, reset_forgets_everything);
+	tcase_add_test(t, the_next_thread_inherits);
+	tcase_add_test(t, large_objects_leave_some_of_the_budget);
 	tcase_add_test(t, nudge_and_settle);
 	tcase_add_test(t, a_late_low_does_not_stay);
 	tcase_add_test(t, nudged_while_at_work);
