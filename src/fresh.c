@@ -21,13 +21,15 @@ dirty_pages(const struct hz4_span *s, const struct hz4_class *k)
 }
 
 /*
- * Whose pages a span's objects make resident, all of them: others may leave
- * parts of theirs untouched, and those of no bytes are never touched.
+ * Whose pages a span's objects make resident, all of them: small ones, but
+ * for those of no bytes, and others that were seen to be used.
  */
 static bool
 is_dense(const struct hz4_span *s, const struct hz4_class *k)
 {
-	return k->size <= HZ4_FRESH_WHOLE && s->cls != HZ4_CLS_ZERO;
+	if (k->size > HZ4_FRESH_WHOLE)
+		return hz4_peek(&s->whole);
+	return s->cls != HZ4_CLS_ZERO;
 }
 
 /* The first so many bytes of a span may have been touched by now. */
@@ -75,9 +77,23 @@ hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k, uintptr_t end,
 }
 
 void
+hz4_fresh_note_whole(struct hz4_span *s)
+{
+	const struct hz4_class *k = &hz4_classes[s->cls];
+	size_t bytes = s->touched * (size_t)HZ4_FRESH_UNIT;
+
+	if (is_dense(s, k))
+		return;
+	set_touched(s, k, 0);
+	hz4_poke(&s->whole, true);
+	set_touched(s, k, bytes);
+}
+
+void
 hz4_fresh_end(struct hz4_span *s)
 {
 	set_touched(s, &hz4_classes[s->cls], 0);
+	hz4_poke(&s->whole, false);
 }
 
 /* Add pages to those to be asked for, which lie before them. */

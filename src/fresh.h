@@ -36,6 +36,12 @@ struct hz4_fresh {
 void hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k,
 		     size_t spans);
 
+/*
+ * One of its objects is used to its end, so most likely all are.  With the
+ * class locked.
+ */
+void hz4_fresh_note_whole(struct hz4_span *s);
+
 /* Its pages are about to go back to the page heap. */
 void hz4_fresh_end(struct hz4_span *s);
 

@@ -12,6 +12,7 @@
 #include "pageheap.h"
 #include "purge.h"
 #include "shard.h"
+#include "spans.h"
 #include "transfer.h"
 
 #include <errno.h>
@@ -307,6 +308,23 @@ hz4_heap_free_slow(void *p)
 	errno = saved;
 }
 
+/*
+ * So many bytes of an object are being written.  Whether objects above
+ * HZ4_FRESH_WHOLE are used to their ends cannot be known of others.
+ */
+static void
+note_whole(void *p, size_t bytes)
+{
+	unsigned cls = hz4_pagemap_class(p);
+
+	if (bytes <= HZ4_FRESH_WHOLE)
+		return;
+	if (cls == HZ4_CLS_RUN)
+		hz4_large_note_whole(p, bytes);
+	else
+		hz4_spans_note_whole(p, cls);
+}
+
 /* Above the classes fresh pages are known to be zero. */
 static void *
 calloc_large(size_t bytes)
@@ -339,7 +357,10 @@ hz4_heap_calloc(size_t n, size_t size)
 		return calloc_large(bytes);
 	}
 	p = hz4_heap_malloc(bytes);
-	return p == NULL ? NULL : memset(p, 0, bytes);
+	if (p == NULL)
+		return NULL;
+	note_whole(p, bytes);
+	return memset(p, 0, bytes);
 }
 
 /* The class of a live object; aborts when p is none. */
@@ -372,7 +393,9 @@ copy_to(void *p, size_t old, size_t size, size_t want)
 		to = hz4_heap_malloc(size);
 	if (to == NULL)
 		return NULL;
-	memcpy(to, p, hz4_min(old, size));
+	old = hz4_min(old, size);
+	note_whole(to, old);
+	memcpy(to, p, old);
 	hz4_heap_free(p);
 	return to;
 }

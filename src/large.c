@@ -60,6 +60,7 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 	size_t pages = (size + HZ4_PAGE - 1) / HZ4_PAGE;
 
 	l->mapping = false;
+	l->whole = 0;
 	l->bytes = pages * HZ4_PAGE;
 	hz4_spans_make_room(pages);
 	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE));
@@ -106,6 +107,24 @@ find(const void *p, const char *call)
 	return l;
 }
 
+/* Of an object in the page heap, that is. */
+static void
+set_whole(struct hz4_large *l, size_t bytes)
+{
+	if (l->mapping || bytes == l->whole)
+		return;
+	hz4_pageheap_note_dense(((long)bytes - (long)l->whole) / 1024);
+	l->whole = bytes;
+}
+
+void
+hz4_large_note_whole(void *p, size_t bytes)
+{
+	struct hz4_large *l = find(p, "realloc()");
+
+	set_whole(l, hz4_max(l->whole, bytes / HZ4_PAGE * HZ4_PAGE));
+}
+
 /*
  * The kernel may refuse to split a mapping when there are too many; the
  * pages then stay ours and serve others.
@@ -128,6 +147,7 @@ hz4_large_free(void *p, const char *call)
 	if (!hz4_pagemap_claim(l->start, HZ4_CLS_RUN))
 		hz4_fatal("%s: double free: ptr %p", call, p);
 	account(l, (size_t)-1);
+	set_whole(l, 0);
 	release(l->start, l->bytes, l->mapping);
 	hz4_meta_free(l, sizeof *l);
 }
@@ -204,6 +224,9 @@ hz4_large_resize(void *p, size_t size)
 	if (to == NULL)
 		return NULL;
 	l->bytes = hz4_round_up(size, HZ4_PAGE);
+	/* What grows is full. */
+	set_whole(l, l->bytes > was.bytes ? was.bytes :
+					    hz4_min(l->whole, l->bytes));
 	account(&was, (size_t)-1);
 	account(l, 1);
 	return to;

@@ -55,6 +55,11 @@ struct hz4_span {
 	 */
 	uint8_t ahead;
 	uint16_t touched;
+	/*
+	 * One of its objects was seen to be used to its end.
+	 * [lock: class] writes; [atomic] relaxed: a hint
+	 */
+	_Atomic bool whole;
 	_Atomic uint64_t bits[]; /* words of the class */
 };
 
@@ -62,6 +67,7 @@ struct hz4_span {
 struct hz4_large {
 	uintptr_t start; /* [owner] */
 	size_t bytes;	 /* usable, whole pages [owner] */
+	size_t whole;	 /* of these, known to be used [owner] */
 	bool mapping;	 /* of its own [const] */
 };
 

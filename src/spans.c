@@ -4,7 +4,9 @@
  */
 #include "spans.h"
 
+#include "fresh.h"
 #include "option.h"
+#include "pagemap.h"
 #include "shard.h"
 #include "spanlists.h"
 
@@ -278,6 +280,19 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 	c->spans++;
 	if (has_free)
 		link_locked(c, s);
+	hz4_lists_unlock(c);
+}
+
+void
+hz4_spans_note_whole(const void *p, unsigned cls)
+{
+	struct hz4_span *s = hz4_pagemap_owner((uintptr_t)p);
+	struct hz4_spans *c = hz4_lists_of(s);
+
+	if (hz4_classes[cls].size <= HZ4_FRESH_WHOLE || hz4_peek(&s->whole))
+		return;
+	hz4_lists_lock(c);
+	hz4_fresh_note_whole(s);
 	hz4_lists_unlock(c);
 }
 

@@ -223,6 +223,40 @@ START_TEST(others_have_none)
 }
 END_TEST
 
+/* The same, and one in so many objects is used to its end. */
+static bool
+grows_huge_whole(unsigned cls, size_t mib, unsigned one_in)
+{
+	void *p = NULL;
+	unsigned n;
+
+	for (n = 0; hz4_pageheap_mapped() <= mib << 20; n++) {
+		take(cls, &p, 1);
+		if (n % one_in == 0)
+			hz4_spans_note_whole(p, cls);
+	}
+	return hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE;
+}
+
+START_TEST(others_have_some_where_they_are_used)
+{
+	const unsigned cls = hz4_sizeclass(HZ4_FRESH_WHOLE + 1);
+
+	if (!start_huge())
+		return;
+	ck_assert(grows_huge_whole(cls, 8, hz4_classes[cls].slots));
+}
+END_TEST
+
+START_TEST(not_where_few_are_used)
+{
+	const unsigned cls = hz4_sizeclass(HZ4_FRESH_WHOLE + 1);
+
+	start();
+	ck_assert(!grows_huge_whole(cls, 8, 4 * hz4_classes[cls].slots));
+}
+END_TEST
+
 START_TEST(objects_of_no_bytes_have_none)
 {
 	start();
@@ -287,6 +321,27 @@ START_TEST(small_objects_that_are_gone_count_no_more)
 }
 END_TEST
 
+/* Nor do others that were used, however often that was seen. */
+START_TEST(others_that_are_gone_count_no_more)
+{
+	const unsigned cls = hz4_sizeclass(20000);
+	unsigned n = 0, i;
+
+	start();
+	while (hz4_pageheap_mapped() < 8 << 20) {
+		unit_need(n < MOST, "too many objects");
+		take(cls, held + n, 1);
+		hz4_spans_note_whole(held[n], cls);
+		hz4_spans_note_whole(held[n++], cls);
+	}
+	for (i = 0; i < n; i++)
+		give(cls, held + i, 1);
+	hz4_spans_trim();
+	/* Their structures serve spans of which nothing is known. */
+	ck_assert(!grows_huge(cls, 8));
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -298,6 +353,9 @@ add(TCase *t)
 	tcase_add_test(t, small_objects_have_huge_pages);
 	tcase_add_test(t, not_where_there_are_many_threads);
 	tcase_add_test(t, others_have_none);
+	tcase_add_test(t, others_have_some_where_they_are_used);
+	tcase_add_test(t, not_where_few_are_used);
+	tcase_add_test(t, others_that_are_gone_count_no_more);
 	tcase_add_test(t, objects_of_no_bytes_have_none);
 	tcase_add_test(t, the_child_of_a_fork_has_one_thread);
 	tcase_add_test(t, not_where_little_is_touched);

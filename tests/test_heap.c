@@ -306,6 +306,61 @@ START_TEST(small_steps_move_seldom)
 }
 END_TEST
 
+/* Whether a heap of 12 MB in objects of 20 KB goes on with huge pages. */
+static bool
+huge_after(void *(*make)(void))
+{
+	void *p = NULL;
+	unsigned i;
+
+	for (i = 0; i < 600; i++)
+		p = make();
+	return hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE;
+}
+
+static void *
+touched_at_its_start(void)
+{
+	return memset(take(20000), 1, 1);
+}
+
+static void *
+zeroed(void)
+{
+	return hz4_heap_calloc(1, 20000);
+}
+
+static void *
+grown(void)
+{
+	return hz4_heap_realloc(take(16000), 20000);
+}
+
+static void
+huge_only_where_used(void *make)
+{
+	void *(*const *how)(void) = make;
+
+	unit_child_need(huge_after(*how) == (*how != touched_at_its_start));
+}
+
+START_TEST(what_is_written_whole_has_huge_pages)
+{
+	static void *(*const makes[])(void) = {
+		touched_at_its_start, zeroed, grown,
+	};
+	void *p = hz4_os_map(HZ4_REGION_MIN, HZ4_REGION_ALIGN);
+	unsigned i;
+
+	if (!hz4_os_advise_huge(p, HZ4_REGION_MIN, true)) {
+		printf("skipped: no MADV_HUGEPAGE here\n");
+		return;
+	}
+	for (i = 0; i < sizeof makes / sizeof *makes; i++)
+		unit_survives(huge_only_where_used, (void *)&makes[i]);
+}
+END_TEST
+
 START_TEST(alignments)
 {
 	size_t align;
@@ -975,6 +1030,7 @@ add(TCase *t)
 	tcase_add_test(t, calloc_clears_what_was_used);
 	tcase_add_test(t, realloc_keeps_contents);
 	tcase_add_test(t, realloc_in_place);
+	tcase_add_test(t, what_is_written_whole_has_huge_pages);
 	tcase_add_test(t, growing_objects_get_room);
 	tcase_add_test(t, small_steps_move_seldom);
 	tcase_add_test(t, alignments);

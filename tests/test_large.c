@@ -313,6 +313,75 @@ misuse(void *arg)
 	}
 }
 
+/* Whether the page heap grows by huge pages. */
+static bool
+grows_huge(void)
+{
+	return hz4_pagemap_flags((uintptr_t)take(8 * MIB, 1, false)) &
+	       HZ4_PAGE_HUGE;
+}
+
+static bool
+have_huge(void)
+{
+	void *p = hz4_os_map(HZ4_REGION_MIN, HZ4_REGION_ALIGN);
+	bool have = hz4_os_advise_huge(p, HZ4_REGION_MIN, true);
+
+	if (!have)
+		printf("skipped: no MADV_HUGEPAGE here\n");
+	hz4_os_unmap(p, HZ4_REGION_MIN);
+	return have;
+}
+
+START_TEST(runs_that_are_used_count_for_huge_pages)
+{
+	void *p;
+
+	start();
+	if (!have_huge())
+		return;
+	p = take(8 * MIB, 1, false);
+	ck_assert(!grows_huge());
+	hz4_large_note_whole(p, 8 * MIB);
+	hz4_large_note_whole(p, 4 * MIB);
+	/* Half of what is mapped, then two thirds. */
+	ck_assert(grows_huge());
+	hz4_large_free(p, "test");
+	/* Its pages serve one of which nothing is known. */
+	take(8 * MIB, 1, false);
+	ck_assert(!grows_huge());
+}
+END_TEST
+
+START_TEST(runs_that_grow_are_used)
+{
+	void *p;
+
+	start();
+	if (!have_huge())
+		return;
+	p = take(8 * MIB, 1, false);
+	ck_assert_ptr_eq(hz4_large_resize(p, 7 * MIB), p);
+	ck_assert_ptr_eq(hz4_large_resize(p, 8 * MIB), p);
+	ck_assert(grows_huge());
+}
+END_TEST
+
+START_TEST(runs_that_shrink_count_for_less)
+{
+	void *p;
+
+	start();
+	if (!have_huge())
+		return;
+	p = take(8 * MIB, 1, false);
+	hz4_large_note_whole(p, 8 * MIB);
+	ck_assert_ptr_eq(hz4_large_resize(p, 1 * MIB), p);
+	take(7 * MIB, 1, false);
+	ck_assert(!grows_huge());
+}
+END_TEST
+
 START_TEST(interior_pointers_abort)
 {
 	char line[200];
@@ -472,6 +541,9 @@ add(TCase *t)
 	tcase_add_test(t, runs_resize_in_place);
 	tcase_add_test(t, runs_do_not_grow_over_others);
 	tcase_add_test(t, mappings_grow_and_move);
+	tcase_add_test(t, runs_that_are_used_count_for_huge_pages);
+	tcase_add_test(t, runs_that_grow_are_used);
+	tcase_add_test(t, runs_that_shrink_count_for_less);
 	tcase_add_test(t, interior_pointers_abort);
 	tcase_add_test(t, moves_of_many_threads);
 	tcase_add_test(t, no_memory);
