@@ -109,20 +109,20 @@ find(const void *p, const char *call)
 
 /* Of an object in the page heap, that is. */
 static void
-set_whole(struct hz4_large *l, size_t bytes)
+set_whole(struct hz4_large *l, size_t n)
 {
-	if (l->mapping || bytes == l->whole)
+	if (l->mapping || n == l->whole)
 		return;
-	hz4_pageheap_note_dense(((long)bytes - (long)l->whole) / 1024);
-	l->whole = bytes;
+	hz4_pageheap_note_dense(((long)n - (long)l->whole) / 1024);
+	l->whole = n;
 }
 
 void
-hz4_large_note_whole(void *p, size_t bytes)
+hz4_large_note_whole(void *p, size_t n)
 {
 	struct hz4_large *l = find(p, "realloc()");
 
-	set_whole(l, hz4_max(l->whole, bytes / HZ4_PAGE * HZ4_PAGE));
+	set_whole(l, hz4_max(l->whole, n / HZ4_PAGE * HZ4_PAGE));
 }
 
 /*

@@ -25,8 +25,8 @@ size_t hz4_large_usable(const void *p, const char *call);
  */
 void *hz4_large_resize(void *p, size_t size);
 
-/* The first so many bytes of an object are used (pagehuge.c). */
-void hz4_large_note_whole(void *p, size_t bytes);
+/* The first `n` bytes of an object are used (pagehuge.c). */
+void hz4_large_note_whole(void *p, size_t n);
 
 struct hz4_large_figures {
 	size_t objects;	 /* live large objects */

@@ -4,8 +4,9 @@
  * Where all bytes of a heap are used, huge pages save nearly all page faults
  * and most misses of the TLB, and cost nothing.  Where objects are touched
  * at their ends alone, or reserved for later, they make resident what nobody
- * uses.  Small objects are used as a whole; what becomes of others cannot be
- * known without asking the system for more than memory.
+ * uses.  Small objects are used as a whole; so are others that calloc clears,
+ * and most likely those that are filled before they grow.  What becomes of
+ * the rest cannot be known without asking the system for more than memory.
  *
  * The last huge page of a heap may be resident for a few bytes, so small
  * heaps keep small pages, also where huge ones are the system's default, and
