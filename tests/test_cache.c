@@ -51,10 +51,10 @@ compare(struct hz4_cache *c)
 
 		unit_need(s->base <= top && top <= s->high, "class %u", cls);
 		unit_need(s->high == (t->calls < HZ4_CAREFUL_CALLS ?
-					      top : s->base + t->limit) ||
+					      top : hz4_stacks_limit(c, cls)) ||
 				  hz4_l0_open(c->l0, cls),
 			  "class %u: high", cls);
-		unit_need(top <= s->base + t->limit &&
+		unit_need(top <= hz4_stacks_limit(c, cls) &&
 				  t->gone + t->limit <= t->room &&
 				  t->limit <= HZ4_CACHE_MAX_OBJECTS,
 			  "class %u: limit %u, room %u, gone %u", cls,
