@@ -322,7 +322,7 @@ note_whole(void *p, size_t bytes)
 	if (cls == HZ4_CLS_RUN)
 		hz4_large_note_whole(p, bytes);
 	else
-		hz4_spans_note_whole(p, cls);
+		hz4_spans_note_whole(p);
 }
 
 /* Above the classes fresh pages are known to be zero. */

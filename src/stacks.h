@@ -85,8 +85,8 @@ struct hz4_cache {
 	 */
 	_Atomic bool nudged;
 	/*
-	 * One bit for each class that had an event since the reset: the
-	 * others have no limit and hold nothing. [owner]
+	 * One bit for each class that had an event, or a limit from the
+	 * thread before: the others have no limit and hold nothing. [owner]
 	 */
 	uint64_t used[HZ4_CLS_END / 64 + 1];
 	uint32_t visits;  /* slow paths so far [owner] */

@@ -233,7 +233,7 @@ grows_huge_whole(unsigned cls, size_t mib, unsigned one_in)
 	for (n = 0; hz4_pageheap_mapped() <= mib << 20; n++) {
 		take(cls, &p, 1);
 		if (n % one_in == 0)
-			hz4_spans_note_whole(p, cls);
+			hz4_spans_note_whole(p);
 	}
 	return hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE;
 }
@@ -303,42 +303,39 @@ START_TEST(not_where_little_is_touched)
 }
 END_TEST
 
-/* The bytes of spans that are gone do not count any more. */
-START_TEST(small_objects_that_are_gone_count_no_more)
+/* Objects of 8 MiB, `whole`: seen to be used, twice, that all go again. */
+static void
+come_and_go(unsigned cls, bool whole)
 {
-	const unsigned cls = hz4_sizeclass(4096);
 	unsigned n = 0, i;
 
-	start();
 	while (hz4_pageheap_mapped() < 8 << 20) {
 		unit_need(n < MOST, "too many objects");
-		take(cls, held + n++, 1);
+		take(cls, held + n, 1);
+		for (i = 0; whole && i < 2; i++)
+			hz4_spans_note_whole(held[n]);
+		n++;
 	}
 	for (i = 0; i < n; i++)
 		give(cls, held + i, 1);
 	hz4_spans_trim();
+}
+
+/* The bytes of spans that are gone do not count any more. */
+START_TEST(small_objects_that_are_gone_count_no_more)
+{
+	start();
+	come_and_go(hz4_sizeclass(4096), false);
 	ck_assert(!grows_huge(hz4_sizeclass(HZ4_FRESH_WHOLE + 1), 8));
 }
 END_TEST
 
-/* Nor do others that were used, however often that was seen. */
+/* Their structures serve spans of which nothing is known. */
 START_TEST(others_that_are_gone_count_no_more)
 {
-	const unsigned cls = hz4_sizeclass(20000);
-	unsigned n = 0, i;
-
 	start();
-	while (hz4_pageheap_mapped() < 8 << 20) {
-		unit_need(n < MOST, "too many objects");
-		take(cls, held + n, 1);
-		hz4_spans_note_whole(held[n], cls);
-		hz4_spans_note_whole(held[n++], cls);
-	}
-	for (i = 0; i < n; i++)
-		give(cls, held + i, 1);
-	hz4_spans_trim();
-	/* Their structures serve spans of which nothing is known. */
-	ck_assert(!grows_huge(cls, 8));
+	come_and_go(hz4_sizeclass(20000), true);
+	ck_assert(!grows_huge(hz4_sizeclass(20000), 8));
 }
 END_TEST
 
