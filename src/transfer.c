@@ -54,15 +54,41 @@ whole_groups(uint64_t free)
 	return (free & UINT64_C(0x1111111111111111)) * 0xf;
 }
 
+/*
+ * List the objects of a word's lowest bits, up to `want`, and take these bits
+ * off.  A whole word is common where much was freed at once.
+ */
+static unsigned
+list_lowest(uint64_t *bits, uintptr_t base, uintptr_t size, void **objects,
+	    unsigned want)
+{
+	uint64_t rest = *bits;
+	uintptr_t slot;
+	unsigned got = 0;
+
+	if (rest == UINT64_MAX && want >= 64) {
+		for (; got < 64; got++)
+			objects[got] = (void *)(base + got * size);
+		rest = 0;
+	}
+	while (rest != 0 && got < want) {
+		slot = (uintptr_t)__builtin_ctzll(rest);
+		objects[got++] = (void *)(base + slot * size);
+		rest &= rest - 1;
+	}
+	*bits = rest;
+	return got;
+}
+
 /* Take the lowest free objects of a span, `whole`: those in whole groups. */
 static unsigned
 take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
 	    unsigned want, bool whole)
 {
-	unsigned got = 0, bit;
+	uintptr_t size = k->size;
+	unsigned got = 0;
 	uint64_t free, rest;
 	uint32_t w;
-	uintptr_t base;
 
 	for (w = 0; w < k->words && got < want; w++) {
 		free = hz4_peek(&s->bits[w]);
@@ -71,13 +97,8 @@ take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
 		if (free == 0)
 			continue;
 		rest = free;
-		base = s->start + (uintptr_t)w * 64 * k->size;
-		while (rest != 0 && got < want) {
-			bit = (unsigned)__builtin_ctzll(rest);
-			rest &= rest - 1;
-			objects[got++] = (void *)(base + (uintptr_t)bit *
-							 k->size);
-		}
+		got += list_lowest(&rest, s->start + w * 64 * size, size,
+				   objects + got, want - got);
 		HZ4_CHAOS();
 		/*
 		 * Others only set bits, so those taken are still set.
@@ -258,6 +279,13 @@ find_span(unsigned cls, const struct hz4_class *k, void *object)
 	return s;
 }
 
+_Noreturn static HZ4_SLOW void
+fatal_inside(const struct hz4_class *k, void *object)
+{
+	hz4_fatal("free(): pointer into an object: ptr %p, size %u", object,
+		  (unsigned)k->size);
+}
+
 /* Which slot of its span an object is; aborts when it is none. */
 static uint32_t
 find_slot(const struct hz4_class *k, void *object, size_t offset)
@@ -265,8 +293,7 @@ find_slot(const struct hz4_class *k, void *object, size_t offset)
 	uint32_t slot = hz4_sizeclass_slot(k, offset);
 
 	if (hz4_unlikely(slot * (size_t)k->size != offset || slot >= k->slots))
-		hz4_fatal("free(): pointer into an object: ptr %p, size %u",
-			  object, (unsigned)k->size);
+		fatal_inside(k, object);
 	return slot;
 }
 
@@ -285,54 +312,57 @@ fetch_spans(const struct hz4_class *k, void *const *objects, unsigned n)
 }
 
 /*
- * `bits` are those of word `last_w` of the span `last` that are still to be
- * set.  While there are any, an object of that span is out, so it has its
- * pages, and others that lie in these need no look at the page map.
+ * `bits` are those of word `w` of the span `s` that are still to be set; its
+ * objects lie in the `reach` bytes from `from`.  While there are any, an
+ * object of that span is out, so it has its pages, and others that lie in
+ * these need no look at the page map.
  */
 void
 hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		  uint64_t now, unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	struct hz4_span *todo[HZ4_BATCH_MAX], *s, *last = NULL;
-	size_t bytes = (size_t)k->pages * HZ4_PAGE, offset;
+	struct hz4_span *todo[HZ4_BATCH_MAX], *s = NULL, *next = NULL;
+	size_t size = k->size, all = size * k->slots, reach = 0;
+	uintptr_t p, start = 0, from = 0;
 	unsigned todos = 0, i;
-	uint32_t slot, w, last_w = 0;
+	uint32_t slot, w = 0;
 	uint64_t bits = 0, bit;
-	uintptr_t start = 0;
 
 	*path = 0;
 	fetch_spans(k, objects, n);
 	for (i = 0; i < n; i++) {
-		s = last;
-		offset = (uintptr_t)objects[i] - start;
-		if (s == NULL || offset >= bytes) {
-			s = find_span(cls, k, objects[i]);
-			start = s->start;
-			offset = (uintptr_t)objects[i] - start;
+		p = (uintptr_t)objects[i];
+		if (p - from < reach) {
+			slot = hz4_sizeclass_slot(k, p - from);
+			if (hz4_unlikely(slot * size != p - from))
+				fatal_inside(k, objects[i]);
+		} else {
+			if (next == NULL || p - start >= all) {
+				next = find_span(cls, k, objects[i]);
+				start = next->start;
+			}
+			slot = find_slot(k, objects[i], p - start);
+			if (bits != 0 && give_bits(k, s, w, bits))
+				todo[todos++] = s;
+			if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
+				refresh(todo, todos, now, path);
+				todos = 0;
+			}
+			bits = 0;
+			s = next;
+			w = slot / 64;
+			from = start + w * 64 * size;
+			reach = hz4_min(64 * size, start + all - from);
 		}
-		slot = find_slot(k, objects[i], offset);
-		w = slot / 64;
+		hz4_close(p, k->size);
 		bit = (uint64_t)1 << slot % 64;
-		hz4_close((uintptr_t)objects[i], k->size);
-		if (s == last && w == last_w) {
-			if (hz4_unlikely(bits & bit))
-				fatal_free(k, s, w, bit, "double free");
-			bits |= bit;
-			continue;
-		}
-		if (bits != 0 && give_bits(k, last, last_w, bits))
-			todo[todos++] = last;
-		if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
-			refresh(todo, todos, now, path);
-			todos = 0;
-		}
-		bits = bit;
-		last = s;
-		last_w = w;
+		if (hz4_unlikely(bits & bit))
+			fatal_free(k, s, w, bit, "double free");
+		bits |= bit;
 	}
-	if (bits != 0 && give_bits(k, last, last_w, bits))
-		todo[todos++] = last;
+	if (bits != 0 && give_bits(k, s, w, bits))
+		todo[todos++] = s;
 	if (todos > 0)
 		refresh(todo, todos, now, path);
 }

@@ -471,11 +471,14 @@ START_TEST(pointer_behind_the_last_object)
 		bytes = (size_t)k->slots * k->size;
 		if (bytes == (size_t)k->pages * HZ4_PAGE)
 			continue;
-		take_all(cls, held, 1);
+		take_all(cls, held, k->slots);
 		m = (struct misuse){ cls, { (char *)held[0] + bytes }, 1 };
-		unit_fatal_start(give_wrong, &m,
-				 "hz4: free(): pointer into an object: ptr ");
-		give(cls, held, 1);
+		expect_line(&m, "pointer into an object", m.object[0]);
+		m.object[1] = m.object[0];
+		m.object[0] = held[k->slots - 1];
+		m.n = 2;
+		expect_line(&m, "pointer into an object", m.object[1]);
+		give_all(cls, held, k->slots, HZ4_BATCH_MAX);
 	}
 }
 END_TEST
