@@ -24,8 +24,9 @@ struct hz4_budget {
 void hz4_budget_init(struct hz4_budget *b, bool first);
 
 /*
- * Forget what is too much for a thread that has shown nothing.  Returns what
- * stays; the caller sees to what was given to classes.
+ * The thread ends: its next one starts with what it has earned, as far as
+ * that is no more than its share.  Returns what stays; the caller sees to
+ * what was given to classes.
  */
 size_t hz4_budget_pass_on(struct hz4_budget *b);
 

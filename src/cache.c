@@ -60,6 +60,13 @@ next_used(const struct hz4_cache *c, unsigned cls)
 	for ((cls) = next_used(c, 1); (cls) < HZ4_CLS_END; \
 	     (cls) = next_used(c, (cls) + 1))
 
+/* What a class may hold takes of the budget. */
+static size_t
+limit_bytes(const struct hz4_cache *c, unsigned cls)
+{
+	return c->tier[cls].limit * (size_t)hz4_classes[cls].size;
+}
+
 /* Bytes of a stack's array, with the NULL below its start. */
 static size_t
 array_bytes(size_t room)
@@ -92,61 +99,63 @@ set_busy(struct hz4_cache *c, unsigned cls)
 }
 
 /*
- * Move a stack to a larger array.  False without memory for one.  The
- * caller sets the ends.
+ * Let a stack be the objects from `from` to its top, at `to` now, with `gone`
+ * places of the array before them.  The caller sets the ends.
  */
+static void
+move_stack(struct hz4_cache *c, unsigned cls, void **from, void **to,
+	   uint32_t gone)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	size_t held = (size_t)(hz4_peek(&s->top) - from);
+
+	set_busy(c, cls);
+	if (held > 0 && to != from)
+		memmove(to, from, held * sizeof *to);
+	to[-1] = NULL;
+	if (hz4_l0_open(c->l0, cls)) {
+		struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
+
+		l->floor = l->floor > from ? to + (l->floor - from) : to;
+	}
+	hz4_poke(&s->base, to);
+	hz4_poke(&s->top, to + held);
+	c->tier[cls].gone = (uint16_t)gone;
+	set_busy(c, HZ4_CLS_NONE);
+}
+
+/* A larger array for a stack.  False without memory for one. */
 static bool
 make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
-	struct hz4_stack *s = &c->stack[cls];
 	struct hz4_tier *t = &c->tier[cls];
 	uint32_t room = t->room ? t->room : FIRST_ROOM;
-	void **base, **old = hz4_peek(&s->base);
-	size_t held = old == NULL ? 0 : (size_t)(hz4_peek(&s->top) - old);
+	void **array, **old = hz4_peek(&c->stack[cls].base);
 
 	while (room < places_for(limit))
 		room = room * 2 + 1;
-	base = hz4_meta_alloc(array_bytes(room));
-	if (base == NULL)
+	array = hz4_meta_alloc(array_bytes(room));
+	if (array == NULL)
 		return false;
-	*base++ = NULL;
-	if (old != NULL)
-		memcpy(base, old, held * sizeof *base);
-	set_busy(c, cls);
-	if (hz4_l0_open(c->l0, cls))
-		hz4_l0_of(c->l0, cls)->floor =
-			base + (hz4_l0_of(c->l0, cls)->floor - old);
-	if (old != NULL)
-		old -= t->gone + 1;
-	hz4_poke(&s->base, base);
-	hz4_poke(&s->top, base + held);
-	t->gone = 0;
-	set_busy(c, HZ4_CLS_NONE);
-	if (old != NULL)
-		hz4_meta_free(old, array_bytes(t->room));
+	if (old == NULL) {
+		move_stack(c, cls, NULL, array + 1, 0);
+	} else {
+		void **start = old - t->gone;
+
+		move_stack(c, cls, old, array + 1, 0);
+		hz4_meta_free(start - 1, array_bytes(t->room));
+	}
 	t->room = (uint16_t)room;
 	return true;
 }
 
-/*
- * Move the objects of a stack to the start of its array.  The caller sets
- * the ends.
- */
+/* The objects of a stack move to the start of its array. */
 static void
 lower_base(struct hz4_cache *c, unsigned cls)
 {
-	struct hz4_stack *s = &c->stack[cls];
-	void **base = hz4_peek(&s->base), **start = base - c->tier[cls].gone;
-	size_t held = (size_t)(hz4_peek(&s->top) - base);
+	void **base = hz4_peek(&c->stack[cls].base);
 
-	set_busy(c, cls);
-	memmove(start, base, held * sizeof *base);
-	if (hz4_l0_open(c->l0, cls))
-		hz4_l0_of(c->l0, cls)->floor -= c->tier[cls].gone;
-	hz4_poke(&s->base, start);
-	hz4_poke(&s->top, start + held);
-	c->tier[cls].gone = 0;
-	set_busy(c, HZ4_CLS_NONE);
+	move_stack(c, cls, base, base - c->tier[cls].gone, 0);
 }
 
 /* Doubling up to the base limit, by a part of what it has above. */
@@ -212,24 +221,22 @@ count_way_back(struct hz4_cache *c, unsigned cls, unsigned path)
 		  (path & HZ4_TRANSFER_RELEASED) != 0);
 }
 
-/* Take the `n` oldest objects out of a stack. */
+/*
+ * Take the `n` oldest objects out of a stack.  Its base rises, or the others
+ * move to the start of the array where there is no room above.
+ */
 static void
 take_oldest(struct hz4_cache *c, unsigned cls, void **run, size_t n)
 {
-	struct hz4_stack *s = &c->stack[cls];
 	struct hz4_tier *t = &c->tier[cls];
-	void **base = hz4_peek(&s->base);
+	void **base = hz4_peek(&c->stack[cls].base);
+	uint32_t gone = t->gone + (uint32_t)n;
 
 	memcpy(run, base, n * sizeof *run);
-	set_busy(c, cls);
-	base[n - 1] = NULL;
-	hz4_poke(&s->base, base + n);
-	t->gone = (uint16_t)(t->gone + n);
-	set_busy(c, HZ4_CLS_NONE);
-	if (hz4_l0_open(c->l0, cls) && hz4_l0_of(c->l0, cls)->floor < base + n)
-		hz4_l0_of(c->l0, cls)->floor = base + n;
-	if (t->gone + t->limit > t->room)
-		lower_base(c, cls);
+	if (gone + t->limit <= t->room)
+		move_stack(c, cls, base + n, base + n, gone);
+	else
+		move_stack(c, cls, base + n, base - t->gone, 0);
 	hz4_stacks_set_ends(c, cls);
 }
 
@@ -315,7 +322,7 @@ note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 /*
  * Half of the limit, so that what comes next finds room both ways; all of
  * it where a thread goes one way only, as one does that allocates what
- * others free.
+ * others free.  Of large limits no more than the class's batch.
  */
 static unsigned
 batch_of(const struct hz4_cache *c, unsigned cls)
@@ -331,12 +338,15 @@ void *
 hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void *run[HZ4_BATCH_MAX], **top;
+	void *run[HZ4_BATCH_MAX], **top, *p;
 	unsigned path, n, i;
 
 	note_event(c, cls, HZ4_TURN_MISS);
 	if (hz4_pace_due(&c->pace))
 		hz4_pace_rest(&c->pace);
+	/* What a wrapper around one of libc's calls has left since the miss. */
+	if (hz4_unlikely(hz4_cache_pop_nudged(c, cls, &p)))
+		return p;
 	n = hz4_transfer_take(cls, run, batch_of(c, cls), &path);
 	if (n == 0)
 		return NULL;
@@ -473,27 +483,21 @@ hz4_cache_flush(struct hz4_cache *c)
 		keep_at_most(c, cls, 0, now);
 }
 
-/* What the class may hold is cut down to the budget's part that is left. */
-static size_t
-cut_limit(struct hz4_tier *t, unsigned cls, size_t had, size_t has)
-{
-	if (has < had)
-		t->limit = (uint16_t)(t->limit * (uint64_t)has / had);
-	return t->limit * (size_t)hz4_classes[cls].size;
-}
-
 void
 hz4_cache_pass_on(struct hz4_cache *c)
 {
-	size_t had = c->budget.granted, has = hz4_budget_pass_on(&c->budget);
-	size_t given = 0;
+	size_t has = hz4_budget_pass_on(&c->budget), had = 0, given = 0;
 	struct hz4_tier *t;
 	unsigned cls;
 
 	hz4_cache_flush(c);
+	for_each_used (c, cls)
+		had += limit_bytes(c, cls);
 	for_each_used (c, cls) {
 		t = &c->tier[cls];
-		given += cut_limit(t, cls, had, has);
+		if (had > has)
+			t->limit = (uint16_t)(t->limit * (uint64_t)has / had);
+		given += limit_bytes(c, cls);
 		t->events = 0;
 		t->turn = HZ4_TURN_NONE;
 		t->streak = 0;
@@ -530,7 +534,7 @@ hz4_cache_adopt(struct hz4_cache *c)
 	set_busy(c, HZ4_CLS_NONE);
 	for_each_used (c, cls) {
 		hz4_stacks_set_ends(c, cls);
-		bytes += c->tier[cls].limit * (size_t)hz4_classes[cls].size;
+		bytes += limit_bytes(c, cls);
 	}
 	hz4_budget_recount(&c->budget, bytes);
 }
@@ -569,8 +573,10 @@ size_t
 hz4_cache_count(struct hz4_cache *c, unsigned cls)
 {
 	void **top = hz4_peek(&c->stack[cls].top);
-	size_t n = (size_t)(top - hz4_peek(&c->stack[cls].base));
+	void **base = hz4_peek(&c->stack[cls].base);
 
-	/* The owner may just be moving the stack to another array. */
-	return hz4_min(n, HZ4_CACHE_MAX_OBJECTS);
+	/* The owner may just be moving the stack. */
+	if (top < base)
+		return 0;
+	return hz4_min((size_t)(top - base), HZ4_CACHE_MAX_OBJECTS);
 }

@@ -28,7 +28,7 @@ static bool
 is_dense(const struct hz4_span *s, const struct hz4_class *k)
 {
 	if (k->size > HZ4_FRESH_WHOLE)
-		return hz4_peek(&s->whole);
+		return (hz4_peek(&s->ahead) & HZ4_SPAN_WHOLE) != 0;
 	return s->cls != HZ4_CLS_ZERO;
 }
 
@@ -57,8 +57,8 @@ hz4_fresh_start(struct hz4_span *s, const struct hz4_class *k, size_t spans)
 
 	s->touched = 0;
 	set_touched(s, k, touched * (size_t)HZ4_PAGE);
-	s->ahead = (uint8_t)(hz4_min(ahead, HZ4_FRESH_AHEAD) /
-			      HZ4_FRESH_UNIT);
+	hz4_poke(&s->ahead, (uint8_t)(hz4_min(ahead, HZ4_FRESH_AHEAD) /
+				      HZ4_FRESH_UNIT));
 }
 
 void
@@ -68,7 +68,7 @@ hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k, uintptr_t end,
 	size_t bytes = end - s->start;
 
 	if (k->size <= HZ4_FRESH_WHOLE)
-		bytes += s->ahead * (size_t)HZ4_FRESH_UNIT;
+		bytes += hz4_peek(&s->ahead) * (size_t)HZ4_FRESH_UNIT;
 	bytes = hz4_min(hz4_round_up(bytes, hz4_os_page),
 			k->pages * (size_t)HZ4_PAGE);
 	f->from = hz4_fresh_from(s);
@@ -80,20 +80,18 @@ void
 hz4_fresh_note_whole(struct hz4_span *s)
 {
 	const struct hz4_class *k = &hz4_classes[s->cls];
-	size_t bytes = s->touched * (size_t)HZ4_FRESH_UNIT;
 
-	if (is_dense(s, k))
+	if (k->size <= HZ4_FRESH_WHOLE || is_dense(s, k))
 		return;
-	set_touched(s, k, 0);
-	hz4_poke(&s->whole, true);
-	set_touched(s, k, bytes);
+	hz4_poke(&s->ahead, HZ4_SPAN_WHOLE);
+	hz4_pageheap_note_dense(s->touched * (HZ4_FRESH_UNIT / 1024));
 }
 
 void
 hz4_fresh_end(struct hz4_span *s)
 {
 	set_touched(s, &hz4_classes[s->cls], 0);
-	hz4_poke(&s->whole, false);
+	hz4_poke(&s->ahead, 0);
 }
 
 /* Add pages to those to be asked for, which lie before them. */

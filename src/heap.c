@@ -315,14 +315,16 @@ hz4_heap_free_slow(void *p)
 static void
 note_whole(void *p, size_t bytes)
 {
-	unsigned cls = hz4_pagemap_class(p);
+	struct hz4_span *s;
+	unsigned cls;
 
 	if (bytes <= HZ4_FRESH_WHOLE)
 		return;
+	cls = hz4_pagemap_class(p);
 	if (cls == HZ4_CLS_RUN)
 		hz4_large_note_whole(p, bytes);
-	else
-		hz4_spans_note_whole(p);
+	else if ((s = hz4_transfer_span(p, cls)) != NULL)
+		hz4_spans_note_whole(s);
 }
 
 /* Above the classes fresh pages are known to be zero. */
@@ -384,13 +386,24 @@ usable(const void *p, unsigned cls, const char *call)
 	return hz4_sizeclass_usable(cls);
 }
 
+/* An object of `size` bytes, with room for `want` where there is memory. */
+static void *
+take_with_room(size_t size, size_t want)
+{
+	void *p = want > size ? hz4_heap_malloc(want) : NULL;
+
+	if (p == NULL)
+		return hz4_heap_malloc(size);
+	if (want > HZ4_CLASS_MAX)
+		hz4_large_ask(p, size);
+	return p;
+}
+
 static void *
 copy_to(void *p, size_t old, size_t size, size_t want)
 {
-	void *to = hz4_heap_malloc(want);
+	void *to = take_with_room(size, want);
 
-	if (to == NULL && want > size)
-		to = hz4_heap_malloc(size);
 	if (to == NULL)
 		return NULL;
 	old = hz4_min(old, size);
@@ -445,8 +458,7 @@ hz4_heap_realloc(void *p, size_t size)
 	if (hz4_unlikely(size > PTRDIFF_MAX))
 		return refuse();
 	old = usable(p, cls, "realloc()");
-	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX &&
-	    (size > old || size + HZ4_PAGE <= old)) {
+	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX) {
 		to = hz4_large_resize(p, size);
 		if (to != NULL) {
 			hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);

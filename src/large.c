@@ -60,7 +60,6 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 	size_t pages = (size + HZ4_PAGE - 1) / HZ4_PAGE;
 
 	l->mapping = false;
-	l->whole = 0;
 	l->bytes = pages * HZ4_PAGE;
 	hz4_spans_make_room(pages);
 	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE));
@@ -83,6 +82,8 @@ hz4_large_alloc(size_t size, size_t align, bool zero)
 	l = hz4_meta_alloc(sizeof *l);
 	if (l == NULL)
 		return NULL;
+	l->asked = size;
+	l->whole = 0;
 	if (size >= HZ4_HUGE_MIN || align > HZ4_REGION_ALIGN)
 		ok = take_mapping(l, size, align);
 	else
@@ -158,17 +159,20 @@ hz4_large_usable(const void *p, const char *call)
 	return find(p, call)->bytes;
 }
 
-static bool
-resize_run(struct hz4_large *l, size_t size)
+void
+hz4_large_ask(void *p, size_t size)
 {
-	size_t n = hz4_round_up(size, HZ4_PAGE);
+	find(p, "realloc()")->asked = size;
+}
 
+static bool
+resize_run(struct hz4_large *l, size_t n)
+{
 	if (n > l->bytes)
 		return n < HZ4_HUGE_MIN &&
 		       hz4_pageheap_extend(l->start + l->bytes,
 					   (n - l->bytes) / HZ4_PAGE);
-	return n == l->bytes ||
-	       hz4_pageheap_cut(l->start + n, (l->bytes - n) / HZ4_PAGE);
+	return hz4_pageheap_cut(l->start + n, (l->bytes - n) / HZ4_PAGE);
 }
 
 static void *
@@ -195,39 +199,53 @@ move_mapping(struct hz4_large *l, size_t n)
 }
 
 static void *
-resize_mapping(struct hz4_large *l, size_t size)
+resize_mapping(struct hz4_large *l, size_t n)
 {
-	size_t n = hz4_round_up(size, HZ4_PAGE);
 	void *p = (void *)l->start;
 
-	if (!hz4_pageheap_admit(l->start, n))
+	if (n < HZ4_HUGE_MIN || !hz4_pageheap_admit(l->start, n))
 		return NULL;
 	if (hz4_os_resize(p, l->bytes, n))
 		return p;
 	return n < l->bytes ? NULL : move_mapping(l, n);
 }
 
+/* To `n` bytes, whole pages; NULL when it must be copied. */
+static void *
+resize_to(struct hz4_large *l, size_t n)
+{
+	struct hz4_large was = *l;
+	void *to;
+
+	if (l->mapping)
+		to = resize_mapping(l, n);
+	else
+		to = resize_run(l, n) ? (void *)l->start : NULL;
+	if (to == NULL)
+		return NULL;
+	l->bytes = n;
+	account(&was, (size_t)-1);
+	account(l, 1);
+	return to;
+}
+
 void *
 hz4_large_resize(void *p, size_t size)
 {
 	struct hz4_large *l = find(p, "realloc()");
-	struct hz4_large was = *l;
-	void *to;
+	size_t n = hz4_round_up(size, HZ4_PAGE), full = 0;
 
-	if (l->mapping) {
-		if (size < HZ4_HUGE_MIN)
-			return NULL;
-		to = resize_mapping(l, size);
-	} else {
-		to = resize_run(l, size) ? p : NULL;
+	if (size >= l->asked) {
+		/* What grows keeps its room, and is full. */
+		n = hz4_max(n, l->bytes);
+		full = l->asked / HZ4_PAGE * HZ4_PAGE;
 	}
-	if (to == NULL)
-		return NULL;
-	l->bytes = hz4_round_up(size, HZ4_PAGE);
-	/* What grows is full. */
-	set_whole(l, l->bytes > was.bytes ? was.bytes :
-					    hz4_min(l->whole, l->bytes));
-	account(&was, (size_t)-1);
-	account(l, 1);
-	return to;
+	if (n != l->bytes) {
+		p = resize_to(l, n);
+		if (p == NULL)
+			return NULL;
+	}
+	l->asked = size;
+	set_whole(l, hz4_max(hz4_min(l->whole, n), full));
+	return p;
 }

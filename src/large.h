@@ -21,9 +21,13 @@ size_t hz4_large_usable(const void *p, const char *call);
 
 /*
  * Make an object fit `size` bytes: in place, or by moving its page tables.
- * Returns where it is now; NULL when it must be copied.
+ * Returns where it is now; NULL when it must be copied.  What it has beyond
+ * what was asked for last is room, and stays while it grows.
  */
 void *hz4_large_resize(void *p, size_t size);
+
+/* Only so many bytes of a new object were asked for. */
+void hz4_large_ask(void *p, size_t size);
 
 /* The first `n` bytes of an object are used (pagehuge.c). */
 void hz4_large_note_whole(void *p, size_t n);

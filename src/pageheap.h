@@ -41,8 +41,8 @@ bool hz4_pageheap_cut(uintptr_t start, size_t pages);
 bool hz4_pageheap_donate(uintptr_t start, size_t pages);
 
 /*
- * So many KiB more (or less) of spans are resident to the last, as far as
- * they tell whether huge pages are worth it.
+ * So many KiB more (or less) of spans and large objects are resident to the
+ * last, as far as they tell whether huge pages are worth it.
  */
 void hz4_pageheap_note_dense(long change);
 

@@ -49,24 +49,30 @@ struct hz4_span {
 	 */
 	_Atomic uint8_t queued;
 	/*
-	 * Fresh units (fresh.h): how many more than needed are asked for, and
-	 * those from the start that somebody may have touched, the rest nobody
+	 * Fresh units (fresh.h): how many more than needed are asked for, or
+	 * HZ4_SPAN_WHOLE: an object was seen to be used to its end.
+	 * [lock: class] or not admitted yet, writes; [atomic] relaxed: a hint
+	 */
+	_Atomic uint8_t ahead;
+	/*
+	 * Those from the start that somebody may have touched, the rest nobody
 	 * since the pages were clean. [lock: class] or not admitted yet
 	 */
-	uint8_t ahead;
 	uint16_t touched;
-	/*
-	 * One of its objects was seen to be used to its end.
-	 * [lock: class] writes; [atomic] relaxed: a hint
-	 */
-	_Atomic bool whole;
 	_Atomic uint64_t bits[]; /* words of the class */
 };
+
+enum { HZ4_SPAN_WHOLE = 0x80 };
+
+/* One with a single word is one line of the metadata, which givers write. */
+_Static_assert(offsetof(struct hz4_span, bits) + sizeof(uint64_t) == 64,
+	       "a span has grown");
 
 /* A large object: whole pages of the page heap, or a mapping of its own. */
 struct hz4_large {
 	uintptr_t start; /* [owner] */
 	size_t bytes;	 /* usable, whole pages [owner] */
+	size_t asked;	 /* of these, by the user: the rest is room [owner] */
 	size_t whole;	 /* of these, known to be used [owner] */
 	bool mapping;	 /* of its own [const] */
 };

@@ -284,12 +284,11 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 }
 
 void
-hz4_spans_note_whole(const void *p)
+hz4_spans_note_whole(struct hz4_span *s)
 {
-	struct hz4_span *s = hz4_pagemap_owner((uintptr_t)p);
 	struct hz4_spans *c = hz4_lists_of(s);
 
-	if (hz4_peek(&s->whole))
+	if (hz4_peek(&s->ahead) & HZ4_SPAN_WHOLE)
 		return;
 	hz4_lists_lock(c);
 	hz4_fresh_note_whole(s);

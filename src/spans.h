@@ -94,8 +94,8 @@ void hz4_spans_admit(struct hz4_span *s, bool has_free);
 bool hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
 		       unsigned *gone);
 
-/* An object, above HZ4_FRESH_WHOLE, is used to its end (fresh.h). */
-void hz4_spans_note_whole(const void *p);
+/* An object of the span, above HZ4_FRESH_WHOLE, is used (fresh.h). */
+void hz4_spans_note_whole(struct hz4_span *s);
 
 /* See to all spans that were left to others, so that figures know them. */
 void hz4_spans_settle(void);

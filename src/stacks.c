@@ -61,6 +61,8 @@ hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
 	struct hz4_stack *s = &c->stack[cls];
 	void **low = hz4_peek(&s->low);
 
+	HZ4_ASSERT(c->tier[cls].gone + c->tier[cls].limit <=
+		   c->tier[cls].room);
 	s->high = hz4_stacks_careful(c, cls) ? hz4_peek(&s->top) :
 					     hz4_stacks_limit(c, cls);
 	if (hz4_l0_open(c->l0, cls))

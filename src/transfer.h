@@ -30,7 +30,7 @@ unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
  * is the caller's, since asking for the time may call a preloaded wrapper,
  * which allocates, when `objects` are neither here nor there.  Aborts when
  * one of them is not the start of an object or lies in its span already (a
- * double free).
+ * double free).  `n` may be any number.
  */
 void hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		       uint64_t now, unsigned *path);

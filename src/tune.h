@@ -207,17 +207,18 @@ enum {
 	HZ4_REGION_SHARE = 8,
 
 	/*
-	 * Huge pages are advised while objects up to HZ4_FRESH_WHOLE have
-	 * touched so many eighths of the heap, and huge_threshold more.
+	 * Huge pages are advised while objects up to HZ4_FRESH_WHOLE, and
+	 * larger ones that are known to be used, have touched so many eighths
+	 * of the heap, and huge_threshold more.
 	 */
 	HZ4_DENSE_EIGHTHS = 3,
 	/* KiB that do not count, for each thread but one with caches. */
 	HZ4_DENSE_THREAD = 1024,
 
 	/*
-	 * realloc: an object of so many bytes that grows by at most this part
-	 * of itself, and is one of the latest that did, gets room for this
-	 * part of itself more.
+	 * realloc: an object of so many usable bytes that has to be copied to
+	 * grow by at most this part of them, and is one of the latest that
+	 * were copied to grow, gets room for this part of itself more.
 	 */
 	HZ4_GROWN_LEAST = 512,
 	HZ4_GROWN_STEP = 4,

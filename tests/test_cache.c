@@ -77,7 +77,8 @@ compare(struct hz4_cache *c)
 	/* A budget below 0 would show as one above what was granted. */
 	unit_need(c->budget.left <= c->budget.granted &&
 			  given + c->budget.left == c->budget.granted,
-		  "%zu given, %zu left of %zu", given, c->budget.left, c->budget.granted);
+		  "%zu given, %zu left of %zu", given, c->budget.left,
+		  c->budget.granted);
 	unit_need(c->budget.granted <=
 			  hz4_max(HZ4_BUDGET_FEW *
 					  hz4_option(HZ4_OPT_thread_cache)
@@ -322,6 +323,28 @@ START_TEST(the_oldest_go_back_in_place)
 }
 END_TEST
 
+/* What a wrapper around the clock frees between a miss and its refill. */
+START_TEST(a_refill_may_find_objects)
+{
+	const unsigned cls = 5;
+	size_t held_before;
+	void *p;
+
+	start(true);
+	burst(&cache, cls, 800);
+	held_before = hz4_cache_count(&cache, cls);
+	ck_assert_uint_gt(held_before, 0);
+	p = hz4_cache_refill(&cache, cls);
+	ck_assert_ptr_nonnull(p);
+	*(uintptr_t *)p = (uintptr_t)p;
+	ck_assert_uint_eq(hz4_cache_count(&cache, cls), held_before - 1);
+	compare(&cache);
+	give(&cache, cls, p);
+	hz4_cache_flush(&cache);
+	nothing_left();
+}
+END_TEST
+
 START_TEST(mid_classes_without_a_cache)
 {
 	if (HZ4_MID_ALLOC_RUN_CACHE_BOX)
@@ -493,6 +516,12 @@ START_TEST(the_next_thread_inherits)
 	compare(&cache);
 	nothing_left();
 	ck_assert_uint_eq(cache.budget.granted, granted);
+	/* Nor does what no class has cost the others anything. */
+	cache.budget.granted += 64 * share_of(1);
+	cache.budget.left += 64 * share_of(1);
+	hz4_cache_pass_on(&cache);
+	compare(&cache);
+	ck_assert_uint_eq(cache.budget.granted, share_of(1));
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		ck_assert_uint_eq(cache.tier[cls].limit, before[cls]);
 	mixture(1, STEPS);
@@ -880,6 +909,7 @@ add(TCase *t)
 	tcase_add_test(t, freeing_alone_keeps_caches_small);
 	tcase_add_test(t, turns_make_a_cache_grow);
 	tcase_add_test(t, the_oldest_go_back_in_place);
+	tcase_add_test(t, a_refill_may_find_objects);
 	tcase_add_test(t, mid_classes_without_a_cache);
 	tcase_add_loop_test(t, budget_holds_in_any_mixture, 0, 4);
 	tcase_add_test(t, no_budget_no_cache);

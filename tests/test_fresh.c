@@ -62,6 +62,12 @@ take(unsigned cls, void **objects, unsigned want)
 }
 
 static void
+note_whole(void *p)
+{
+	hz4_spans_note_whole(hz4_pagemap_owner((uintptr_t)p));
+}
+
+static void
 give(unsigned cls, void **objects, unsigned n)
 {
 	unsigned path;
@@ -233,7 +239,7 @@ grows_huge_whole(unsigned cls, size_t mib, unsigned one_in)
 	for (n = 0; hz4_pageheap_mapped() <= mib << 20; n++) {
 		take(cls, &p, 1);
 		if (n % one_in == 0)
-			hz4_spans_note_whole(p);
+			note_whole(p);
 	}
 	return hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE;
 }
@@ -313,7 +319,7 @@ come_and_go(unsigned cls, bool whole)
 		unit_need(n < MOST, "too many objects");
 		take(cls, held + n, 1);
 		for (i = 0; whole && i < 2; i++)
-			hz4_spans_note_whole(held[n]);
+			note_whole(held[n]);
 		n++;
 	}
 	for (i = 0; i < n; i++)

@@ -306,6 +306,34 @@ START_TEST(small_steps_move_seldom)
 }
 END_TEST
 
+/* Nor does a large one whose neighbours are taken by others. */
+START_TEST(small_steps_of_large_objects_move_seldom)
+{
+	const size_t step = 20000, most = 4000000;
+	void *p = take(300000), *q, *others[200];
+	unsigned moves = 0, n = 0;
+	size_t size;
+
+	for (size = 320000; size <= most; size += step) {
+		q = hz4_heap_realloc(p, size);
+		ck_assert_ptr_nonnull(q);
+		moves += q != p;
+		p = q;
+		unit_need(n < sizeof others / sizeof *others, "%u", n);
+		others[n++] = take(300000);
+	}
+	ck_assert_uint_ge(moves, 1);
+	ck_assert_uint_le(moves, 9);
+	/* What is not used of it stays where it is until it shrinks. */
+	q = hz4_heap_realloc(p, 1000000);
+	ck_assert_ptr_eq(p, q);
+	ck_assert_uint_lt(hz4_heap_usable(p), 1000000 + 2 * HZ4_PAGE);
+	hz4_heap_free(p);
+	while (n > 0)
+		hz4_heap_free(others[--n]);
+}
+END_TEST
+
 /* Whether a heap of 12 MB in objects of 20 KB goes on with huge pages. */
 static bool
 huge_after(void *(*make)(void))
@@ -1033,6 +1061,7 @@ add(TCase *t)
 	tcase_add_test(t, what_is_written_whole_has_huge_pages);
 	tcase_add_test(t, growing_objects_get_room);
 	tcase_add_test(t, small_steps_move_seldom);
+	tcase_add_test(t, small_steps_of_large_objects_move_seldom);
 	tcase_add_test(t, alignments);
 	tcase_add_test(t, trim_gives_back);
 	tcase_add_test(t, foreign_pointers);

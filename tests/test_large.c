@@ -215,6 +215,30 @@ START_TEST(runs_resize_in_place)
 }
 END_TEST
 
+START_TEST(room_stays_while_a_run_grows)
+{
+	size_t size;
+	void *p;
+
+	start();
+	p = take(16 * PAGE, 16, false);
+	hz4_large_ask(p, 4 * PAGE);
+	for (size = 4 * PAGE; size <= 16 * PAGE; size += PAGE / 2) {
+		ck_assert_ptr_eq(hz4_large_resize(p, size), p);
+		ck_assert_ptr_eq(hz4_large_resize(p, size), p);
+		ck_assert_uint_eq(hz4_large_usable(p, "test"), 16 * PAGE);
+	}
+	/* Whoever wants less has less. */
+	ck_assert_ptr_eq(hz4_large_resize(p, 8 * PAGE), p);
+	ck_assert_uint_eq(hz4_large_usable(p, "test"), 8 * PAGE);
+	hz4_large_ask(p, 5 * PAGE);
+	ck_assert_ptr_eq(hz4_large_resize(p, 5 * PAGE - 1), p);
+	ck_assert_uint_eq(hz4_large_usable(p, "test"), 5 * PAGE);
+	give(p);
+	nothing_left();
+}
+END_TEST
+
 START_TEST(runs_do_not_grow_over_others)
 {
 	char *p, *q;
@@ -280,7 +304,7 @@ START_TEST(mappings_grow_and_move)
 	ck_assert_uint_lt(hz4_large_usable(p, "test"), HUGE + 4096 + PAGE);
 	check(p, HUGE + 4096, 1);
 	/* Below the border it is to become a run: to be copied. */
-	ck_assert_ptr_null(hz4_large_resize(p, HUGE - 1));
+	ck_assert_ptr_null(hz4_large_resize(p, HUGE - PAGE));
 	unit_narrow();
 	ck_assert_ptr_null(hz4_large_resize(p, PTRDIFF_MAX / 2));
 	check(p, HUGE + 4096, 1);
@@ -539,6 +563,7 @@ add(TCase *t)
 	tcase_add_test(t, zeroed_after_use);
 	tcase_add_test(t, too_much);
 	tcase_add_test(t, runs_resize_in_place);
+	tcase_add_test(t, room_stays_while_a_run_grows);
 	tcase_add_test(t, runs_do_not_grow_over_others);
 	tcase_add_test(t, mappings_grow_and_move);
 	tcase_add_test(t, runs_that_are_used_count_for_huge_pages);
