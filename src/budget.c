@@ -96,7 +96,6 @@ hz4_budget_pass_on(struct hz4_budget *b)
 	size_t share = hz4_os_cpus() * (size_t)HZ4_BUDGET_PASSED_ON /
 		       hz4_max(1, hz4_budget_users());
 
-	b->missed = 0;
 	b->granted = hz4_min(hz4_min(b->granted, fair_share()),
 			     hz4_max(share, start_of(b)));
 	return b->granted;

@@ -25,8 +25,8 @@ void hz4_budget_init(struct hz4_budget *b, bool first);
 
 /*
  * The thread ends: its next one starts with what it has earned, as far as
- * that is no more than its share.  Returns what stays; the caller sees to
- * what was given to classes.
+ * that is no more than its share, and with its misses.  Returns what stays;
+ * the caller sees to what was given to classes.
  */
 size_t hz4_budget_pass_on(struct hz4_budget *b);
 
