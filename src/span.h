@@ -65,7 +65,7 @@ struct hz4_span {
 enum { HZ4_SPAN_WHOLE = 0x80 };
 
 /* One with a single word is one line of the metadata, which givers write. */
-_Static_assert(offsetof(struct hz4_span, bits) + sizeof(uint64_t) == 64,
+_Static_assert(offsetof(struct hz4_span, bits) + sizeof(uint64_t) <= 64,
 	       "a span has grown");
 
 /* A large object: whole pages of the page heap, or a mapping of its own. */
