@@ -386,11 +386,14 @@ usable(const void *p, unsigned cls, const char *call)
 	return hz4_sizeclass_usable(cls);
 }
 
-/* An object of `size` bytes, with room for `want` where there is memory. */
+/*
+ * An object of `size` bytes, with room for `want` where there is memory: for
+ * that alone nobody gives anything back.
+ */
 static void *
 take_with_room(size_t size, size_t want)
 {
-	void *p = want > size ? hz4_heap_malloc(want) : NULL;
+	void *p = want > size ? take(want, hz4_thread_cache()) : NULL;
 
 	if (p == NULL)
 		return hz4_heap_malloc(size);

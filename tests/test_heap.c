@@ -941,21 +941,29 @@ START_TEST(room_to_grow_is_no_need)
 {
 	static void *p[64];
 	const size_t pages = 5 * HZ4_PAGE;
-	void *growing = grow(take(HZ4_CLASS_MAX / 8 * 7));
+	const unsigned small = hz4_sizeclass(100);
+	void *growing = grow(take(HZ4_CLASS_MAX / 8 * 7)), *small_one;
+	size_t cached;
 	unsigned n;
 
 	if (!HZ4_DEBUG_BOX)
 		return;
 	ck_assert_uint_eq(hz4_heap_usable(growing), HZ4_CLASS_MAX);
+	small_one = take(100);
 	hz4_os_fail_from(1);
 	for (n = 0; n < 64 && (p[n] = hz4_heap_malloc(pages)) != NULL;)
 		n++;
 	ck_assert_uint_lt(n, 64);
 	ck_assert_uint_gt(n, 2);
 	hz4_heap_free(p[1]);
+	hz4_heap_free(small_one);
+	cached = hz4_cache_count(hz4_tls_cache, small);
+	ck_assert_uint_gt(cached, 0);
 	growing = grow(growing);
 	ck_assert_ptr_eq(growing, p[1]);
 	ck_assert_uint_eq(hz4_heap_usable(growing), pages);
+	/* The cache was not asked to give anything back. */
+	ck_assert_uint_eq(hz4_cache_count(hz4_tls_cache, small), cached);
 	hz4_os_fail_from(0);
 }
 END_TEST
