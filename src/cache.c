@@ -99,12 +99,12 @@ set_busy(struct hz4_cache *c, unsigned cls)
 }
 
 /*
- * Let a stack be the objects from `from` to its top, at `to` now, with `gone`
- * places of the array before them.  The caller sets the ends.
+ * Let a stack be the objects from `from` to its top, at `to` now, in an array
+ * of `room` places of which `gone` lie before them.  The caller sets the ends.
  */
 static void
 move_stack(struct hz4_cache *c, unsigned cls, void **from, void **to,
-	   uint32_t gone)
+	   uint32_t gone, uint32_t room)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	size_t held = (size_t)(hz4_peek(&s->top) - from);
@@ -121,6 +121,7 @@ move_stack(struct hz4_cache *c, unsigned cls, void **from, void **to,
 	hz4_poke(&s->base, to);
 	hz4_poke(&s->top, to + held);
 	c->tier[cls].gone = (uint16_t)gone;
+	c->tier[cls].room = (uint16_t)room;
 	set_busy(c, HZ4_CLS_NONE);
 }
 
@@ -128,8 +129,8 @@ move_stack(struct hz4_cache *c, unsigned cls, void **from, void **to,
 static bool
 make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
-	struct hz4_tier *t = &c->tier[cls];
-	uint32_t room = t->room ? t->room : FIRST_ROOM;
+	uint32_t gone = c->tier[cls].gone, had = c->tier[cls].room;
+	uint32_t room = had ? had : FIRST_ROOM;
 	void **array, **old = hz4_peek(&c->stack[cls].base);
 
 	while (room < places_for(limit))
@@ -137,15 +138,9 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	array = hz4_meta_alloc(array_bytes(room));
 	if (array == NULL)
 		return false;
-	if (old == NULL) {
-		move_stack(c, cls, NULL, array + 1, 0);
-	} else {
-		void **start = old - t->gone;
-
-		move_stack(c, cls, old, array + 1, 0);
-		hz4_meta_free(start - 1, array_bytes(t->room));
-	}
-	t->room = (uint16_t)room;
+	move_stack(c, cls, old, array + 1, 0, room);
+	if (old != NULL)
+		hz4_meta_free(old - gone - 1, array_bytes(had));
 	return true;
 }
 
@@ -153,9 +148,10 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 static void
 lower_base(struct hz4_cache *c, unsigned cls)
 {
+	struct hz4_tier *t = &c->tier[cls];
 	void **base = hz4_peek(&c->stack[cls].base);
 
-	move_stack(c, cls, base, base - c->tier[cls].gone, 0);
+	move_stack(c, cls, base, base - t->gone, 0, t->room);
 }
 
 /* Doubling up to the base limit, by a part of what it has above. */
@@ -234,9 +230,9 @@ take_oldest(struct hz4_cache *c, unsigned cls, void **run, size_t n)
 
 	memcpy(run, base, n * sizeof *run);
 	if (gone + t->limit <= t->room)
-		move_stack(c, cls, base + n, base + n, gone);
+		move_stack(c, cls, base + n, base + n, gone, t->room);
 	else
-		move_stack(c, cls, base + n, base - t->gone, 0);
+		move_stack(c, cls, base + n, base - t->gone, 0, t->room);
 	hz4_stacks_set_ends(c, cls);
 }
 
