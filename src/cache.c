@@ -107,7 +107,7 @@ move_stack(struct hz4_cache *c, unsigned cls, void **from, void **to,
 	   uint32_t gone, uint32_t room)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	size_t held = (size_t)(hz4_peek(&s->top) - from);
+	size_t held = from ? (size_t)(hz4_peek(&s->top) - from) : 0;
 
 	set_busy(c, cls);
 	if (held > 0 && to != from)

@@ -84,7 +84,7 @@ hz4_fresh_note_whole(struct hz4_span *s)
 	if (k->size <= HZ4_FRESH_WHOLE || is_dense(s, k))
 		return;
 	hz4_poke(&s->ahead, HZ4_SPAN_WHOLE);
-	hz4_pageheap_note_dense(s->touched * (HZ4_FRESH_UNIT / 1024));
+	hz4_pageheap_note_dense((long)s->touched * (HZ4_FRESH_UNIT / 1024));
 }
 
 void

@@ -97,7 +97,7 @@ take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
 		if (free == 0)
 			continue;
 		rest = free;
-		got += list_lowest(&rest, s->start + w * 64 * size, size,
+		got += list_lowest(&rest, s->start + size * 64 * w, size,
 				   objects + got, want - got);
 		HZ4_CHAOS();
 		/*
@@ -223,13 +223,9 @@ hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 }
 
 _Noreturn static HZ4_SLOW void
-fatal_free(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
-	   uint64_t bits, const char *what)
+fatal_double(const struct hz4_class *k, uintptr_t object)
 {
-	uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(bits);
-
-	hz4_fatal("free(): %s: ptr %p, size %u", what,
-		  (void *)(s->start + (uintptr_t)slot * k->size),
+	hz4_fatal("free(): double free: ptr %p, size %u", (void *)object,
 		  (unsigned)k->size);
 }
 
@@ -244,8 +240,10 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	uint64_t before = atomic_fetch_or(&s->bits[w], bits);
 
 	HZ4_CHAOS();
-	if (hz4_unlikely(before & bits))
-		fatal_free(k, s, w, before & bits, "double free");
+	if (hz4_unlikely(before & bits)) {
+		w = w * 64 + (uint32_t)__builtin_ctzll(before & bits);
+		fatal_double(k, s->start + (uintptr_t)w * k->size);
+	}
 	if (!atomic_load(&s->linked))
 		return true;
 	HZ4_CHAOS();
@@ -322,15 +320,19 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		  uint64_t now, unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	struct hz4_span *todo[HZ4_BATCH_MAX], *s = NULL, *next = NULL;
+	struct hz4_span *todo[HZ4_BATCH_MAX], *s, *next;
 	size_t size = k->size, all = size * k->slots, reach = 0;
-	uintptr_t p, start = 0, from = 0;
+	uintptr_t p, start, from = 0;
 	unsigned todos = 0, i;
 	uint32_t slot, w = 0;
 	uint64_t bits = 0, bit;
 
 	*path = 0;
+	if (n == 0)
+		return;
 	fetch_spans(k, objects, n);
+	s = next = find_span(cls, k, objects[0]);
+	start = next->start;
 	for (i = 0; i < n; i++) {
 		p = (uintptr_t)objects[i];
 		if (p - from < reach) {
@@ -338,7 +340,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 			if (hz4_unlikely(slot * size != p - from))
 				fatal_inside(k, objects[i]);
 		} else {
-			if (next == NULL || p - start >= all) {
+			if (p - start >= all) {
 				next = find_span(cls, k, objects[i]);
 				start = next->start;
 			}
@@ -352,13 +354,13 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 			bits = 0;
 			s = next;
 			w = slot / 64;
-			from = start + w * 64 * size;
+			from = start + size * 64 * w;
 			reach = hz4_min(64 * size, start + all - from);
 		}
 		hz4_close(p, k->size);
 		bit = (uint64_t)1 << slot % 64;
 		if (hz4_unlikely(bits & bit))
-			fatal_free(k, s, w, bit, "double free");
+			fatal_double(k, p);
 		bits |= bit;
 	}
 	if (bits != 0 && give_bits(k, s, w, bits))
@@ -374,6 +376,5 @@ hz4_transfer_reject(unsigned cls, void *object)
 	struct hz4_span *s = find_span(cls, k, object);
 
 	find_slot(k, object, (uintptr_t)object - s->start);
-	hz4_fatal("free(): double free: ptr %p, size %u", object,
-		  (unsigned)k->size);
+	fatal_double(k, (uintptr_t)object);
 }
