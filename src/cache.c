@@ -330,19 +330,38 @@ batch_of(const struct hz4_cache *c, unsigned cls)
 	return (unsigned)hz4_max(1, hz4_min(n, hz4_classes[cls].batch));
 }
 
+/*
+ * All but the first of the `n` objects that were taken for a stack go on it.
+ * A wrapper around one of libc's calls may have filled it since the miss:
+ * what finds no place goes back.  Returns how many stay, at least one.
+ */
+static unsigned
+keep_what_fits(struct hz4_cache *c, unsigned cls, void **run, unsigned n)
+{
+	const struct hz4_tier *t = &c->tier[cls];
+	unsigned path, kept;
+	uint64_t now;
+
+	if (hz4_likely(n == 1 || hz4_cache_count(c, cls) + n - 1 <= t->limit))
+		return n;
+	now = hz4_os_now();	/* and now it may hold still more */
+	kept = t->limit - (unsigned)hz4_cache_count(c, cls) + 1;
+	kept = hz4_min(kept, n);
+	hz4_transfer_give(cls, run + kept, n - kept, now, &path);
+	note_given(c, cls, n - kept);
+	return kept;
+}
+
 void *
 hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void *run[HZ4_BATCH_MAX], **top, *p;
+	void *run[HZ4_BATCH_MAX], **top;
 	unsigned path, n, i;
 
 	note_event(c, cls, HZ4_TURN_MISS);
 	if (hz4_pace_due(&c->pace))
 		hz4_pace_rest(&c->pace);
-	/* What a wrapper around one of libc's calls has left since the miss. */
-	if (hz4_unlikely(hz4_cache_pop_nudged(c, cls, &p)))
-		return p;
 	n = hz4_transfer_take(cls, run, batch_of(c, cls), &path);
 	if (n == 0)
 		return NULL;
@@ -353,6 +372,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_calls, 1);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
 	note_taken(c, cls, n);
+	n = keep_what_fits(c, cls, run, n);
 	if (c->tier[cls].gone > 0)
 		lower_base(c, cls);
 	/* The lowest address is popped first. */
