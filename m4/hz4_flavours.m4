@@ -32,9 +32,8 @@ AS_IF([test "$hz4_all_flavours" = yes],
 	 for hz4_one in base dual-tier stats dual-tier+stats; do
 		AS_IF([test $hz4_one != $hz4_flavour],
 			[AS_VAR_APPEND([hz4_flavours], [" $hz4_one"])
-			 hz4_lib=flavours/$hz4_one
 			 AS_VAR_APPEND([hz4_flavour_libs],
-				[" $hz4_lib/libcxx.la $hz4_lib/libhz4.la"])])
+				[" flavours/$hz4_one/libhz4.la"])])
 	 done])
 AC_SUBST([hz4_flavours])
 AC_SUBST([hz4_flavour_libs])

@@ -27,9 +27,22 @@ HZ4_BRINGS(malloc);
 #define TEXT2(x) #x
 #define TEXT(x) TEXT2(x)
 
-/* In a static program libstdc++'s operators are not linked, these may be. */
-void (*_ZSt15get_new_handlerv(void))(void) __attribute__((weak));
-void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
+/*
+ * A program that has the static library of C++ in itself shows no operators
+ * to dlsym, but perhaps these: hz4.pc sees to it.  The static library of hz4
+ * (without PIC) asks the linker for them, since a weak reference takes
+ * nothing out of an archive, and leaves the nothrow operators to libstdc++,
+ * whose own catch what a new_handler throws, as no C can.
+ */
+#ifdef PIC
+#define PERHAPS __attribute__((weak))
+#define FOUND(f) ((f) != NULL)
+#else
+#define PERHAPS
+#define FOUND(f) true
+#endif
+void (*_ZSt15get_new_handlerv(void))(void) PERHAPS;
+void _ZSt17__throw_bad_allocv(void) PERHAPS __attribute__((noreturn));
 
 static void *
 find_operator(const char *name)
@@ -56,13 +69,13 @@ loop(size_t align, size_t size, bool throws)
 		if (p != NULL)
 			return p;
 		handler = NULL;
-		if (_ZSt15get_new_handlerv != NULL)
+		if (FOUND(_ZSt15get_new_handlerv))
 			handler = _ZSt15get_new_handlerv();
 		if (handler != NULL)
 			handler();
 		else if (!throws)
 			return NULL;
-		else if (_ZSt17__throw_bad_allocv != NULL)
+		else if (FOUND(_ZSt17__throw_bad_allocv))
 			_ZSt17__throw_bad_allocv();
 		else
 			hz4_fatal("operator new: no memory for %zu bytes, and "
@@ -88,14 +101,6 @@ new_failed(const char *name, size_t size)
 	return f.address ? f.plain(size) : loop(HZ4_ALIGN, size, true);
 }
 
-static HZ4_SLOW void *
-new_nothrow_failed(const char *name, size_t size, const void *tag)
-{
-	union code f = { .address = find_operator(name) };
-
-	return f.address ? f.nothrow(size, tag) : loop(HZ4_ALIGN, size, false);
-}
-
 /*
  * libstdc++ rounds the size up to the alignment; a size that wraps there
  * must fail as it did here, so the plain operator is asked for the most.
@@ -115,17 +120,6 @@ new_aligned_failed(const char *name, size_t size, size_t align)
 	return f.address ? f.aligned(size, align) : loop(align, size, true);
 }
 
-static HZ4_SLOW void *
-new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
-			   const void *tag)
-{
-	union code f = { .address = find_operator(name) };
-
-	size = no_wrap(size, align);
-	return f.address ? f.aligned_nothrow(size, align, tag) :
-			   loop(align, size, false);
-}
-
 /* `op` is nw (new) or na (new[]). */
 #define NEW(op) \
 	HZ4_EXPORT_HOT void *JOIN(_Z, op, SIZE)(size_t size); \
@@ -138,17 +132,6 @@ new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
 			       new_failed("_Z" #op TEXT(SIZE), size); \
 	}
 
-#define NEW_NOTHROW(op, name) \
-	HZ4_EXPORT void *name(size_t size, const void *tag); \
-	void *name(size_t size, const void *tag) \
-	{ \
-		void *p = hz4_heap_malloc(size); \
-\
-		return hz4_likely(p != NULL) ? \
-			       p : \
-			       new_nothrow_failed(TEXT(name), size, tag); \
-	}
-
 #define NEW_ALIGNED(op, name) \
 	HZ4_EXPORT void *name(size_t size, size_t align); \
 	void *name(size_t size, size_t align) \
@@ -158,6 +141,42 @@ new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
 		return hz4_likely(p != NULL) ? \
 			       p : \
 			       new_aligned_failed(TEXT(name), size, align); \
+	}
+
+NEW(nw)
+NEW(na)
+NEW_ALIGNED(nw, JOIN(_Znw, SIZE, St11align_val_t))
+NEW_ALIGNED(na, JOIN(_Zna, SIZE, St11align_val_t))
+
+#ifdef PIC
+static HZ4_SLOW void *
+new_nothrow_failed(const char *name, size_t size, const void *tag)
+{
+	union code f = { .address = find_operator(name) };
+
+	return f.address ? f.nothrow(size, tag) : loop(HZ4_ALIGN, size, false);
+}
+
+static HZ4_SLOW void *
+new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
+			   const void *tag)
+{
+	union code f = { .address = find_operator(name) };
+
+	size = no_wrap(size, align);
+	return f.address ? f.aligned_nothrow(size, align, tag) :
+			   loop(align, size, false);
+}
+
+#define NEW_NOTHROW(op, name) \
+	HZ4_EXPORT void *name(size_t size, const void *tag); \
+	void *name(size_t size, const void *tag) \
+	{ \
+		void *p = hz4_heap_malloc(size); \
+\
+		return hz4_likely(p != NULL) ? \
+			       p : \
+			       new_nothrow_failed(TEXT(name), size, tag); \
 	}
 
 #define NEW_ALIGNED_NOTHROW(op, name) \
@@ -172,14 +191,11 @@ new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
 							  align, tag); \
 	}
 
-NEW(nw)
-NEW(na)
 NEW_NOTHROW(nw, JOIN(_Znw, SIZE, RKSt9nothrow_t))
 NEW_NOTHROW(na, JOIN(_Zna, SIZE, RKSt9nothrow_t))
-NEW_ALIGNED(nw, JOIN(_Znw, SIZE, St11align_val_t))
-NEW_ALIGNED(na, JOIN(_Zna, SIZE, St11align_val_t))
 NEW_ALIGNED_NOTHROW(nw, JOIN(_Znw, SIZE, St11align_val_tRKSt9nothrow_t))
 NEW_ALIGNED_NOTHROW(na, JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t))
+#endif
 
 /* Sizes and alignments are not needed to find the object. */
 #define DELETE(name, parameters) \
