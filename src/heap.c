@@ -225,16 +225,17 @@ refuse(void)
  * hold, and try once more; at last with a run that fits the size exactly.
  */
 static HZ4_SLOW void *
-take_exhausted(size_t size, struct hz4_cache *c)
+take_exhausted(size_t size, size_t align, struct hz4_cache *c)
 {
-	void *p;
+	void *p = NULL;
 
 	if (c != NULL)
 		flush(c);
 	hz4_purge_exhausted();
-	p = take(size, c);
-	if (p == NULL && size <= HZ4_CLASS_MAX)
-		p = take_large(size, HZ4_ALIGN, false);
+	if (align == HZ4_ALIGN && size <= HZ4_CLASS_MAX)
+		p = take(size, c);
+	if (p == NULL)
+		p = take_large(size, align, false);
 	return p != NULL ? p : refuse();
 }
 
@@ -250,7 +251,7 @@ hz4_heap_malloc_slow(size_t size)
 	c = hz4_thread_cache();
 	p = take(size, c);
 	if (hz4_unlikely(p == NULL))
-		p = take_exhausted(size, c);
+		p = take_exhausted(size, HZ4_ALIGN, c);
 	return p;
 }
 
@@ -338,7 +339,7 @@ calloc_large(size_t bytes)
 		upkeep(c, 1, true);
 	p = take_large(bytes, HZ4_ALIGN, true);
 	if (p == NULL) {
-		p = take_exhausted(bytes, c);
+		p = take_exhausted(bytes, HZ4_ALIGN, c);
 		if (p != NULL)
 			memset(p, 0, bytes);
 	}
@@ -402,18 +403,25 @@ take_with_room(size_t size, size_t want)
 	return p;
 }
 
+/* The first `n` bytes of an object go to where it shall be from now on. */
 static void *
-copy_to(void *p, size_t old, size_t size, size_t want)
+copy_to(void *to, void *p, size_t n)
 {
-	void *to = take_with_room(size, want);
-
 	if (to == NULL)
 		return NULL;
-	old = hz4_min(old, size);
-	note_whole(to, old);
-	memcpy(to, p, old);
+	note_whole(to, n);
+	memcpy(to, p, n);
 	hz4_heap_free(p);
 	return to;
+}
+
+/* To a smaller one; where the system has no memory it stays where it is. */
+static void *
+shrink_to(void *p, size_t size)
+{
+	void *to = copy_to(take(size, hz4_thread_cache()), p, size);
+
+	return to != NULL ? to : p;
 }
 
 /*
@@ -431,14 +439,14 @@ grow_to(void *p, size_t old, size_t size)
 	void *to;
 
 	if (c == NULL || old < HZ4_GROWN_LEAST || size >= HZ4_HUGE_MIN / 2)
-		return copy_to(p, old, size, size);
+		return copy_to(hz4_heap_malloc(size), p, old);
 	while (i < HZ4_GROWN_LATEST && c->grown[i] != (uintptr_t)p)
 		i++;
 	if (i == HZ4_GROWN_LATEST)
 		i = c->grown_next++ % HZ4_GROWN_LATEST;
 	else if (size - old <= old / HZ4_GROWN_STEP)
 		want = size + size / HZ4_GROWN_ROOM;
-	to = copy_to(p, old, size, want);
+	to = copy_to(take_with_room(size, want), p, old);
 	if (to != NULL)
 		c->grown[i] = (uintptr_t)to;
 	return to;
@@ -473,8 +481,7 @@ hz4_heap_realloc(void *p, size_t size)
 		hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
 		return p;
 	}
-	return size > old ? grow_to(p, old, size) :
-			    copy_to(p, old, size, size);
+	return size > old ? grow_to(p, old, size) : shrink_to(p, size);
 }
 
 void *
@@ -495,11 +502,7 @@ hz4_heap_aligned(size_t align, size_t size)
 			return hz4_heap_malloc(hz4_classes[cls].size);
 	}
 	p = take_large(size, align, false);
-	if (p == NULL) {
-		hz4_heap_trim();
-		p = take_large(size, align, false);
-	}
-	return p != NULL ? p : refuse();
+	return p != NULL ? p : take_exhausted(size, align, hz4_thread_cache());
 }
 
 size_t

@@ -48,7 +48,7 @@ take_mapping(struct hz4_large *l, size_t size, size_t align)
 	if (p == NULL)
 		return false;
 	l->start = (uintptr_t)p;
-	if (hz4_pageheap_admit(l->start, l->bytes))
+	if (hz4_pageheap_admit(l->start, HZ4_PAGE))
 		return true;
 	hz4_os_unmap(p, l->bytes);
 	return false;
@@ -175,18 +175,36 @@ resize_run(struct hz4_large *l, size_t n)
 	return hz4_pageheap_cut(l->start + n, (l->bytes - n) / HZ4_PAGE);
 }
 
+/*
+ * Where to move a mapping that is to have `n` bytes.  The system wants room
+ * for all of it and for the growth as well, or else refuses the move and
+ * keeps the reservation.
+ */
+static void *
+reserve(size_t n, size_t growth)
+{
+	char *to = hz4_os_reserve(n + growth, HZ4_REGION_ALIGN);
+
+	if (to == NULL)
+		return NULL;
+	if (!hz4_os_unmap(to + n, growth)) {
+		hz4_os_unmap(to, n + growth);
+		return NULL;
+	}
+	if (hz4_pageheap_admit((uintptr_t)to, HZ4_PAGE))
+		return to;
+	hz4_os_unmap(to, n);
+	return NULL;
+}
+
 static void *
 move_mapping(struct hz4_large *l, size_t n)
 {
 	void *old = (void *)l->start;
-	void *to = hz4_os_reserve(n, HZ4_REGION_ALIGN);
+	void *to = reserve(n, n - l->bytes);
 
 	if (to == NULL)
 		return NULL;
-	if (!hz4_pageheap_admit((uintptr_t)to, n)) {
-		hz4_os_unmap(to, n);
-		return NULL;
-	}
 	/*
 	 * The entry goes first: once the pages have moved, their place may
 	 * be another thread's.
@@ -203,11 +221,16 @@ resize_mapping(struct hz4_large *l, size_t n)
 {
 	void *p = (void *)l->start;
 
-	if (n < HZ4_HUGE_MIN || !hz4_pageheap_admit(l->start, n))
+	if (n < HZ4_HUGE_MIN)
 		return NULL;
-	if (hz4_os_resize(p, l->bytes, n))
+	switch (hz4_os_resize(p, l->bytes, n)) {
+	case HZ4_RESIZED:
 		return p;
-	return n < l->bytes ? NULL : move_mapping(l, n);
+	case HZ4_NO_ROOM:
+		return n > l->bytes ? move_mapping(l, n) : NULL;
+	default:
+		return NULL;
+	}
 }
 
 /* To `n` bytes, whole pages; NULL when it must be copied. */

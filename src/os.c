@@ -179,23 +179,24 @@ hz4_os_unmap(void *p, size_t size)
 	return unmap(p, size);
 }
 
-static void *
+static enum hz4_resized
 remap(void *p, size_t size, size_t new_size, int flags, void *to)
 {
+	enum hz4_resized done = HZ4_RESIZED;
 	int saved = errno;
-	long r;
 
 	if (injected_failure())
-		return NULL;
-	r = syscall(SYS_mremap, p, size, new_size, flags, to);
+		return HZ4_NO_ROOM;
+	if (syscall(SYS_mremap, p, size, new_size, flags, to) == -1)
+		done = errno == ENOMEM ? HZ4_NO_ROOM : HZ4_NOT_ONE;
 	errno = saved;
-	return r == -1 ? NULL : (void *)r;
+	return done;
 }
 
-bool
+enum hz4_resized
 hz4_os_resize(void *p, size_t size, size_t new_size)
 {
-	return remap(p, size, new_size, 0, NULL) != NULL;
+	return remap(p, size, new_size, 0, NULL);
 }
 
 void *
@@ -207,8 +208,8 @@ hz4_os_reserve(size_t size, size_t align)
 bool
 hz4_os_move(void *p, size_t size, void *to, size_t new_size)
 {
-	return remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) !=
-	       NULL;
+	return remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) ==
+	       HZ4_RESIZED;
 }
 
 static bool

@@ -46,11 +46,13 @@ void *hz4_os_map_file(int fd, size_t size);
 /* Give a mapping back; false when the system refuses (it stays usable). */
 bool hz4_os_unmap(void *p, size_t size);
 
-/*
- * Resize a mapping in place: true when it now has new_size bytes, the
- * added ones zeroed.
- */
-bool hz4_os_resize(void *p, size_t size, size_t new_size);
+/* What became of a mapping that was to be resized in place. */
+enum hz4_resized {
+	HZ4_RESIZED,	/* done; bytes that were added are zeroed */
+	HZ4_NO_ROOM,	/* it can only grow elsewhere, if there is memory */
+	HZ4_NOT_ONE	/* refused: the program has split or locked it */
+};
+enum hz4_resized hz4_os_resize(void *p, size_t size, size_t new_size);
 
 /* Address space without memory, to move a mapping to.  NULL: refused. */
 void *hz4_os_reserve(size_t size, size_t align);

@@ -473,7 +473,7 @@ take_over(uintptr_t start, size_t pages, size_t mapped)
 	bool ok;
 
 	hz4_runs_lock();
-	ok = secure_locked(1);
+	ok = hz4_pagemap_reserve(start, pages * HZ4_PAGE) && secure_locked(1);
 	if (ok) {
 		hz4_poke(&hz4_runs_hints.mapped,
 			 hz4_pageheap_mapped() + mapped);

@@ -68,7 +68,10 @@ size_t hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep,
  */
 void hz4_pageheap_unmap(size_t least);
 
-/* Make the page map ready for a mapping that is none of the heap's. */
+/*
+ * Make the page map ready for so much of a mapping that is none of the
+ * heap's: for its first page, since all others are named by none.
+ */
 bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
 
 /* Bytes of all regions; a hint without a lock. */

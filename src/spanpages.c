@@ -267,6 +267,7 @@ new_structure(struct hz4_spans *c, unsigned cls)
 	atomic_init(&s->linked, false);
 	atomic_init(&s->queued, 0);
 	atomic_init(&s->ahead, 0);
+	atomic_init(&s->since, 0);
 	s->older = hz4_peek(&c->made);
 	while (!atomic_compare_exchange_weak_explicit(&c->made, &s->older, s,
 						      memory_order_release,

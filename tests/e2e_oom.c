@@ -234,6 +234,106 @@ START_TEST(realloc_to_the_wall)
 }
 END_TEST
 
+/* What is to be smaller stays where it is if there is no memory for a copy. */
+static void
+shrink_at_the_wall(size_t size)
+{
+	enum { KEPT = 8 };
+	unsigned char *p[KEPT];
+	struct link *list, *small;
+
+	leave_room(RLIMIT_AS);
+	for (unsigned i = 0; i < KEPT; i++) {
+		p[i] = e2e_malloc(size);
+		e2e_need(p[i] != NULL, "no memory at the start");
+		e2e_fill(p[i], size, i);
+	}
+	take_all(&list, 65536);
+	take_all(&small, size / 10);
+	for (unsigned i = 0; i < KEPT; i++) {
+		p[i] = e2e_realloc(p[i], size / 10);
+		e2e_need(p[i] != NULL, "realloc from %zu to %zu", size,
+		    size / 10);
+		e2e_need(e2e_differs(p[i], size / 10, i) == E2E_SAME,
+		    "realloc to %zu lost bytes", size / 10);
+	}
+	give_all(list);
+	give_all(small);
+	for (unsigned i = 0; i < KEPT; i++)
+		e2e_free(p[i]);
+}
+
+START_TEST(shrinking_needs_no_memory)
+{
+	in_a_child(shrink_at_the_wall, sizes[_i]);
+}
+END_TEST
+
+/* Address space of what is freed serves all calls for something large. */
+static void
+reuse_of_space(size_t call)
+{
+	const size_t n = ROOM / 4 * 3;
+	struct link *list;
+	void *p = NULL;
+
+	leave_room(RLIMIT_AS);
+	take_all(&list, 5 * E2E_MIB);
+	give_all(list);
+	switch (call) {
+	case 0:
+		p = e2e_malloc(n);
+		break;
+	case 1:
+		p = e2e_calloc(1, n);
+		break;
+	case 2:
+		p = e2e_aligned_alloc(1 << 16, n);
+		break;
+	case 3:
+		e2e_need(e2e_posix_memalign(&p, 4096, n) == 0, "%zu", n);
+		break;
+	}
+	e2e_need(p != NULL, "%zu bytes by call %zu", n, call);
+	e2e_free(p);
+}
+
+START_TEST(free_space_serves_every_call)
+{
+	in_a_child(reuse_of_space, (size_t)_i);
+}
+END_TEST
+
+/* A mapping that cannot grow within the limit costs no address space. */
+static void
+grow_beyond_the_limit(size_t unused)
+{
+	const size_t n = 400 * (size_t)E2E_MIB;
+	unsigned char *p = e2e_malloc(n);
+
+	(void)unused;
+	e2e_need(p != NULL, "no memory at the start");
+	memset(p, 1, 4096);
+	/* Enough for the larger one beside, not for its growth as well. */
+	limit(RLIMIT_AS, e2e_vsize() + n / 4 * 5 + n / 8);
+	for (unsigned i = 0; i < 3; i++) {
+		void *q = e2e_realloc(p, n / 4 * 5);
+
+		p = q != NULL ? q : p;
+		e2e_need(p[0] == 1 && p[4095] == 1, "lost bytes");
+		q = e2e_malloc(n / 2);
+		e2e_need(q != NULL, "no address space after realloc %u", i);
+		e2e_free(q);
+	}
+	e2e_free(p);
+}
+
+START_TEST(refused_growth_costs_no_space)
+{
+	in_a_child(grow_beyond_the_limit, 0);
+}
+END_TEST
+
 /* --- threads ------------------------------------------------------------ */
 
 static pthread_barrier_t ready;
@@ -794,6 +894,10 @@ add(TCase *t)
 		    COUNT(sizes));
 		tcase_add_loop_test(t, limit_of_data, 0, COUNT(sizes));
 		tcase_add_test(t, realloc_to_the_wall);
+		tcase_add_loop_test(t, shrinking_needs_no_memory, 1,
+		    COUNT(sizes) - 1);
+		tcase_add_loop_test(t, free_space_serves_every_call, 0, 4);
+		tcase_add_test(t, refused_growth_costs_no_space);
 		tcase_add_test(t, threads_run_out_together);
 		tcase_add_test(t, threads_start_without_memory);
 		tcase_add_test(t, no_mappings_left);

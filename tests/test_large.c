@@ -10,6 +10,8 @@
 #include "pagemap.h"
 #include "tune.h"
 
+#include <sys/mman.h>
+
 enum { MIB = 1024 * 1024, HUGE = HZ4_HUGE_MIN, PAGE = HZ4_PAGE };
 
 static const size_t sizes[] = {
@@ -315,6 +317,60 @@ START_TEST(mappings_grow_and_move)
 }
 END_TEST
 
+static size_t
+pages_mapped(void)
+{
+	size_t pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_eq(fscanf(f, "%zu", &pages), 1);
+	fclose(f);
+	return pages;
+}
+
+/* One that the program has split cannot be moved, and nothing is lost. */
+START_TEST(split_mappings_stay)
+{
+	size_t before;
+	unsigned i;
+	char *p;
+
+	start();
+	p = take(HUGE, 16, false);
+	fill(p, HUGE, 1);
+	ck_assert_int_eq(mprotect(p + PAGE, PAGE, PROT_READ), 0);
+	before = pages_mapped();
+	for (i = 0; i < 20; i++)
+		ck_assert_ptr_null(hz4_large_resize(p, 2 * (size_t)HUGE));
+	ck_assert_uint_le(pages_mapped(), before + HUGE / 4096 / 4);
+	check(p, HUGE, 1);
+	give(p);
+	nothing_left();
+}
+END_TEST
+
+/* A mapping costs the page map nothing beyond its first page. */
+START_TEST(mappings_of_terabytes)
+{
+	const size_t size = (size_t)1 << (sizeof(size_t) == 8 ? 40 : 28);
+	size_t before;
+	void *p;
+
+	start();
+	give(take(HUGE, 16, false));
+	before = pages_mapped();
+	p = hz4_large_alloc(size, 16, false);
+	if (p == NULL) {
+		printf("skipped: the system has no room for one\n");
+		return;
+	}
+	ck_assert_uint_le(pages_mapped() - size / 4096, before + 4096);
+	give(p);
+	ck_assert_uint_le(pages_mapped(), before + 4096);
+}
+END_TEST
+
 struct misuse {
 	void *p;
 	size_t (*usable)(const void *p, const char *call);
@@ -566,6 +622,8 @@ add(TCase *t)
 	tcase_add_test(t, room_stays_while_a_run_grows);
 	tcase_add_test(t, runs_do_not_grow_over_others);
 	tcase_add_test(t, mappings_grow_and_move);
+	tcase_add_test(t, split_mappings_stay);
+	tcase_add_test(t, mappings_of_terabytes);
 	tcase_add_test(t, runs_that_are_used_count_for_huge_pages);
 	tcase_add_test(t, runs_that_grow_are_used);
 	tcase_add_test(t, runs_that_shrink_count_for_less);

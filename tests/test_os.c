@@ -192,16 +192,19 @@ START_TEST(resize_in_place)
 	start();
 	p = hz4_os_map(8 * page, page);
 	memset(p, 0xa5, 8 * page);
-	ck_assert(hz4_os_resize(p, 8 * page, 2 * page));
+	ck_assert_int_eq(hz4_os_resize(p, 8 * page, 2 * page),
+			 HZ4_RESIZED);
 	ck_assert(unit_all(p, 2 * page, 0xa5));
 	ck_assert(!is_mapped(p + 2 * page, page));
 	/* The place behind is free now: what comes back is zeroed. */
-	ck_assert(hz4_os_resize(p, 2 * page, 8 * page));
+	ck_assert_int_eq(hz4_os_resize(p, 2 * page, 8 * page),
+			 HZ4_RESIZED);
 	ck_assert(unit_all(p, 2 * page, 0xa5));
 	ck_assert(unit_all(p + 2 * page, 6 * page, 0));
 	/* Not over a neighbour, here the second half itself. */
 	p[4 * page] = 1;
-	ck_assert(!hz4_os_resize(p, 4 * page, 8 * page));
+	ck_assert_int_eq(hz4_os_resize(p, 4 * page, 8 * page),
+			 HZ4_NO_ROOM);
 	ck_assert(unit_all(p, 2 * page, 0xa5));
 	ck_assert_uint_eq(p[4 * page], 1);
 	ck_assert_int_eq(errno, ERRNO);
@@ -295,7 +298,7 @@ START_TEST(refusals_keep_errno)
 	p = hz4_os_map(page, page);
 	ck_assert(!hz4_os_unmap(p + 1, page));
 	ck_assert(!hz4_os_purge(p + 1, page, false));
-	ck_assert(!hz4_os_resize(p + 1, page, 2 * page));
+	ck_assert_int_eq(hz4_os_resize(p + 1, page, 2 * page), HZ4_NOT_ONE);
 	ck_assert(!hz4_os_advise_huge(p + 1, page, true));
 	hz4_os_advise_huge(p, page, true);
 	hz4_os_advise_huge(p, page, false);
@@ -399,7 +402,7 @@ START_TEST(injected_failures)
 	ck_assert_ptr_null(hz4_os_map(page, page));
 	ck_assert(!hz4_os_unmap(p, page));
 	ck_assert(!hz4_os_purge(p, page, false));
-	ck_assert(!hz4_os_resize(p, page, 2 * page));
+	ck_assert_int_eq(hz4_os_resize(p, page, 2 * page), HZ4_NO_ROOM);
 	ck_assert_ptr_null(hz4_os_reserve(page, page));
 	ck_assert(!hz4_os_move(p, page, p, 2 * page));
 	*p = 1;
