@@ -73,9 +73,8 @@ hz4_runs_put_by_locked(struct hz4_run *r)
 	hz4_runs.spares++;
 }
 
-/* Put structures by until `more` runs can be handed out or split off. */
-static bool
-secure_locked(size_t more)
+bool
+hz4_runs_secure_locked(size_t more)
 {
 	struct hz4_run *r;
 
@@ -141,6 +140,21 @@ enter_locked(struct hz4_run *r, struct hz4_list *at)
 	hz4_poke(&hz4_runs_hints.dirty,
 		 hz4_peek(&hz4_runs_hints.dirty) + r->dirty);
 	note_oldest_locked();
+}
+
+void
+hz4_runs_split_locked(const struct hz4_run *r, uintptr_t start, size_t pages,
+		      size_t dirty, struct hz4_list *at)
+{
+	struct hz4_run *rest = pages > 0 ? take_spare_locked() : NULL;
+
+	if (rest == NULL)
+		return;
+	rest->start = start;
+	rest->pages = (uint32_t)pages;
+	rest->dirty = (uint32_t)dirty;
+	rest->stamp = r->stamp;
+	enter_locked(rest, at);
 }
 
 struct hz4_list *
@@ -387,17 +401,8 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 		hz4_runs_put_by_locked(r);
 		return;
 	}
-	if (before > 0 && after > 0) {
-		struct hz4_run *rest = take_spare_locked();
-
-		if (rest != NULL) {
-			rest->start = end;
-			rest->pages = (uint32_t)after;
-			rest->dirty = (uint32_t)dirty_after;
-			rest->stamp = r->stamp;
-			enter_locked(rest, at);
-		}
-	}
+	if (before > 0)
+		hz4_runs_split_locked(r, end, after, dirty_after, at);
 	if (before > 0) {
 		r->pages = (uint32_t)before;
 		r->dirty = (uint32_t)dirty_before;
@@ -434,7 +439,7 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 
 	hz4_runs_lock();
 	/* One for the run itself, two for what may be split off. */
-	if (secure_locked(3))
+	if (hz4_runs_secure_locked(3))
 		r = find_or_grow_locked(pages, align);
 	if (r != NULL) {
 		start = hz4_round_up(r->start, align);
@@ -473,7 +478,8 @@ take_over(uintptr_t start, size_t pages, size_t mapped)
 	bool ok;
 
 	hz4_runs_lock();
-	ok = hz4_pagemap_reserve(start, pages * HZ4_PAGE) && secure_locked(1);
+	ok = hz4_pagemap_reserve(start, pages * HZ4_PAGE) &&
+	     hz4_runs_secure_locked(1);
 	if (ok) {
 		hz4_poke(&hz4_runs_hints.mapped,
 			 hz4_pageheap_mapped() + mapped);

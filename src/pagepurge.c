@@ -11,29 +11,29 @@
 #include "option.h"
 #include "os.h"
 #include "pageruns.h"
+#include "tune.h"
 
 /*
- * Purge the dirty stretches of a run that was taken out; up to `limit`
- * pages of it.  Returns the pages that were tried and adds those that went
- * back to `gone`.  A refused page stays dirty, and is not tried again until
- * it has been used.
+ * Purge the dirty stretches of a run that was taken out.  Returns the pages
+ * that were tried and adds those that went back to `gone`.  A refused page
+ * stays dirty, and is not tried again until it has been used.
  */
 static size_t
-purge_run(struct hz4_run *r, size_t limit, size_t *gone)
+purge_run(struct hz4_run *r, size_t *gone)
 {
 	bool lazy = hz4_option(HZ4_OPT_purge_lazy) != 0;
 	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE, from;
 	size_t n, done = 0;
 	bool ok;
 
-	while (a < end && done < limit) {
+	while (a < end) {
 		if (!hz4_runs_purgeable(a)) {
 			a += HZ4_PAGE;
 			continue;
 		}
 		from = a;
 		n = 0;
-		while (a < end && done + n < limit && hz4_runs_purgeable(a)) {
+		while (a < end && hz4_runs_purgeable(a)) {
 			a += HZ4_PAGE;
 			n++;
 		}
@@ -48,9 +48,35 @@ purge_run(struct hz4_run *r, size_t limit, size_t *gone)
 	return done;
 }
 
-/* The oldest dirty run if it is due, taken out of the heap. */
+/*
+ * Of a run that was taken out keep what is to be purged, at most so many
+ * pages.  The rest stays in the heap: who needs pages meanwhile would map a
+ * region, which would be a part of the same run soon, again and again.
+ */
+static void
+narrow_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
+{
+	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE;
+	size_t before, pages, dirty;
+
+	while (a < end && !hz4_runs_purgeable(a))
+		a += HZ4_PAGE;
+	before = (a - r->start) / HZ4_PAGE;
+	pages = hz4_min((end - a) / HZ4_PAGE, most);
+	if (pages == 0 || pages == r->pages || !hz4_runs_secure_locked(2))
+		return;
+	dirty = hz4_min(hz4_runs_count_dirty(a, pages), r->dirty);
+	hz4_runs_split_locked(r, r->start, before, 0, at);
+	hz4_runs_split_locked(r, a + pages * HZ4_PAGE,
+			      r->pages - before - pages, r->dirty - dirty, at);
+	r->start = a;
+	r->pages = (uint32_t)pages;
+	r->dirty = (uint32_t)dirty;
+}
+
+/* Up to so many pages of the oldest dirty run, if it is due, taken out. */
 static struct hz4_run *
-take_due(uint64_t now, uint64_t age, size_t keep)
+take_due(uint64_t now, uint64_t age, size_t keep, size_t most)
 {
 	struct hz4_run *r = NULL;
 
@@ -61,7 +87,7 @@ take_due(uint64_t now, uint64_t age, size_t keep)
 		if (r->stamp + age > now)
 			r = NULL;
 		else
-			hz4_runs_remove_locked(r);
+			narrow_locked(r, hz4_runs_remove_locked(r), most);
 	}
 	hz4_runs_unlock();
 	return r;
@@ -70,12 +96,17 @@ take_due(uint64_t now, uint64_t age, size_t keep)
 size_t
 hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 {
-	size_t done = 0, gone = 0, left, n;
+	size_t done = 0, gone = 0, left, most, n;
 	struct hz4_run *r;
 
-	while (done < limit && (r = take_due(now, age, keep)) != NULL) {
-		n = purge_run(r, (limit - done - 1) / HZ4_PAGE + 1, &gone);
-		done += n * HZ4_PAGE;
+	for (;;) {
+		most = hz4_min(limit - done, HZ4_PURGE_STEP);
+		most = most / HZ4_PAGE + (most % HZ4_PAGE != 0);
+		r = most > 0 ? take_due(now, age, keep, most) : NULL;
+		if (r == NULL)
+			return gone * HZ4_PAGE;
+		n = purge_run(r, &gone);
+		done += hz4_min(n * HZ4_PAGE, limit - done);
 		hz4_runs_lock();
 		/* Flags know better than sums what is left. */
 		left = n < r->dirty ? hz4_runs_count_dirty(r->start, r->pages) :
@@ -84,7 +115,6 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 		hz4_runs_insert_locked(r, hz4_runs.aged.next);
 		hz4_runs_unlock();
 	}
-	return gone * HZ4_PAGE;
 }
 
 /* A free run of the fullest bin, taken out, if it has so many pages. */

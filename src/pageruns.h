@@ -73,6 +73,16 @@ struct hz4_list *hz4_runs_remove_locked(struct hz4_run *r);
  */
 void hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at);
 
+/* Put structures by until `more` runs can be handed out or split off. */
+bool hz4_runs_secure_locked(size_t more);
+
+/*
+ * Enter so many pages of a run that was taken out as one of their own, if
+ * there are any; `dirty` of them are.  A structure for it was put by.
+ */
+void hz4_runs_split_locked(const struct hz4_run *r, uintptr_t start,
+			   size_t pages, size_t dirty, struct hz4_list *at);
+
 /* Whether so many bytes more of the heap get huge pages (pagehuge.c). */
 bool hz4_runs_want_huge_locked(size_t bytes);
 

@@ -13,6 +13,11 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "tune.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
 
 enum {
 	PAGE = HZ4_PAGE,
@@ -569,6 +574,64 @@ START_TEST(donated_pages)
 }
 END_TEST
 
+/* --- what others find while the system purges ---------------------------- */
+
+static struct {
+	size_t pages;
+	uintptr_t got;
+	bool armed;
+} meanwhile;
+
+/* libc's, but for what somebody else takes from the heap during a purge. */
+long
+syscall(long number, ...)
+{
+	static long (*real)(long, ...);
+	void *f = real == NULL ? dlsym(RTLD_NEXT, "syscall") : NULL;
+	long a[6];
+	va_list args;
+	size_t i;
+
+	if (f != NULL)
+		memcpy(&real, &f, sizeof real);
+	va_start(args, number);
+	for (i = 0; i < 6; i++)
+		a[i] = va_arg(args, long);
+	va_end(args);
+	if (number == SYS_madvise && meanwhile.armed) {
+		meanwhile.armed = false;
+		meanwhile.got = hz4_pageheap_alloc(meanwhile.pages, PAGE);
+	}
+	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* Else the heap would grow by a region for each time that it is purged. */
+START_TEST(a_purge_leaves_the_rest_to_others)
+{
+	const size_t pages = 3 * (size_t)HZ4_PURGE_STEP / PAGE;
+	size_t mapped, i;
+	uintptr_t p;
+
+	start();
+	p = hz4_pageheap_alloc(pages, PAGE);
+	ck_assert_uint_ne(p, 0);
+	hz4_pageheap_free(p, pages, 0);
+	mapped = figures().mapped;
+	for (i = 0; i < 3; i++) {
+		meanwhile.pages = pages / 4;
+		meanwhile.armed = true;
+		hz4_pageheap_purge(later(), 0, 0, HZ4_PURGE_STEP);
+		ck_assert(!meanwhile.armed);
+		ck_assert_uint_ne(meanwhile.got, 0);
+		hz4_pageheap_free(meanwhile.got, meanwhile.pages, 0);
+		ck_assert_uint_eq(figures().mapped, mapped);
+	}
+	hz4_pageheap_purge(later(), 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(figures().dirty, 0);
+	ck_assert_uint_eq(figures().free, figures().mapped);
+}
+END_TEST
+
 /* The last memory for structures is used up: what is freed is not lost. */
 START_TEST(freeing_needs_no_memory)
 {
@@ -882,6 +945,7 @@ add(TCase *t)
 	tcase_add_test(t, ages_are_in_order);
 	tcase_add_test(t, unmap_free_runs);
 	tcase_add_test(t, donated_pages);
+	tcase_add_test(t, a_purge_leaves_the_rest_to_others);
 	tcase_add_test(t, freeing_needs_no_memory);
 	tcase_add_test(t, refused_unmap);
 	tcase_add_test(t, too_much_is_refused);
