@@ -107,12 +107,13 @@ class_visits(void)
  * Whether a nudged thread has to look at the clock again with its next
  * malloc: pages wait, and it has no misses that bring it by anyway, some
  * time after it began to look or emptied its caches.  It must be sure of
- * them: nobody else looks where they end, and the pages stay.
+ * them: nobody else looks where they end, and the pages stay.  Not where
+ * they are to stay for long: looking costs several times what malloc does.
  */
 static bool
 keep_looking(struct hz4_cache *c, uint64_t now)
 {
-	if (!hz4_purge_pending())
+	if (!hz4_purge_pending() || !hz4_purge_due(now + HZ4_PURGE_LOOK))
 		return false;
 	if (!c->looking)
 		start_looking(c, now);
@@ -301,7 +302,7 @@ hz4_heap_free_slow(void *p)
 	if (cls == HZ4_CLS_NONE)
 		hz4_fatal("free(): invalid pointer or double free: ptr %p", p);
 	saved = errno;
-	c = hz4_thread_cache();
+	c = hz4_thread_cache_to_free();
 	missed = cls == HZ4_CLS_RUN || c == NULL || !hz4_stacks_careful(c, cls);
 	give(p, cls, c);
 	if (c != NULL)

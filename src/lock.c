@@ -57,6 +57,30 @@ futex(_Atomic uint32_t *word, int op, uint32_t value)
 	errno = saved;
 }
 
+static struct {
+	void (*child)(void); /* [const] once there is a word */
+	/* [atomic] release: `child` comes before */
+	_Atomic(_Atomic uint32_t *) word;
+} forks;
+
+void
+hz4_lock_watch_forks(_Atomic uint32_t *word, void (*child)(void))
+{
+	hz4_poke(word, 1);
+	forks.child = child;
+	atomic_store_explicit(&forks.word, word, memory_order_release);
+}
+
+bool
+hz4_lock_in_child(void)
+{
+	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
+						      memory_order_acquire);
+
+	return word == NULL ||
+	       (hz4_peek(word) == 0 && atomic_exchange(word, 1) == 0);
+}
+
 static bool
 take(struct hz4_lock *l, uint32_t mark)
 {
@@ -80,6 +104,8 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 			return;
 		relax();
 	}
+	if (hz4_peek(&forks.word) != NULL && hz4_lock_in_child())
+		forks.child();
 	/*
 	 * Whoever has slept takes the lock with the sleeper's bit set, since
 	 * others may still sleep; one needless wake-up is the price.

@@ -106,6 +106,19 @@ unmap(void *p, size_t size)
 	return r == 0;
 }
 
+static bool
+advise(void *p, size_t size, int advice)
+{
+	int saved = errno;
+	long r;
+
+	if (injected_failure())
+		return false;
+	r = syscall(SYS_madvise, p, size, advice);
+	errno = saved;
+	return r == 0;
+}
+
 /*
  * Map more than needed and cut what lies outside.  A cut that fails leaves
  * address space behind that nothing has touched.
@@ -165,6 +178,17 @@ hz4_os_map_guarded(size_t size)
 }
 
 void *
+hz4_os_map_wiped(void)
+{
+	void *p = map(NULL, hz4_os_page, PROT_READ | PROT_WRITE, 0);
+
+	if (p == NULL || advise(p, hz4_os_page, MADV_WIPEONFORK))
+		return p;
+	unmap(p, hz4_os_page);
+	return NULL;
+}
+
+void *
 hz4_os_map_file(int fd, size_t size)
 {
 	long r = syscall(SYS_MAP, NULL, size, PROT_READ | PROT_WRITE,
@@ -210,19 +234,6 @@ hz4_os_move(void *p, size_t size, void *to, size_t new_size)
 {
 	return remap(p, size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) ==
 	       HZ4_RESIZED;
-}
-
-static bool
-advise(void *p, size_t size, int advice)
-{
-	int saved = errno;
-	long r;
-
-	if (injected_failure())
-		return false;
-	r = syscall(SYS_madvise, p, size, advice);
-	errno = saved;
-	return r == 0;
 }
 
 bool

@@ -43,6 +43,12 @@ void *hz4_os_map_guarded(size_t size);
  */
 void *hz4_os_map_file(int fd, size_t size);
 
+/*
+ * Map an OS page that the child of a fork finds all zeros.  NULL: refused,
+ * or the kernel knows none.
+ */
+void *hz4_os_map_wiped(void);
+
 /* Give a mapping back; false when the system refuses (it stays usable). */
 bool hz4_os_unmap(void *p, size_t size);
 

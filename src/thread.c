@@ -38,6 +38,7 @@ enum thread_state { FRESH, STARTING, LIVE, ENDED };
 HZ4_TLS struct hz4_cache *hz4_tls_cache =
 	(struct hz4_cache *)&hz4_empty_cache;
 static HZ4_TLS unsigned char tls_state; /* enum thread_state */
+static HZ4_TLS unsigned char tls_freed; /* while it is FRESH */
 
 static struct {
 	struct hz4_lock lock;
@@ -276,7 +277,7 @@ before_fork(void)
 }
 
 static void
-fork_child(void)
+start_afresh(void)
 {
 	hz4_lock_fork_child(&process.lock);
 	if (hz4_lock_fork_child(&threads.lock))
@@ -286,6 +287,28 @@ fork_child(void)
 	hz4_spans_fork_child();
 	hz4_pageheap_fork_child();
 	hz4_meta_fork_child();
+}
+
+static void
+fork_child(void)
+{
+	if (hz4_lock_in_child())
+		start_afresh();
+}
+
+/* There will be threads that hold locks while others fork. */
+static void
+watch_forks(void)
+{
+	static _Atomic bool watched;
+	void *word;
+
+	if (hz4_peek(&watched) ||
+	    atomic_exchange_explicit(&watched, true, memory_order_relaxed))
+		return;
+	word = hz4_os_map_wiped();
+	if (word != NULL)
+		hz4_lock_watch_forks(word, start_afresh);
 }
 
 /*
@@ -334,6 +357,8 @@ hz4_thread_cache(void)
 		return NULL;
 	tls_state = STARTING;
 	hz4_thread_start();
+	if (hz4_peek(&threads.made) != NULL)
+		watch_forks();
 	t = make_thread();
 	if (t == NULL) {
 		tls_state = FRESH;
@@ -348,6 +373,16 @@ hz4_thread_cache(void)
 		return NULL;
 	}
 	return &t->cache;
+}
+
+struct hz4_cache *
+hz4_thread_cache_to_free(void)
+{
+	if (tls_state != FRESH || tls_freed == HZ4_FIRST_FREES)
+		return hz4_thread_cache();
+	tls_freed++;
+	watch_forks();
+	return NULL;
 }
 
 void

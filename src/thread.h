@@ -21,6 +21,13 @@ extern HZ4_TLS struct hz4_cache *hz4_tls_cache;
  */
 struct hz4_cache *hz4_thread_cache(void);
 
+/*
+ * The same for who frees, NULL as well for a thread's first HZ4_FIRST_FREES
+ * objects if it has asked for none: libc frees what was a thread's after its
+ * last destructor has run.
+ */
+struct hz4_cache *hz4_thread_cache_to_free(void);
+
 /* Make sure that shapes and options are ready. */
 void hz4_thread_start(void);
 

@@ -162,6 +162,12 @@ enum {
 	HZ4_PACE_PATIENCE = 1023,
 
 	/*
+	 * A thread that has only freed gets no cache for so many objects: it
+	 * may be at its very end, where nobody would empty one.
+	 */
+	HZ4_FIRST_FREES = 64,
+
+	/*
 	 * A class of a thread that had no miss for so long (ms) gives half
 	 * of what it holds back.  A thread looks at the clock in every n-th
 	 * of its slow paths.
@@ -242,6 +248,8 @@ enum {
 	 * whose misses bring it by anyway is left alone for so long (ms).
 	 */
 	HZ4_PURGE_NUDGES = 200,
+	/* Nobody looks at the clock for pages that are due later (ms). */
+	HZ4_PURGE_LOOK = 1000,
 	/*
 	 * Misses within so many ms of a nudge or a flush prove nothing; so
 	 * many in as long a time prove that more are to come.

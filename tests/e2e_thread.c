@@ -116,6 +116,56 @@ START_TEST(short_threads_leave_nothing)
 }
 END_TEST
 
+static atomic_uint idlers;
+static atomic_bool idlers_end;
+
+static void *
+do_nothing(void *arg)
+{
+	atomic_fetch_add(&idlers, 1);
+	while (!atomic_load(&idlers_end))
+		e2e_sleep(1);
+	atomic_fetch_sub(&idlers, 1);
+	return arg;
+}
+
+/*
+ * Threads that never allocate, on stacks of the program's: libc frees what
+ * it had for them after their last destructor.
+ */
+START_TEST(threads_that_only_end_leave_nothing)
+{
+	enum { AT_ONCE = 40, STACK = 65536 };
+	static char stack[AT_ONCE][STACK] __attribute__((aligned(STACK)));
+	const unsigned rounds = 60;
+	pthread_attr_t attr;
+	size_t before = 0;
+	pthread_t t;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	for (unsigned round = 0; round < rounds; round++) {
+		atomic_store(&idlers_end, false);
+		for (unsigned i = 0; i < AT_ONCE; i++) {
+			pthread_attr_setstack(&attr, stack[i], STACK);
+			ck_assert_int_eq(pthread_create(&t, &attr, do_nothing,
+			    NULL), 0);
+		}
+		while (atomic_load(&idlers) < AT_ONCE)
+			e2e_sleep(1);
+		atomic_store(&idlers_end, true);
+		while (atomic_load(&idlers) > 0)
+			e2e_sleep(1);
+		/* Nobody can tell when such a stack is free again. */
+		e2e_sleep(20);
+		if (round == 5)
+			before = e2e_rss();
+	}
+	pthread_attr_destroy(&attr);
+	rss_is_flat(before, 2 * E2E_MIB, "after threads that only end");
+}
+END_TEST
+
 static void *
 breed(void *arg)
 {
@@ -806,6 +856,7 @@ add(TCase *t)
 		tcase_add_test(t, key_destructors_allocate_in_all_rounds);
 		tcase_add_test(t, late_destructors_allocate);
 	}
+	tcase_add_test(t, threads_that_only_end_leave_nothing);
 	tcase_add_test(t, threads_start_and_end_at_once);
 	tcase_add_test(t, cancelled_threads_leave_no_lock);
 	tcase_add_test(t, main_thread_ends_first);

@@ -50,7 +50,7 @@ add_nets(struct hz4_cache *c, void *arg)
 		sum->net[cls] += hz4_peek(&c->tier[cls].net);
 }
 
-/* Objects that users and caches have, over all threads. */
+/* Objects that users and caches have, over all threads, the bare included. */
 static int64_t
 objects_out(void)
 {
@@ -273,20 +273,48 @@ START_TEST(use_after_the_end)
 END_TEST
 
 static void *
-only_free(void *p)
+only_free(void *arg)
 {
-	hz4_heap_free(p);
+	void **list = arg, *next;
+
+	for (; list != NULL; list = next) {
+		next = *list;
+		hz4_heap_free(list);
+	}
 	hz4_heap_free(NULL);
 	return NULL;
 }
 
+/* A list of so many objects through themselves. */
+static void *
+listed(unsigned n, size_t size)
+{
+	void **list = NULL, **p;
+
+	for (; n > 0; n--) {
+		p = hz4_heap_malloc(size);
+		*p = list;
+		list = p;
+	}
+	return list;
+}
+
+/* Who frees a few objects may be at its end: it gets no cache. */
 START_TEST(a_thread_that_only_frees)
 {
 	unsigned i;
 
+	use(1, 100);
 	for (i = 0; i < 100; i++)
-		unit_thread(only_free, hz4_heap_malloc(16 + i * 200));
-	ck_assert_uint_le(caches(), 2);
+		unit_thread(only_free, listed(1 + i % HZ4_FIRST_FREES,
+					      16 + i * 200));
+	ck_assert_uint_eq(caches(), 1);
+	hz4_cache_flush(hz4_tls_cache);
+	ck_assert_int_eq(objects_out(), 0);
+	unit_thread(only_free, listed(2 * HZ4_FIRST_FREES, 100));
+	ck_assert_uint_eq(caches(), 2);
+	hz4_cache_flush(hz4_tls_cache);
+	ck_assert_int_eq(objects_out(), 0);
 }
 END_TEST
 
@@ -395,6 +423,59 @@ START_TEST(a_child_adopts_the_caches)
 	unit_survives(adopt_in_child, &n);
 	hz4_poke(&hz4_tls_cache->busy, HZ4_CLS_NONE);
 	end_waiters();
+}
+END_TEST
+
+static bool at_fork;
+
+/* A child handler that runs before ours. */
+static void
+allocate_in_the_child(void)
+{
+	if (at_fork) {
+		alarm(20);
+		only_free(listed(BLOCKS, KEPT * 16));
+	}
+}
+
+static void *
+hold_the_class(void *arg)
+{
+	unsigned cls = hz4_sizeclass(KEPT * 16);
+	struct hz4_spans *c;
+
+	use(1, 100);
+	c = hz4_spans_lock(cls);
+	waiting++;
+	while (!go_on)
+		unit_sleep(1);
+	hz4_spans_unlock(c);
+	return arg;
+}
+
+static void
+go_on_after_handlers(void *arg)
+{
+	(void)arg;
+	only_free(listed(BLOCKS, KEPT * 16));
+}
+
+/* Whom a handler would wait for is gone. */
+START_TEST(an_earlier_handler_meets_a_held_lock)
+{
+	pthread_t id;
+
+	unit_skip_threads_in_child();
+	ck_assert_int_eq(pthread_atfork(NULL, NULL, allocate_in_the_child), 0);
+	use(1, 100);
+	pthread_create(&id, NULL, hold_the_class, NULL);
+	while (waiting < 1)
+		unit_sleep(1);
+	at_fork = true;
+	unit_survives(go_on_after_handlers, NULL);
+	at_fork = false;
+	go_on = true;
+	pthread_join(id, NULL);
 }
 END_TEST
 
@@ -628,6 +709,7 @@ add(TCase *t)
 	 */
 	if (!unit_emulated()) {
 		tcase_add_test(t, a_child_adopts_the_caches);
+		tcase_add_test(t, an_earlier_handler_meets_a_held_lock);
 		tcase_add_test(t, a_child_makes_torn_lists_anew);
 		tcase_add_test(t, a_child_adopts_a_half_changed_cache_but_for_its_class);
 		tcase_add_test(t, fork_while_threads_work);
