@@ -72,11 +72,11 @@ hz4p_usage_error() {
 hz4p_object() {
 	hz4p_objections=$((hz4p_objections + 1))
 	if [ -n "$hz4p_check" ]; then
-		printf 'problem:  %s\n' "$1"
+		printf 'problem:  %s\n' "$*"
 	elif [ -n "$hz4p_strict" ]; then
-		hz4p_fail 125 "refused: $1"
+		hz4p_fail 125 "refused: $*"
 	else
-		hz4p_say "warning: $1"
+		hz4p_say "warning: $*"
 	fi
 }
 
@@ -145,7 +145,9 @@ hz4p_compose() {
 		*) hz4p_rest= ;;
 		esac
 		case $hz4p_item in
-		'' | "$hz4p_soname" | */"$hz4p_soname") ;;
+		'' | libhz4.so | */libhz4.so) ;;
+		"$hz4p_soname" | */"$hz4p_soname") ;;
+		"$hz4p_soname".* | */"$hz4p_soname".*) ;;
 		*) hz4p_preload=$hz4p_preload:$hz4p_item ;;
 		esac
 	done
@@ -193,6 +195,7 @@ hz4p_lookup() {
 #   defines NAME        an allocator's symbol of its own (only if $2 is deep)
 #   unread              too many symbols to look for the former
 #   text                none of these
+#   data                the same, but with a NUL, so for no shell
 # Reads the headers with od, so that it works without binutils.
 hz4p_facts() {
 	hz4p_elf=$1 hz4p_depth=$2 awk '
@@ -272,7 +275,9 @@ hz4p_facts() {
 		}
 		if (n < 52 || B[0] != 127 || B[1] != 69 || B[2] != 76 || \
 		    B[3] != 70) {
-			print "text"
+			for (i = 0; i < n && B[i] != 0; i++)
+				;
+			print i < n ? "data" : "text"
 			exit
 		}
 		wide = B[4] == 2
@@ -346,7 +351,7 @@ hz4p_check_setuid() {
 	fi
 }
 
-# The same for a file with capabilities.  Needs getcap, so --check only.
+# The same for a file with capabilities.  Needs getcap.
 hz4p_check_capabilities() {
 	hz4p_item=$(PATH=${PATH-}:/usr/sbin:/sbin getcap -- "$1" 2>/dev/null)
 	[ -z "$hz4p_item" ] || [ "$(id -ru)" = 0 ] ||
@@ -366,8 +371,8 @@ hz4p_library_arch() {
 	hz4p_facts "$hz4p_file" | sed -n 's/^elf //p'
 }
 
-# Let the loader $2 list what program $1 would load, for --check: finds
-# allocators below other libraries too, and errors of the preload itself.
+# Let the loader $2 list what program $1 would load: finds allocators below
+# other libraries too, and errors of the preload itself.
 hz4p_check_loaded() {
 	case $2 in
 	*/ld-linux*.so* | */ld64.so* | */ld.so*) [ -x "$2" ] || return 0 ;;
@@ -381,7 +386,7 @@ hz4p_check_loaded() {
 	*) hz4p_object "the loader $2 does not load $hz4p_soname" ;;
 	esac
 	# Another one than the library above where the program has 32 bits.
-	[ "$(hz4p_library_arch)" = "$hz4p_arch" ] ||
+	[ -z "$hz4p_check" ] || [ "$(hz4p_library_arch)" = "$hz4p_arch" ] ||
 		printf '%s\n' "$hz4p_loaded" |
 		sed -n "s,^.*[[:blank:]]\(/.*/$hz4p_soname\) (.*,loads:    \1,p"
 	# In a pipe the loop would count objections in a subshell.
@@ -403,7 +408,7 @@ hz4p_check_program() {
 	hz4p_interp=
 	hz4p_seen=
 	hz4p_check_setuid "$1"
-	[ -z "$hz4p_check" ] || hz4p_check_capabilities "$1"
+	[ -z "$hz4p_depth" ] || hz4p_check_capabilities "$1"
 	while IFS=' ' read -r hz4p_key hz4p_value; do
 		case $hz4p_key in
 		elf) hz4p_arch=$hz4p_value ;;
@@ -424,6 +429,13 @@ hz4p_check_program() {
 	done <<EOF
 $hz4p_about
 EOF
+	case ${1##*/} in
+	ld-linux*.so* | ld64.so* | ld.so*)
+		[ -n "$hz4p_interp" ] ||
+			hz4p_note='what the loader runs is not looked into'
+		[ -n "$hz4p_interp" ] || return 0
+		;;
+	esac
 	if [ -z "$hz4p_interp" ]; then
 		hz4p_object "'$1' is statically linked: nothing can be preloaded"
 		return
@@ -440,7 +452,7 @@ EOF
 			"'$1' is for another kind of processor than the library"
 		;;
 	esac
-	[ -z "$hz4p_check" ] || hz4p_check_loaded "$1" "$hz4p_interp"
+	[ -z "$hz4p_depth" ] || hz4p_check_loaded "$1" "$hz4p_interp"
 }
 
 # Look at the file $1 that is to be executed; a script leads to its
@@ -467,13 +479,25 @@ hz4p_check_file() {
 			[ $hz4p_level = 1 ] && hz4p_plain=yes
 			hz4p_target=/bin/sh
 			;;
+		data)
+			# The system may know who runs it (binfmt_misc).
+			hz4p_note='not looked into: neither program nor script'
+			return
+			;;
 		script)
 			IFS= read -r hz4p_line <"$hz4p_target"
 			hz4p_script_target "${hz4p_line#??}" || return
+			if [ ! -f "$hz4p_target" ] || [ ! -x "$hz4p_target" ]
+			then
+				hz4p_object "'$1' is to be run by" \
+					"'$hz4p_target', which cannot be"
+				return
+			fi
 			;;
 		*) return ;;
 		esac
 	done
+	hz4p_object "'$1' is run by scripts, and these by more"
 }
 
 # Set hz4p_target to what the words after #! run; env is looked through.
@@ -581,6 +605,12 @@ export LD_PRELOAD
 
 if [ -n "$hz4p_plain" ]; then
 	shift
+	# The system may know better who runs it (binfmt_misc): env asks it
+	# first, as execvp() does, and no shell is sure to.
+	case $hz4p_command in
+	*=*) ;;
+	*) [ ! -x /usr/bin/env ] || exec /usr/bin/env -- "$hz4p_command" "$@" ;;
+	esac
 	exec /bin/sh "$hz4p_command" "$@"
 fi
 case $1 in

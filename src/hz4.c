@@ -54,6 +54,9 @@ hz4_option_set(const char *name, const char *value)
 	int n;
 
 	hz4_thread_start();
+	/* As HZ4_OPTIONS would have it, so that what is listed can be said. */
+	if (strchr(name, '=') != NULL || strchr(value, ',') != NULL)
+		return EINVAL;
 	n = snprintf(text, sizeof text, "%s=%s", name, value);
 	if (n < 0 || (size_t)n >= sizeof text ||
 	    !hz4_option_assign(text, (size_t)n))
@@ -89,7 +92,7 @@ hz4_good_size(size_t size)
 __attribute__((constructor)) static void
 announce(void)
 {
-	char options[400];
+	char options[800];
 
 	hz4_thread_start();
 	hz4_option_init();

@@ -11,29 +11,27 @@
 #include "pagemap.h"
 #include "spans.h"
 
-/* [atomic] relaxed: figures only. */
-static _Atomic size_t objects, bytes, mappings, mapped;
+/* Runs, and mappings: apart, so that no sum is short of a part of its own. */
+static struct {
+	_Atomic size_t objects, bytes; /* [atomic] relaxed: figures only */
+} kinds[2];
 
 static void
 account(const struct hz4_large *l, size_t sign)
 {
-	atomic_fetch_add_explicit(&objects, sign, memory_order_relaxed);
-	atomic_fetch_add_explicit(&bytes, sign * l->bytes,
+	atomic_fetch_add_explicit(&kinds[l->mapping].objects, sign,
 				  memory_order_relaxed);
-	if (!l->mapping)
-		return;
-	atomic_fetch_add_explicit(&mappings, sign, memory_order_relaxed);
-	atomic_fetch_add_explicit(&mapped, sign * l->bytes,
+	atomic_fetch_add_explicit(&kinds[l->mapping].bytes, sign * l->bytes,
 				  memory_order_relaxed);
 }
 
 void
 hz4_large_figures(struct hz4_large_figures *out)
 {
-	out->objects = hz4_peek(&objects);
-	out->bytes = hz4_peek(&bytes);
-	out->mappings = hz4_peek(&mappings);
-	out->mapped = hz4_peek(&mapped);
+	out->mappings = hz4_peek(&kinds[true].objects);
+	out->mapped = hz4_peek(&kinds[true].bytes);
+	out->objects = hz4_peek(&kinds[false].objects) + out->mappings;
+	out->bytes = hz4_peek(&kinds[false].bytes) + out->mapped;
 }
 
 static bool

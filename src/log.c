@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 512 };
+enum { LINE_MAX_BYTES = 1024 };
 
 static void __attribute__((format(printf, 1, 0)))
 put_line(const char *format, va_list args)

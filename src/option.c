@@ -11,7 +11,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-enum kind { NUMBER, PATH };
+enum kind { NUMBER, POWER, PATH };
 
 struct row {
 	const char *name;
@@ -106,6 +106,21 @@ assign_number(int i, const char *text, size_t length)
 	return true;
 }
 
+/* 0, or a power of two. */
+static bool
+assign_power(int i, const char *text, size_t length)
+{
+	size_t before = hz4_peek(&values[i]), value;
+
+	if (!assign_number(i, text, length))
+		return false;
+	value = hz4_peek(&values[i]);
+	if (value == 0 || hz4_is_pow2(value))
+		return true;
+	hz4_poke(&values[i], before);
+	return false;
+}
+
 static bool
 assign_path(int i, const char *text, size_t length)
 {
@@ -116,30 +131,57 @@ assign_path(int i, const char *text, size_t length)
 	return true;
 }
 
+/* What was wrong, cut and on one line, for a message. */
+static const char *
+quote(char *buffer, size_t size, const char *text, size_t length)
+{
+	size_t n = hz4_min(length, size - 1), i;
+
+	for (i = 0; i < n; i++)
+		buffer[i] = text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
+	buffer[n] = '\0';
+	return buffer;
+}
+
 static void
 complain(const char *text, size_t length, int i)
 {
-	char names[400];
+	char names[400], said[61];
 	size_t used = 0;
 	int k;
 
-	if (i >= 0 && rows[i].kind == NUMBER) {
-		hz4_log("HZ4_OPTIONS: %.*s: %s takes a number from %zu to %zu",
-			(int)length, text, rows[i].name, rows[i].least,
-			rows[i].most);
-		return;
-	}
+	quote(said, sizeof said, text, length);
 	if (i >= 0) {
-		hz4_log("HZ4_OPTIONS: %.*s: %s takes a path below %d bytes",
-			(int)length, text, rows[i].name, HZ4_OPTION_PATH_MAX);
+		if (rows[i].kind == PATH)
+			hz4_log("HZ4_OPTIONS: %s: %s takes a path below %d "
+				"bytes", said, rows[i].name,
+				HZ4_OPTION_PATH_MAX);
+		else
+			hz4_log("HZ4_OPTIONS: %s: %s takes a %s from %zu to "
+				"%zu", said, rows[i].name,
+				rows[i].kind == POWER ? "power of two" :
+							"number",
+				rows[i].least, rows[i].most);
 		return;
 	}
 	names[0] = '\0';
 	for (k = 0; k < HZ4_OPT_COUNT && used < sizeof names; k++)
 		used += (size_t)snprintf(names + used, sizeof names - used,
 					 " %s", rows[k].name);
-	hz4_log("HZ4_OPTIONS: unknown option %.*s, known are:%s",
-		(int)(length > 60 ? 60 : length), text, names);
+	hz4_log("HZ4_OPTIONS: unknown option %s, known are:%s", said, names);
+}
+
+static bool
+assign_row(int i, const char *text, size_t length)
+{
+	switch (rows[i].kind) {
+	case NUMBER:
+		return assign_number(i, text, length);
+	case POWER:
+		return assign_power(i, text, length);
+	default:
+		return assign_path(i, text, length);
+	}
 }
 
 static bool
@@ -152,9 +194,7 @@ assign(const char *text, size_t length, bool loud)
 	bool ok = false;
 
 	if (i >= 0 && equals)
-		ok = rows[i].kind == NUMBER ?
-			     assign_number(i, equals + 1, rest) :
-			     assign_path(i, equals + 1, rest);
+		ok = assign_row(i, equals + 1, rest);
 	if (!ok && loud)
 		complain(text, length, i);
 	return ok;

@@ -313,6 +313,10 @@ check_classes(void)
 	e2e_need(hz4_option_set("stats_classes", "1") == 0, "stats_classes");
 	look(after);
 	e2e_need(hz4_option_set("stats_classes", "0") == 0, "stats_classes");
+	e2e_need(hz4_option_set("stats_file=a", "b") == EINVAL &&
+			 hz4_option_set("stats_file", "a,b") == EINVAL &&
+			 hz4_option_set("os_page", "3") == EINVAL,
+		 "an option that HZ4_OPTIONS could not set");
 	while ((line = strstr(line, "\nclass.")) != NULL) {
 		line++;
 		e2e_need(sscanf(line, "class.%u.%79s %llu", &size, name, &n) ==

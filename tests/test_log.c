@@ -5,7 +5,7 @@
 
 #include "log.h"
 
-enum { MOST = 500, LONGER = 3000 };
+enum { MOST = 1012, LONGER = 3000 };
 
 static char long_text[LONGER + 1];
 static char word[] = "text";

@@ -6,7 +6,7 @@
 
 #include "option.h"
 
-enum kind { NUMBER, PATH };
+enum kind { NUMBER, POWER, PATH };
 
 struct row {
 	const char *name;
@@ -83,7 +83,7 @@ START_TEST(bounds_of_every_number)
 	for (i = 0; i < HZ4_OPT_COUNT; i++) {
 		const struct row *r = &rows[i];
 
-		if (r->kind != NUMBER)
+		if (r->kind == PATH)
 			continue;
 		ck_assert(assign_number(r, r->least));
 		ck_assert_uint_eq(hz4_option((enum hz4_option)i), r->least);
@@ -119,6 +119,17 @@ START_TEST(names)
 	ck_assert(!hz4_option_assign("strict=0", 7));
 	ck_assert(!hz4_option_assign("strict=0", 6));
 	ck_assert_uint_eq(hz4_option(HZ4_OPT_strict), 1);
+}
+END_TEST
+
+START_TEST(powers_of_two)
+{
+	ck_assert(assign("os_page=16384"));
+	ck_assert(!assign("os_page=12345"));
+	ck_assert(!assign("os_page=65535"));
+	ck_assert_uint_eq(hz4_option(HZ4_OPT_os_page), 16384);
+	ck_assert(assign("os_page=0"));
+	ck_assert_uint_eq(hz4_option(HZ4_OPT_os_page), 0);
 }
 END_TEST
 
@@ -178,7 +189,7 @@ START_TEST(list_of_all)
 	for (i = 0; i < HZ4_OPT_COUNT; i++) {
 		snprintf(want, sizeof want, "%s=", rows[i].name);
 		ck_assert_msg((strstr(whole, want) != NULL) ==
-				      (rows[i].kind == NUMBER),
+				      (rows[i].kind != PATH),
 			      "%s in %s", want, whole);
 	}
 	ck_assert_ptr_nonnull(strstr(whole, "purge_delay=12345"));
@@ -269,7 +280,7 @@ START_TEST(a_bad_number_is_named)
 	for (i = 0; i < HZ4_OPT_COUNT; i++) {
 		const struct row *r = &rows[i];
 
-		if (r->kind != NUMBER)
+		if (r->kind == PATH)
 			continue;
 		snprintf(text, sizeof text, "%s=%zuk", r->name, r->most);
 		init_with(&end, text);
@@ -384,7 +395,14 @@ START_TEST(over_long)
 		ck_assert_uint_le(end.length, 512);
 		ck_assert_ptr_eq(strchr(end.text, '\n'),
 				 end.text + end.length - 1);
+		if (i < 2)
+			ck_assert_ptr_nonnull(strstr(end.text, i ?
+				"a number from 0 to 3600000" : "a path below"));
 	}
+	/* What would break the line is shown as something else. */
+	init_with(&end, "no\nsuch\033option=1");
+	ck_assert_uint_eq(end.writes, 1);
+	ck_assert_ptr_nonnull(strstr(end.text, " no?such?option=1, "));
 }
 END_TEST
 
@@ -394,6 +412,7 @@ add(TCase *t)
 	tcase_add_test(t, defaults);
 	tcase_add_test(t, bounds_of_every_number);
 	tcase_add_test(t, names);
+	tcase_add_test(t, powers_of_two);
 	tcase_add_test(t, paths);
 	tcase_add_test(t, text_of_a_value);
 	tcase_add_test(t, list_of_all);

@@ -54,6 +54,7 @@ struct page {
 	char path[PATH_BYTES];
 	const struct hz4_livepage *map;
 	size_t bytes;
+	ino_t inode;	     /* the file's */
 	size_t cells;	     /* values and table together */
 	const char **names;  /* values', then columns' */
 	uint64_t *now, *old; /* copies of the cells */
@@ -181,10 +182,27 @@ parse_options(int argc, char **argv)
 
 /* --- which file ------------------------------------------------------ */
 
+/* One that has ended and that nobody has waited for is none any more. */
 static bool
 process_exists(int pid)
 {
-	return kill(pid, 0) == 0 || errno != ESRCH;
+	char path[64], text[512], *state;
+	size_t n;
+	FILE *f;
+
+	if (kill(pid, 0) != 0 && errno == ESRCH)
+		return false;
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (f == NULL)
+		return true;
+	n = fread(text, 1, sizeof text - 1, f);
+	fclose(f);
+	text[n] = '\0';
+	/* "PID (NAME) STATE ...", and the name may hold anything. */
+	state = strrchr(text, ')');
+	return state == NULL || strlen(state) < 3 ||
+	       (state[2] != 'Z' && state[2] != 'X');
 }
 
 enum mapped { MAPPED, NOT_MAPPED, NOT_TOLD };
@@ -293,6 +311,7 @@ find_page(struct page *p)
 		return false;
 	while ((e = readdir(directory)) != NULL) {
 		char path[PATH_BYTES];
+		enum mapped mapped;
 
 		if (!parse_name(e->d_name, &uid, &pid))
 			continue;
@@ -300,10 +319,13 @@ find_page(struct page *p)
 			 e->d_name);
 		if (pid != want.pid || !process_exists(pid)) {
 			remove_if_stale(path, uid, pid);
-		} else if (has_mapped(pid, path) != NOT_MAPPED) {
+			continue;
+		}
+		mapped = has_mapped(pid, path);
+		if (mapped == MAPPED) {
 			memcpy(p->path, path, sizeof path);
 			found = true;
-		} else if (uid == geteuid()) {
+		} else if (mapped == NOT_MAPPED && uid == geteuid()) {
 			/* Of a process that had the number before. */
 			unlink(path);
 		}
@@ -412,6 +434,7 @@ open_page(struct page *p)
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
 	    (size_t)st.st_size >= sizeof *p->map && st.st_size <= MAX_BYTES) {
 		p->bytes = (size_t)st.st_size;
+		p->inode = st.st_ino;
 		map = mmap(NULL, p->bytes, PROT_READ, MAP_SHARED, fd, 0);
 	}
 	close(fd);
@@ -600,11 +623,43 @@ show(struct page *p)
 	return OK;
 }
 
+static void
+close_page(struct page *p)
+{
+	if (p->map != NULL)
+		munmap((void *)(uintptr_t)p->map, p->bytes);
+	free(p->names);
+	free(p->now);
+	free(p->old);
+	memset(p, 0, sizeof *p);
+}
+
+/* The page that the process has now. */
+static enum status
+look(struct page *p)
+{
+	if (find_page(p))
+		return open_page(p);
+	if (!process_exists(want.pid))
+		return complain(NO_PROCESS, "no process %d", want.pid);
+	return explain_no_page();
+}
+
 static bool
 has_ended(const struct page *p)
 {
 	return atomic_load_explicit(&p->map->closed, memory_order_relaxed) ||
 	       !process_exists(want.pid);
+}
+
+/* A program that the process has executed makes a page of its own. */
+static bool
+is_replaced(const struct page *p)
+{
+	struct stat st;
+
+	return stat(p->path, &st) != 0 || st.st_ino != p->inode ||
+	       has_mapped(want.pid, p->path) == NOT_MAPPED;
 }
 
 static enum status
@@ -616,6 +671,16 @@ watch(struct page *p)
 		nap(want.seconds);
 		if (has_ended(p))
 			break;
+		if (is_replaced(p)) {
+			/* It may just be starting. */
+			nap(0.1);
+			close_page(p);
+			if (!process_exists(want.pid))
+				break;
+			status = look(p);
+			if (status != OK)
+				break;
+		}
 		if (!want.json && !isatty(STDOUT_FILENO))
 			putchar('\n');
 		status = show(p);
@@ -642,12 +707,7 @@ main(int argc, char **argv)
 
 	parse_options(argc, argv);
 	signal(SIGBUS, cut);
-	if (!find_page(&page)) {
-		if (!process_exists(want.pid))
-			return complain(NO_PROCESS, "no process %d", want.pid);
-		return explain_no_page();
-	}
-	status = open_page(&page);
+	status = look(&page);
 	if (status != OK)
 		return status;
 	status = want.watch ? watch(&page) : show(&page);
