@@ -133,8 +133,9 @@ release(uintptr_t start, size_t n, bool mapping)
 {
 	if (!mapping)
 		hz4_pageheap_free(start, n / HZ4_PAGE, hz4_os_now());
-	else if (!hz4_os_unmap((void *)start, n))
-		hz4_pageheap_donate(start, n / HZ4_PAGE);
+	else if (!hz4_os_unmap((void *)start, n) &&
+		 !hz4_pageheap_donate(start, n / HZ4_PAGE))
+		hz4_os_purge((void *)start, n, false);
 }
 
 void

@@ -27,9 +27,85 @@ _Atomic unsigned hz4_chaos_one_in;
 /* Marks given so far. [atomic] relaxed: only uniqueness counts. */
 static _Atomic uint32_t marks;
 
+/* What the word of hz4_lock_watch_forks tells. */
+enum {
+	CHILD,	  /* of a fork, with its one thread, and not started afresh */
+	STARTED,  /* no child, or one that has been started afresh */
+	STARTING, /* afresh: a thread that is new waits */
+	TOO_LATE  /* a child with new threads: no work for who waits */
+};
+
+static struct {
+	void (*child)(void); /* [const] once there is a word */
+	/* [atomic] release: `child` comes before */
+	_Atomic(_Atomic uint32_t *) word;
+	/* Children before there was one. [atomic] relaxed: one thread's */
+	_Atomic unsigned early;
+} forks;
+
+void
+hz4_lock_watch_forks(_Atomic uint32_t *word, void (*child)(void))
+{
+	unsigned early = hz4_peek(&forks.early);
+
+	hz4_poke(word, STARTED);
+	forks.child = child;
+	atomic_store_explicit(&forks.word, word, memory_order_release);
+	/* A signal handler has forked just now, and this is the child. */
+	if (hz4_peek(&forks.early) != early)
+		hz4_poke(word, STARTED);
+}
+
+bool
+hz4_lock_in_child(void)
+{
+	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
+						      memory_order_acquire);
+	uint32_t seen;
+
+	if (word == NULL) {
+		hz4_poke(&forks.early, hz4_peek(&forks.early) + 1);
+		return true;
+	}
+	seen = hz4_peek(word);
+	hz4_poke(word, STARTED);
+	return seen != STARTED;
+}
+
+/* A lock is held: by a thread that is gone, if this is a child's only one. */
+static void
+start_child(void)
+{
+	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
+						      memory_order_acquire);
+	uint32_t seen = CHILD;
+
+	if (word == NULL || hz4_peek(word) != CHILD ||
+	    !atomic_compare_exchange_strong(word, &seen, STARTING))
+		return;
+	forks.child();
+	atomic_store(word, STARTED);
+}
+
+/* A thread that is new, so that a child has more than its first. */
+static void
+note_thread(void)
+{
+	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
+						      memory_order_acquire);
+	uint32_t seen = CHILD;
+
+	if (word == NULL ||
+	    atomic_compare_exchange_strong(word, &seen, TOO_LATE))
+		return;
+	while (atomic_load(word) == STARTING)
+		syscall(SYS_sched_yield);
+}
+
 HZ4_SLOW uint32_t
 hz4_lock_mark_slow(void)
 {
+	note_thread();
 	while (hz4_tls_mark == 0)
 		hz4_tls_mark = atomic_fetch_add_explicit(
 				       &marks, 2, memory_order_relaxed) + 2;
@@ -57,30 +133,6 @@ futex(_Atomic uint32_t *word, int op, uint32_t value)
 	errno = saved;
 }
 
-static struct {
-	void (*child)(void); /* [const] once there is a word */
-	/* [atomic] release: `child` comes before */
-	_Atomic(_Atomic uint32_t *) word;
-} forks;
-
-void
-hz4_lock_watch_forks(_Atomic uint32_t *word, void (*child)(void))
-{
-	hz4_poke(word, 1);
-	forks.child = child;
-	atomic_store_explicit(&forks.word, word, memory_order_release);
-}
-
-bool
-hz4_lock_in_child(void)
-{
-	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
-						      memory_order_acquire);
-
-	return word == NULL ||
-	       (hz4_peek(word) == 0 && atomic_exchange(word, 1) == 0);
-}
-
 static bool
 take(struct hz4_lock *l, uint32_t mark)
 {
@@ -104,8 +156,7 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 			return;
 		relax();
 	}
-	if (hz4_peek(&forks.word) != NULL && hz4_lock_in_child())
-		forks.child();
+	start_child();
 	/*
 	 * Whoever has slept takes the lock with the sleeper's bit set, since
 	 * others may still sleep; one needless wake-up is the price.

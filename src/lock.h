@@ -129,14 +129,17 @@ hz4_lock_release(struct hz4_lock *l)
 }
 
 /*
- * Once there are threads: `word` is not 0, but 0 in the child of a fork, and
- * `child` is what the child has to do first.  Whoever would wait for a lock
- * does it then: handlers that run before ours may allocate, and wait for
- * threads that are gone.  To be called once.
+ * Once there are threads: `word` is 0 in the child of a fork, and `child` is
+ * what has to be done there first.  Who would wait for a lock does it, while
+ * the child has no other thread: handlers that run before ours may allocate,
+ * and wait for threads that are gone.  To be called once.
  */
 void hz4_lock_watch_forks(_Atomic uint32_t *word, void (*child)(void));
 
-/* True for the first to ask in the child of a fork, or if none is watched. */
+/*
+ * In the child of a fork: true if that has not been done yet; the caller
+ * does it now.
+ */
 bool hz4_lock_in_child(void);
 
 /*

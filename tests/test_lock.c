@@ -213,6 +213,69 @@ START_TEST(fork_with_a_lock_of_another_thread)
 }
 END_TEST
 
+/* What the kernel clears in a child. */
+static _Atomic uint32_t no_child;
+static unsigned started_afresh;
+
+static void
+start_afresh(void)
+{
+	started_afresh++;
+	hz4_lock_fork_child(&lock);
+}
+
+/* A handler that runs before ours waits for a thread that is gone. */
+START_TEST(who_would_wait_for_the_gone_starts_afresh)
+{
+	hz4_lock_watch_forks(&no_child, start_afresh);
+	ck_assert_uint_ne(no_child, 0);
+	hz4_lock_acquire(&lock);
+	hz4_lock_release(&lock);
+	ck_assert_uint_eq(started_afresh, 0);
+	no_child = 0;
+	hz4_poke(&lock.word, hz4_lock_self() + 2);
+	hz4_lock_acquire(&lock);
+	hz4_lock_release(&lock);
+	ck_assert_uint_eq(started_afresh, 1);
+	/* Once: the handler has nothing left to do. */
+	ck_assert(!hz4_lock_in_child());
+	no_child = 0;
+	ck_assert(hz4_lock_in_child());
+	ck_assert(!hz4_lock_in_child());
+}
+END_TEST
+
+static void *
+let_go(void *arg)
+{
+	unit_sleep(50);
+	stop = true;
+	return arg;
+}
+
+/* In a child whose threads are there: the holder is one of them. */
+START_TEST(nobody_starts_afresh_beside_other_threads)
+{
+	pthread_t id, other;
+
+	hz4_lock_self();
+	hz4_lock_watch_forks(&no_child, start_afresh);
+	no_child = 0;
+	pthread_create(&id, NULL, hold, NULL);
+	while (started == 0)
+		unit_sleep(1);
+	pthread_create(&other, NULL, let_go, NULL);
+	hz4_lock_acquire(&lock);
+	ck_assert(stop);
+	hz4_lock_release(&lock);
+	ck_assert_uint_eq(started_afresh, 0);
+	pthread_join(id, NULL);
+	pthread_join(other, NULL);
+	/* The handler, should it come, does what it always did. */
+	ck_assert(hz4_lock_in_child());
+}
+END_TEST
+
 static void
 take_in_order(void *arg)
 {
@@ -265,6 +328,8 @@ add(TCase *t)
 	tcase_add_test(t, fork_with_an_own_lock);
 	tcase_add_test(t, fork_with_an_own_lock_and_sleepers);
 	tcase_add_test(t, fork_with_a_lock_of_another_thread);
+	tcase_add_test(t, who_would_wait_for_the_gone_starts_afresh);
+	tcase_add_test(t, nobody_starts_afresh_beside_other_threads);
 	tcase_add_test(t, ranks_ascend);
 }
 

@@ -182,11 +182,15 @@ parse_options(int argc, char **argv)
 
 /* --- which file ------------------------------------------------------ */
 
-/* One that has ended and that nobody has waited for is none any more. */
+/*
+ * One that has ended and that nobody has waited for is none any more; where
+ * the first thread alone has ended there are others.
+ */
 static bool
 process_exists(int pid)
 {
-	char path[64], text[512], *state;
+	char path[64], text[512], *rest, state;
+	long threads;
 	size_t n;
 	FILE *f;
 
@@ -200,29 +204,30 @@ process_exists(int pid)
 	fclose(f);
 	text[n] = '\0';
 	/* "PID (NAME) STATE ...", and the name may hold anything. */
-	state = strrchr(text, ')');
-	return state == NULL || strlen(state) < 3 ||
-	       (state[2] != 'Z' && state[2] != 'X');
+	rest = strrchr(text, ')');
+	return rest == NULL ||
+	       sscanf(rest, ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+		      "%*s %*s %*s %*s %*s %ld", &state, &threads) != 2 ||
+	       (state != 'Z' && state != 'X') || threads > 1;
 }
 
 enum mapped { MAPPED, NOT_MAPPED, NOT_TOLD };
 
-/* Whether a process has a file whose path ends so mapped. */
+/* Whether a list of mappings has a file whose path holds that part. */
 static enum mapped
-has_mapped(int pid, const char *part)
+is_listed(const char *maps_path, const char *part)
 {
-	char path[64], *line = NULL;
-	enum mapped found = NOT_MAPPED;
+	enum mapped found = NOT_TOLD;
+	char *line = NULL;
 	size_t size = 0;
-	FILE *maps;
+	FILE *maps = fopen(maps_path, "re");
 
-	snprintf(path, sizeof path, "/proc/%d/maps", pid);
-	maps = fopen(path, "re");
 	if (maps == NULL)
 		return NOT_TOLD;
-	while (found == NOT_MAPPED && getline(&line, &size, maps) > 0) {
+	while (found != MAPPED && getline(&line, &size, maps) > 0) {
 		char *at = strchr(line, '/');
 
+		found = NOT_MAPPED;
 		if (at != NULL && strstr(at, part) != NULL &&
 		    strstr(at, " (deleted)") == NULL)
 			found = MAPPED;
@@ -231,6 +236,33 @@ has_mapped(int pid, const char *part)
 		found = NOT_TOLD;
 	free(line);
 	fclose(maps);
+	return found;
+}
+
+/* Whether a process has such a file mapped. */
+static enum mapped
+has_mapped(int pid, const char *part)
+{
+	enum mapped found;
+	struct dirent *e;
+	char path[PATH_BYTES];
+	DIR *tasks;
+
+	snprintf(path, sizeof path, "/proc/%d/maps", pid);
+	found = is_listed(path, part);
+	if (found != NOT_TOLD)
+		return found;
+	/* A first thread that has ended tells nothing, but the others do. */
+	snprintf(path, sizeof path, "/proc/%d/task", pid);
+	tasks = opendir(path);
+	if (tasks == NULL)
+		return NOT_TOLD;
+	while (found == NOT_TOLD && (e = readdir(tasks)) != NULL) {
+		snprintf(path, sizeof path, "/proc/%d/task/%.20s/maps", pid,
+			 e->d_name);
+		found = is_listed(path, part);
+	}
+	closedir(tasks);
 	return found;
 }
 
