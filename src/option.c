@@ -102,23 +102,10 @@ assign_number(int i, const char *text, size_t length)
 	}
 	if (value < rows[i].least || value > rows[i].most)
 		return false;
+	if (rows[i].kind == POWER && value != 0 && !hz4_is_pow2(value))
+		return false;
 	hz4_poke(&values[i], value);
 	return true;
-}
-
-/* 0, or a power of two. */
-static bool
-assign_power(int i, const char *text, size_t length)
-{
-	size_t before = hz4_peek(&values[i]), value;
-
-	if (!assign_number(i, text, length))
-		return false;
-	value = hz4_peek(&values[i]);
-	if (value == 0 || hz4_is_pow2(value))
-		return true;
-	hz4_poke(&values[i], before);
-	return false;
 }
 
 static bool
@@ -172,19 +159,6 @@ complain(const char *text, size_t length, int i)
 }
 
 static bool
-assign_row(int i, const char *text, size_t length)
-{
-	switch (rows[i].kind) {
-	case NUMBER:
-		return assign_number(i, text, length);
-	case POWER:
-		return assign_power(i, text, length);
-	default:
-		return assign_path(i, text, length);
-	}
-}
-
-static bool
 assign(const char *text, size_t length, bool loud)
 {
 	const char *equals = memchr(text, '=', length);
@@ -194,7 +168,9 @@ assign(const char *text, size_t length, bool loud)
 	bool ok = false;
 
 	if (i >= 0 && equals)
-		ok = assign_row(i, equals + 1, rest);
+		ok = rows[i].kind == PATH ?
+			     assign_path(i, equals + 1, rest) :
+			     assign_number(i, equals + 1, rest);
 	if (!ok && loud)
 		complain(text, length, i);
 	return ok;

@@ -108,6 +108,8 @@ expect(const char *s, size_t n)
 	}
 	if (!read_number(s, n, rows[i].most, &value) || value < rows[i].least)
 		return false;
+	if (rows[i].kind == POWER && (value & (value - 1)) != 0)
+		return false;
 	wanted[i].number = value;
 	return true;
 }
