@@ -88,9 +88,11 @@ loop(size_t align, size_t size, bool throws)
 union code {
 	void *address;
 	void *(*plain)(size_t);
-	void *(*nothrow)(size_t, const void *);
 	void *(*aligned)(size_t, size_t);
+#ifdef PIC
+	void *(*nothrow)(size_t, const void *);
 	void *(*aligned_nothrow)(size_t, size_t, const void *);
+#endif
 };
 
 static HZ4_SLOW void *

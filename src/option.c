@@ -125,7 +125,8 @@ quote(char *buffer, size_t size, const char *text, size_t length)
 	size_t n = hz4_min(length, size - 1), i;
 
 	for (i = 0; i < n; i++)
-		buffer[i] = text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
+		buffer[i] = (char)(text[i] < ' ' || text[i] == 0x7f ?
+					   '?' : text[i]);
 	buffer[n] = '\0';
 	return buffer;
 }

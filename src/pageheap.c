@@ -401,9 +401,8 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 		hz4_runs_put_by_locked(r);
 		return;
 	}
-	if (before > 0)
-		hz4_runs_split_locked(r, end, after, dirty_after, at);
 	if (before > 0) {
+		hz4_runs_split_locked(r, end, after, dirty_after, at);
 		r->pages = (uint32_t)before;
 		r->dirty = (uint32_t)dirty_before;
 	} else {

@@ -189,8 +189,7 @@ parse_options(int argc, char **argv)
 static bool
 process_exists(int pid)
 {
-	char path[64], text[512], *rest, state;
-	long threads;
+	char path[64], text[512], *field;
 	size_t n;
 	FILE *f;
 
@@ -204,11 +203,17 @@ process_exists(int pid)
 	fclose(f);
 	text[n] = '\0';
 	/* "PID (NAME) STATE ...", and the name may hold anything. */
-	rest = strrchr(text, ')');
-	return rest == NULL ||
-	       sscanf(rest, ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-		      "%*s %*s %*s %*s %*s %ld", &state, &threads) != 2 ||
-	       (state != 'Z' && state != 'X') || threads > 1;
+	field = strrchr(text, ')');
+	if (field == NULL || field[1] != ' ' ||
+	    (field[2] != 'Z' && field[2] != 'X'))
+		return true;
+	/* The threads are 17 fields on. */
+	field += 2;
+	for (n = 0; n < 17 && field != NULL; n++) {
+		field = strchr(field, ' ');
+		field += field != NULL;
+	}
+	return field != NULL && strtol(field, NULL, 10) > 1;
 }
 
 enum mapped { MAPPED, NOT_MAPPED, NOT_TOLD };
