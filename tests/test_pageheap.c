@@ -582,18 +582,27 @@ static struct {
 	bool armed;
 } meanwhile;
 
+static long (*libc_syscall)(long number, ...);
+
+/* Before there are threads. */
+__attribute__((constructor)) static void
+find_syscall(void)
+{
+	void *f = dlsym(RTLD_NEXT, "syscall");
+
+	memcpy(&libc_syscall, &f, sizeof f);
+}
+
 /* libc's, but for what somebody else takes from the heap during a purge. */
 long
 syscall(long number, ...)
 {
-	static long (*real)(long, ...);
-	void *f = real == NULL ? dlsym(RTLD_NEXT, "syscall") : NULL;
-	long a[6];
 	va_list args;
+	long a[6];
 	size_t i;
 
-	if (f != NULL)
-		memcpy(&real, &f, sizeof real);
+	if (libc_syscall == NULL)
+		find_syscall();
 	va_start(args, number);
 	for (i = 0; i < 6; i++)
 		a[i] = va_arg(args, long);
@@ -602,7 +611,7 @@ syscall(long number, ...)
 		meanwhile.armed = false;
 		meanwhile.got = hz4_pageheap_alloc(meanwhile.pages, PAGE);
 	}
-	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	return libc_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 /* Else the heap would grow by a region for each time that it is purged. */
