@@ -429,14 +429,13 @@ hz4p_check_program() {
 	done <<EOF
 $hz4p_about
 EOF
-	case ${1##*/} in
-	ld-linux*.so* | ld64.so* | ld.so*)
-		[ -n "$hz4p_interp" ] ||
-			hz4p_note='what the loader runs is not looked into'
-		[ -n "$hz4p_interp" ] || return 0
-		;;
-	esac
 	if [ -z "$hz4p_interp" ]; then
+		case ${1##*/} in
+		ld-linux*.so* | ld64.so* | ld.so*)
+			hz4p_note='what the loader runs is not looked into'
+			return
+			;;
+		esac
 		hz4p_object "'$1' is statically linked: nothing can be preloaded"
 		return
 	fi

@@ -89,10 +89,6 @@ union code {
 	void *address;
 	void *(*plain)(size_t);
 	void *(*aligned)(size_t, size_t);
-#ifdef PIC
-	void *(*nothrow)(size_t, const void *);
-	void *(*aligned_nothrow)(size_t, size_t, const void *);
-#endif
 };
 
 static HZ4_SLOW void *
@@ -151,10 +147,16 @@ NEW_ALIGNED(nw, JOIN(_Znw, SIZE, St11align_val_t))
 NEW_ALIGNED(na, JOIN(_Zna, SIZE, St11align_val_t))
 
 #ifdef PIC
+union nothrow_code {
+	void *address;
+	void *(*nothrow)(size_t, const void *);
+	void *(*aligned_nothrow)(size_t, size_t, const void *);
+};
+
 static HZ4_SLOW void *
 new_nothrow_failed(const char *name, size_t size, const void *tag)
 {
-	union code f = { .address = find_operator(name) };
+	union nothrow_code f = { .address = find_operator(name) };
 
 	return f.address ? f.nothrow(size, tag) : loop(HZ4_ALIGN, size, false);
 }
@@ -163,7 +165,7 @@ static HZ4_SLOW void *
 new_aligned_nothrow_failed(const char *name, size_t size, size_t align,
 			   const void *tag)
 {
-	union code f = { .address = find_operator(name) };
+	union nothrow_code f = { .address = find_operator(name) };
 
 	size = no_wrap(size, align);
 	return f.address ? f.aligned_nothrow(size, align, tag) :

@@ -40,7 +40,7 @@ take_mapping(struct hz4_large *l, size_t size, size_t align)
 	void *p;
 
 	l->mapping = true;
-	/* Whole pages, so that a refused munmap loses nothing. */
+	/* Whole pages: the page heap takes them if munmap is refused. */
 	l->bytes = hz4_round_up(size, HZ4_PAGE);
 	p = hz4_os_map(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
 	if (p == NULL)
