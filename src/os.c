@@ -293,6 +293,19 @@ hz4_os_now(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+uint64_t
+hz4_os_cpu_time(void)
+{
+	struct timespec t;
+	int saved = errno;
+
+	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) != 0) {
+		errno = saved;
+		return 0;
+	}
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 /* [atomic] relaxed: once the machine's, once the group's */
 static _Atomic uint64_t memory_limit;
 

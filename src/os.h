@@ -98,6 +98,12 @@ bool hz4_os_advise_huge(void *p, size_t size, bool huge);
 uint64_t hz4_os_now(void);
 
 /*
+ * Microseconds of CPU time that the calling thread has had, or 0.  A system
+ * call.
+ */
+uint64_t hz4_os_cpu_time(void);
+
+/*
  * Bytes of memory that this process may use at most: the machine's, or the
  * control group's limit once hz4_os_read_files has been called.
  */

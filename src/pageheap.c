@@ -315,12 +315,15 @@ find_locked(size_t pages, size_t align, size_t looks)
 static void
 advise_locked(uintptr_t start, size_t bytes)
 {
-	bool want = hz4_runs_want_huge_locked(bytes);
-	bool huge = hz4_os_advise_huge((void *)start, bytes, want) && want;
+	size_t huge = hz4_runs_want_huge_locked(bytes);
 
-	hz4_pagemap_mark(start, bytes / HZ4_PAGE, huge ? HZ4_PAGE_HUGE : 0,
-			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED |
-				 (huge ? 0 : HZ4_PAGE_HUGE));
+	if (huge > 0 && !hz4_os_advise_huge((void *)start, huge, true))
+		huge = 0;
+	if (huge < bytes)
+		hz4_os_advise_huge((void *)(start + huge), bytes - huge, false);
+	hz4_pagemap_mark(start, bytes / HZ4_PAGE, 0,
+			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED | HZ4_PAGE_HUGE);
+	hz4_pagemap_mark(start, huge / HZ4_PAGE, HZ4_PAGE_HUGE, 0);
 }
 
 /* Map a region for `pages` pages; at least those, more as the heap grows. */
@@ -448,6 +451,8 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 		hz4_open(start, pages * HZ4_PAGE);
 	}
 	hz4_runs_unlock();
+	if (start != 0)
+		hz4_runs_touch_huge(start);
 	return start;
 }
 

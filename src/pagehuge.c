@@ -12,6 +12,13 @@
  * heaps keep small pages, also where huge ones are the system's default, and
  * the smaller a heap is the more of it must be used.  A heap that nears the
  * memory there is goes on with small ones.
+ *
+ * What a huge page costs is another matter: a machine clears one in less
+ * than the page faults of as many small ones take.  But a kernel that must
+ * move pages to have one free, or a virtual machine whose host must find its
+ * memory first, needs many times as long.  So each is timed, and where
+ * several in a row were dear, the heap goes on with small ones; each time
+ * that it has doubled it tries one.
  */
 #include "pageheap.h"
 
@@ -34,18 +41,58 @@ hz4_pageheap_note_dense(long change)
 	atomic_fetch_add_explicit(&dense.kib, change, memory_order_relaxed);
 }
 
-bool
+/* How many huge pages in a row were dear.  [atomic] relaxed: a hint */
+static _Atomic unsigned dear;
+
+void
+hz4_runs_touch_huge(uintptr_t start)
+{
+	unsigned n = hz4_peek(&dear);
+	uint64_t before;
+
+	if (start % HZ4_REGION_ALIGN != 0 ||
+	    (hz4_pagemap_flags(start) & (HZ4_PAGE_HUGE | HZ4_PAGE_DIRTY)) !=
+		    HZ4_PAGE_HUGE)
+		return;
+	before = hz4_os_cpu_time();
+	hz4_os_populate((void *)start, hz4_os_page);
+	if (hz4_os_cpu_time() - before < HZ4_HUGE_DEAR_US)
+		hz4_poke(&dear, 0);
+	else if (n < HZ4_HUGE_DEAR_MANY)
+		hz4_poke(&dear, n + 1);
+}
+
+/* Whether the program uses enough of the heap for huge pages. */
+static bool
+is_dense_locked(size_t mapped, size_t beyond)
+{
+	size_t least = mapped / 8 * HZ4_DENSE_EIGHTHS / 1024 + beyond;
+
+	return hz4_peek(&dense.kib) >= (long)least;
+}
+
+/* Bytes of the heap when it was last given huge pages. [lock] */
+static size_t tried;
+
+size_t
 hz4_runs_want_huge_locked(size_t bytes)
 {
 	size_t mapped = hz4_pageheap_mapped();
 	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 10;
-	long least = (long)(mapped / 8 * HZ4_DENSE_EIGHTHS / 1024 + beyond);
+	unsigned many = hz4_peek(&dear);
 
 	/* A first region has nothing touched; no file is opened for it. */
 	if (!hz4_option(HZ4_OPT_huge_pages) || (mapped == 0 && beyond != 0))
-		return false;
+		return 0;
 	hz4_os_read_files();
 	if (mapped + bytes > hz4_os_memory() / 2)
-		return false;
-	return beyond == 0 || hz4_peek(&dense.kib) >= least;
+		return 0;
+	if (beyond == 0)
+		return bytes;
+	if (!is_dense_locked(mapped, beyond))
+		return 0;
+	if (many == HZ4_HUGE_DEAR_MANY && mapped / 2 < tried)
+		return 0;
+	tried = mapped;
+	return many == 0 ? bytes : hz4_min(bytes, HZ4_REGION_ALIGN);
 }

@@ -83,8 +83,17 @@ bool hz4_runs_secure_locked(size_t more);
 void hz4_runs_split_locked(const struct hz4_run *r, uintptr_t start,
 			   size_t pages, size_t dirty, struct hz4_list *at);
 
-/* Whether so many bytes more of the heap get huge pages (pagehuge.c). */
-bool hz4_runs_want_huge_locked(size_t bytes);
+/*
+ * How many of so many bytes more of the heap get huge pages (pagehuge.c):
+ * all, none or, to learn their price, one huge page.
+ */
+size_t hz4_runs_want_huge_locked(size_t bytes);
+
+/*
+ * A run was handed out.  Where a huge page begins with it that nobody has
+ * touched, touch it for its user, to learn the price.  Not under the lock.
+ */
+void hz4_runs_touch_huge(uintptr_t start);
 
 /* Put by the structure of a run that is no more. */
 void hz4_runs_put_by_locked(struct hz4_run *r);

@@ -220,6 +220,12 @@ enum {
 	HZ4_DENSE_EIGHTHS = 3,
 	/* KiB that do not count, for each thread but one with caches. */
 	HZ4_DENSE_THREAD = 1024,
+	/*
+	 * A huge page is dear whose first touch takes so many microseconds;
+	 * after so many in a row the heap goes on with small ones.
+	 */
+	HZ4_HUGE_DEAR_US = 2000,
+	HZ4_HUGE_DEAR_MANY = 2,
 
 	/*
 	 * realloc: an object of so many usable bytes that has to be copied to

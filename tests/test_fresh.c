@@ -2,7 +2,7 @@
  * fresh.h: what is taken from a new span is resident at once, and little
  * else is.
  */
-#include "unit.h"
+#include "unit_huge.h"
 
 #include "budget.h"
 #include "fresh.h"
@@ -202,17 +202,8 @@ grows_huge(unsigned cls, size_t mib)
 static bool
 start_huge(void)
 {
-	void *p;
-	bool ok;
-
 	start();
-	p = hz4_os_map(HZ4_REGION_MIN, HZ4_REGION_ALIGN);
-	unit_need(p != NULL, "no memory");
-	ok = hz4_os_advise_huge(p, HZ4_REGION_MIN, true);
-	if (!ok)
-		printf("skipped: no MADV_HUGEPAGE here\n");
-	hz4_os_unmap(p, HZ4_REGION_MIN);
-	return ok;
+	return unit_have_huge();
 }
 
 START_TEST(small_objects_have_huge_pages)

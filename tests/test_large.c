@@ -2,7 +2,7 @@
  * large.h: runs of pages and mappings of their own, resized in place or
  * moved, and the end of a program that frees the wrong address.
  */
-#include "unit.h"
+#include "unit_huge.h"
 
 #include "large.h"
 #include "os.h"
@@ -401,24 +401,12 @@ grows_huge(void)
 	       HZ4_PAGE_HUGE;
 }
 
-static bool
-have_huge(void)
-{
-	void *p = hz4_os_map(HZ4_REGION_MIN, HZ4_REGION_ALIGN);
-	bool have = hz4_os_advise_huge(p, HZ4_REGION_MIN, true);
-
-	if (!have)
-		printf("skipped: no MADV_HUGEPAGE here\n");
-	hz4_os_unmap(p, HZ4_REGION_MIN);
-	return have;
-}
-
 START_TEST(runs_that_are_used_count_for_huge_pages)
 {
 	void *p;
 
 	start();
-	if (!have_huge())
+	if (!unit_have_huge())
 		return;
 	p = take(8 * MIB, 1, false);
 	ck_assert(!grows_huge());
@@ -438,7 +426,7 @@ START_TEST(runs_that_grow_are_used)
 	void *p;
 
 	start();
-	if (!have_huge())
+	if (!unit_have_huge())
 		return;
 	p = take(8 * MIB, 1, false);
 	ck_assert_ptr_eq(hz4_large_resize(p, 7 * MIB), p);
@@ -452,7 +440,7 @@ START_TEST(runs_that_shrink_count_for_less)
 	void *p;
 
 	start();
-	if (!have_huge())
+	if (!unit_have_huge())
 		return;
 	p = take(8 * MIB, 1, false);
 	hz4_large_note_whole(p, 8 * MIB);

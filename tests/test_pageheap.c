@@ -6,7 +6,7 @@
  *
  * Both hold at any time unless the system refuses something.
  */
-#include "unit.h"
+#include "unit_huge.h"
 
 #include "meta.h"
 #include "option.h"
@@ -290,7 +290,8 @@ grows_huge(const char *pages, const char *threshold, size_t one_in)
 
 START_TEST(huge_pages_where_most_is_used)
 {
-	ck_assert(grows_huge("huge_pages=1", "huge_threshold=5", 1));
+	if (unit_have_huge())
+		ck_assert(grows_huge("huge_pages=1", "huge_threshold=5", 1));
 }
 END_TEST
 
@@ -322,7 +323,59 @@ END_TEST
 
 START_TEST(huge_pages_from_the_start)
 {
-	ck_assert(grows_huge("huge_pages=1", "huge_threshold=0", 1000));
+	if (unit_have_huge())
+		ck_assert(grows_huge("huge_pages=1", "huge_threshold=0", 1000));
+}
+END_TEST
+
+/*
+ * Fill a heap with small objects up to so many MiB.  Returns how many huge
+ * pages it got for that, each of which costs so many microseconds.
+ */
+static unsigned
+count_huge(size_t mib, uint64_t price)
+{
+	unsigned n = 0;
+	uintptr_t p;
+
+	unit_cpu.step = price;
+	while (hz4_pageheap_mapped() < mib << 20) {
+		p = hz4_pageheap_alloc(1, PAGE);
+		unit_need(p != 0, "no memory");
+		hz4_pageheap_note_dense(PAGE / 1024);
+		n += p % HZ4_REGION_ALIGN == 0 &&
+		     (hz4_pagemap_flags(p) & HZ4_PAGE_HUGE);
+	}
+	return n;
+}
+
+/* Two in a row were dear: one is tried each time that the heap has doubled. */
+START_TEST(dear_huge_pages_are_few)
+{
+	unit_os_init();
+	if (!unit_have_huge())
+		return;
+	/* At 4 MiB, at 6 and 12, then at 24, 48 and 96. */
+	ck_assert_uint_eq(count_huge(16, HZ4_HUGE_DEAR_US), 3);
+	ck_assert_uint_eq(count_huge(160, HZ4_HUGE_DEAR_US), 3);
+	ck_assert_uint_eq(unit_cpu.looks, 2 * 6);
+	/* At 192, and since that was cheap the next region as well. */
+	ck_assert_uint_ge(count_huge(320, HZ4_HUGE_DEAR_US - 1),
+			  1 + 192 / HZ4_REGION_SHARE / 2);
+}
+END_TEST
+
+/* One that is dear now and then says little. */
+START_TEST(cheap_huge_pages_are_many)
+{
+	unsigned n;
+
+	unit_os_init();
+	if (!unit_have_huge())
+		return;
+	n = count_huge(16, HZ4_HUGE_DEAR_US - 1);
+	ck_assert_uint_ge(n, 16 / 2 - 3);
+	ck_assert_uint_eq(unit_cpu.looks, 2 * n);
 }
 END_TEST
 
@@ -945,6 +998,8 @@ add(TCase *t)
 	tcase_add_test(t, no_huge_pages_where_it_was_used);
 	tcase_add_test(t, no_huge_pages_below_the_threshold);
 	tcase_add_test(t, huge_pages_from_the_start);
+	tcase_add_test(t, dear_huge_pages_are_few);
+	tcase_add_test(t, cheap_huge_pages_are_many);
 	tcase_add_test(t, huge_pages_can_be_turned_off);
 	tcase_add_test(t, pieces_become_whole);
 	tcase_add_test(t, extend_in_place);
