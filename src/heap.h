@@ -16,7 +16,7 @@
  *                      --> stack full: the oldest go to the spans
  *                      --> large.c
  *
- * On x86-64 malloc is the class's arithmetic, a load of the thread's
+ * On x86-64 malloc is a load of the class and one of the thread's
  * pointer, a test of top against low, a store and a load; free is two
  * loads for the class, a test and two stores.
  *
@@ -39,14 +39,14 @@ void hz4_heap_free_slow(void *p);
 HZ4_FAST void *
 hz4_heap_malloc(size_t size)
 {
-	unsigned bit = hz4_sizeclass_bit(size);
 	uint32_t cls;
 	void *p;
 
-	if (hz4_likely(bit < HZ4_SMALL_BITS))
-		cls = hz4_sizeclass_small(size, bit);
-	else if (bit < HZ4_CLASS_BITS)
-		cls = hz4_sizeclass_big(size, bit);
+	/* 0 has no class here. */
+	if (hz4_likely(size - 1 < HZ4_SMALL_MAX))
+		cls = hz4_sizeclass_small(size);
+	else if (size - 1 < HZ4_CLASS_MAX)
+		cls = hz4_sizeclass_big(size);
 	else
 		return hz4_heap_malloc_slow(size);
 	if (hz4_likely(hz4_cache_pop(hz4_tls_cache, cls, &p)))

@@ -5,6 +5,19 @@
 
 struct hz4_class hz4_classes[HZ4_CLS_VALUES];
 
+/* The class of the sizes from 16 * n + 1 on, by the rule of sizeclass.h. */
+#define CLASS(n) \
+	((n) < 16 ? (n) + 1 : \
+	 (n) < 32 ? 17 + ((n) - 16) / 2 : \
+	 (n) < 64 ? 25 + ((n) - 32) / 4 : 33 + ((n) - 64) / 8)
+#define FOUR(n) CLASS(n), CLASS((n) + 1), CLASS((n) + 2), CLASS((n) + 3)
+#define SIXTEEN(n) FOUR(n), FOUR((n) + 4), FOUR((n) + 8), FOUR((n) + 12)
+
+const uint8_t hz4_sizeclass_table[] HZ4_LINE_ALIGNED = {
+	SIXTEEN(0),  SIXTEEN(16), SIXTEEN(32), SIXTEEN(48),
+	SIXTEEN(64), SIXTEEN(80), SIXTEEN(96), SIXTEEN(112),
+};
+
 /* Classes of 16-byte steps before the eight to a doubling begin. */
 enum { LINEAR_CLASSES = 16, LINEAR_END = LINEAR_CLASSES * HZ4_ALIGN };
 

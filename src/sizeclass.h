@@ -16,9 +16,9 @@
  * HZ4_CLS_ZERO an object of no bytes, which nobody may touch: addresses 16
  * bytes apart in pages without access.
  *
- * A size leads to its class by arithmetic alone, without a table, which
- * would take cache lines from the program, and with one branch, since
- * programs seldom go to and fro between small sizes and others.
+ * A small size leads to its class by a table of two cache lines, all others
+ * by arithmetic, since one for them would take more lines from the program
+ * than it is worth.
  *
  * Layer 2.  Constant after init.
  */
@@ -37,13 +37,8 @@ enum {
 	/* Values a page's class byte can have. */
 	HZ4_CLS_VALUES = HZ4_CLS_RUN + 1,
 
-	/*
-	 * log2 of the end of the first eight steps, of that of the small
-	 * classes and of HZ4_CLASS_MAX.
-	 */
-	HZ4_LINEAR_BITS = 7,
+	/* log2 of HZ4_SMALL_MAX. */
 	HZ4_SMALL_BITS = 11,
-	HZ4_CLASS_BITS = 18,
 	HZ4_SLOT_SHIFT = 40,
 };
 
@@ -61,35 +56,28 @@ extern struct hz4_class hz4_classes[HZ4_CLS_VALUES];
 
 void hz4_sizeclass_init(void);
 
-/*
- * The highest bit of size - 1, at least HZ4_LINEAR_BITS.  A size has a
- * class if this is below HZ4_CLASS_BITS; 0 has none here.
- */
-HZ4_FAST unsigned
-hz4_sizeclass_bit(size_t size)
-{
-	unsigned long last = (size - 1) | 1ul << HZ4_LINEAR_BITS;
+/* The class of each 16 bytes up to HZ4_SMALL_MAX. */
+extern const uint8_t hz4_sizeclass_table[HZ4_SMALL_MAX / HZ4_ALIGN];
 
-	return (unsigned)(sizeof last * 8 - 1) ^
-	       (unsigned)__builtin_clzl(last);
+/* The class of a size from 1 to HZ4_SMALL_MAX. */
+HZ4_FAST uint32_t
+hz4_sizeclass_small(size_t size)
+{
+	return hz4_sizeclass_table[(size - 1) / HZ4_ALIGN];
 }
 
 /*
- * The class of a size that has this highest bit, below HZ4_SMALL_BITS: eight
- * classes for each doubling, by the three bits that follow.
+ * The class of a size from there to HZ4_CLASS_MAX: four for each doubling,
+ * by the highest bit and the two that follow.
  */
 HZ4_FAST uint32_t
-hz4_sizeclass_small(size_t size, unsigned bit)
+hz4_sizeclass_big(size_t size)
 {
-	return (uint32_t)((size * 8 - 8) >> bit) + bit * 8 -
-	       (HZ4_LINEAR_BITS * 8 - 1);
-}
+	unsigned long last = size - 1;
+	unsigned bit = (unsigned)(sizeof last * 8 - 1) ^
+		       (unsigned)__builtin_clzl(last);
 
-/* The same from HZ4_SMALL_BITS on: four classes, by two bits. */
-HZ4_FAST uint32_t
-hz4_sizeclass_big(size_t size, unsigned bit)
-{
-	return (uint32_t)((size * 4 - 4) >> bit) + bit * 4 -
+	return (uint32_t)(last * 4 >> bit) + bit * 4 -
 	       (HZ4_SMALL_BITS * 4 + 4 - HZ4_CLS_FIRST_MID);
 }
 
@@ -97,12 +85,10 @@ hz4_sizeclass_big(size_t size, unsigned bit)
 static inline unsigned
 hz4_sizeclass(size_t size)
 {
-	unsigned bit = hz4_sizeclass_bit(size);
-
 	if (size == 0)
 		return HZ4_CLS_ZERO;
-	return bit < HZ4_SMALL_BITS ? hz4_sizeclass_small(size, bit) :
-				      hz4_sizeclass_big(size, bit);
+	return size <= HZ4_SMALL_MAX ? hz4_sizeclass_small(size) :
+				       hz4_sizeclass_big(size);
 }
 
 /* Bytes of an object that the user may touch; `cls` is no HZ4_CLS_RUN. */

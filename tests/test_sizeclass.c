@@ -5,25 +5,6 @@
 
 #include "sizeclass.h"
 
-/* What malloc asks first: whether there is a class at all. */
-START_TEST(which_sizes_have_a_class)
-{
-	size_t size;
-
-	for (size = 1; size <= HZ4_CLASS_MAX; size++)
-		unit_need(hz4_sizeclass_bit(size) < HZ4_CLASS_BITS, "%zu",
-			  size);
-	ck_assert_uint_ge(hz4_sizeclass_bit(0), HZ4_CLASS_BITS);
-	for (size = HZ4_CLASS_MAX + 1; size > HZ4_CLASS_MAX; size *= 2)
-		unit_need(hz4_sizeclass_bit(size) >= HZ4_CLASS_BITS, "%zu",
-			  size);
-	for (size = HZ4_CLASS_MAX * 2; size != 0; size *= 2)
-		unit_need(hz4_sizeclass_bit(size - 1) >= HZ4_CLASS_BITS, "%zu",
-			  size - 1);
-	ck_assert_uint_ge(hz4_sizeclass_bit(SIZE_MAX), HZ4_CLASS_BITS);
-}
-END_TEST
-
 START_TEST(borders_of_the_boxes)
 {
 	unsigned cls;
@@ -240,7 +221,6 @@ END_TEST
 static void
 add(TCase *t)
 {
-	tcase_add_test(t, which_sizes_have_a_class);
 	tcase_add_test(t, borders_of_the_boxes);
 	tcase_add_test(t, every_size);
 	tcase_add_test(t, init_twice);
