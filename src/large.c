@@ -60,7 +60,7 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 	l->mapping = false;
 	l->bytes = pages * HZ4_PAGE;
 	hz4_spans_make_room(pages);
-	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE));
+	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE), false);
 	if (l->start == 0)
 		return false;
 	if (zero)

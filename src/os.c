@@ -294,15 +294,12 @@ hz4_os_now(void)
 }
 
 uint64_t
-hz4_os_cpu_time(void)
+hz4_os_now_us(void)
 {
 	struct timespec t;
-	int saved = errno;
 
-	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) != 0) {
-		errno = saved;
+	if (clock_gettime(CLOCK_MONOTONIC, &t) != 0)
 		return 0;
-	}
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 

@@ -97,11 +97,8 @@ bool hz4_os_advise_huge(void *p, size_t size, bool huge);
 /* Milliseconds of a clock that never goes back; cheap and coarse. */
 uint64_t hz4_os_now(void);
 
-/*
- * Microseconds of CPU time that the calling thread has had, or 0.  A system
- * call.
- */
-uint64_t hz4_os_cpu_time(void);
+/* The same in microseconds, and exact. */
+uint64_t hz4_os_now_us(void);
 
 /*
  * Bytes of memory that this process may use at most: the machine's, or the

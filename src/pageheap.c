@@ -315,8 +315,10 @@ find_locked(size_t pages, size_t align, size_t looks)
 static void
 advise_locked(uintptr_t start, size_t bytes)
 {
-	size_t huge = hz4_runs_want_huge_locked(bytes);
+	size_t huge = 0;
 
+	if (start % HZ4_REGION_ALIGN == 0)
+		huge = hz4_runs_want_huge_locked(bytes);
 	if (huge > 0 && !hz4_os_advise_huge((void *)start, huge, true))
 		huge = 0;
 	if (huge < bytes)
@@ -324,6 +326,8 @@ advise_locked(uintptr_t start, size_t bytes)
 	hz4_pagemap_mark(start, bytes / HZ4_PAGE, 0,
 			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED | HZ4_PAGE_HUGE);
 	hz4_pagemap_mark(start, huge / HZ4_PAGE, HZ4_PAGE_HUGE, 0);
+	if (huge > 0)
+		hz4_runs.first_huge = start;
 }
 
 /* Map a region for `pages` pages; at least those, more as the heap grows. */
@@ -431,7 +435,7 @@ find_or_grow_locked(size_t pages, size_t align)
 }
 
 uintptr_t
-hz4_pageheap_alloc(size_t pages, size_t align)
+hz4_pageheap_alloc(size_t pages, size_t align, bool used)
 {
 	/* Never under the lock: a preloaded clock may allocate. */
 	uint64_t now = hz4_os_now();
@@ -449,9 +453,11 @@ hz4_pageheap_alloc(size_t pages, size_t align)
 		carve_locked(r, at, start, pages, now);
 		hz4_runs.handed_out++;
 		hz4_open(start, pages * HZ4_PAGE);
+		/* Most are, and there is but one of each region. */
+		used |= start == hz4_runs.first_huge;
 	}
 	hz4_runs_unlock();
-	if (start != 0)
+	if (used && start != 0)
 		hz4_runs_touch_huge(start);
 	return start;
 }

@@ -18,9 +18,10 @@ struct hz4_pageheap_figures {
 /*
  * Take a run of `pages` pages whose start is aligned to `align` bytes (a
  * power of two).  0 when the system refuses.  The caller enters it in the
- * page map; its flags tell which pages are dirty.
+ * page map; its flags tell which pages are dirty.  `used`: its first bytes
+ * will be, so that a huge page there may be touched, to learn its price.
  */
-uintptr_t hz4_pageheap_alloc(size_t pages, size_t align);
+uintptr_t hz4_pageheap_alloc(size_t pages, size_t align, bool used);
 
 /*
  * Give a whole run back that nobody has used since then (ms); all of it

@@ -16,9 +16,10 @@
  * What a huge page costs is another matter: a machine clears one in less
  * than the page faults of as many small ones take.  But a kernel that must
  * move pages to have one free, or a virtual machine whose host must find its
- * memory first, needs many times as long.  So each is timed, and where
- * several in a row were dear, the heap goes on with small ones; each time
- * that it has doubled it tries one.
+ * memory first, needs many times as long.  So the first touch is timed, of
+ * each region's first one and of those that spans begin with.  Where several
+ * in a row were dear, new regions have small ones; each time that the heap
+ * has doubled it tries one.
  */
 #include "pageheap.h"
 
@@ -44,22 +45,32 @@ hz4_pageheap_note_dense(long change)
 /* How many huge pages in a row were dear.  [atomic] relaxed: a hint */
 static _Atomic unsigned dear;
 
+static void
+note_price(uint64_t us)
+{
+	unsigned n = hz4_peek(&dear);
+
+	/* A page was there, or the kernel had small ones only. */
+	if (us < HZ4_HUGE_CLEARED_US)
+		return;
+	if (us < HZ4_HUGE_DEAR_US)
+		hz4_poke(&dear, 0);
+	else if (n < HZ4_HUGE_DEAR_MANY)
+		hz4_poke(&dear, n + 1);
+}
+
 void
 hz4_runs_touch_huge(uintptr_t start)
 {
-	unsigned n = hz4_peek(&dear);
 	uint64_t before;
 
 	if (start % HZ4_REGION_ALIGN != 0 ||
 	    (hz4_pagemap_flags(start) & (HZ4_PAGE_HUGE | HZ4_PAGE_DIRTY)) !=
 		    HZ4_PAGE_HUGE)
 		return;
-	before = hz4_os_cpu_time();
-	hz4_os_populate((void *)start, hz4_os_page);
-	if (hz4_os_cpu_time() - before < HZ4_HUGE_DEAR_US)
-		hz4_poke(&dear, 0);
-	else if (n < HZ4_HUGE_DEAR_MANY)
-		hz4_poke(&dear, n + 1);
+	before = hz4_os_now_us();
+	*(volatile char *)start = 0;
+	note_price(hz4_os_now_us() - before);
 }
 
 /* Whether the program uses enough of the heap for huge pages. */

@@ -40,6 +40,7 @@ struct hz4_runs {
 	struct hz4_list spare;	 /* unused structures [lock] */
 	size_t spares;		 /* [lock] */
 	size_t handed_out;	 /* runs [lock] */
+	uintptr_t first_huge;	 /* of the latest region that has any [lock] */
 };
 
 /*
@@ -90,8 +91,8 @@ void hz4_runs_split_locked(const struct hz4_run *r, uintptr_t start,
 size_t hz4_runs_want_huge_locked(size_t bytes);
 
 /*
- * A run was handed out.  Where a huge page begins with it that nobody has
- * touched, touch it for its user, to learn the price.  Not under the lock.
+ * A run was handed out.  Where a huge page begins with it, touch that for its
+ * user, to learn the price.  Without the lock.
  */
 void hz4_runs_touch_huge(uintptr_t start);
 

@@ -311,7 +311,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 	if (s == NULL)
 		return NULL;
 	hz4_spans_make_room(k->pages);
-	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE);
+	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE, cls != HZ4_CLS_ZERO);
 	if (s->start == 0) {
 		keep_structure(s);
 		return NULL;

@@ -222,8 +222,10 @@ enum {
 	HZ4_DENSE_THREAD = 1024,
 	/*
 	 * A huge page is dear whose first touch takes so many microseconds;
-	 * after so many in a row the heap goes on with small ones.
+	 * after so many in a row the heap goes on with small ones.  What takes
+	 * less than any machine needs to clear one says nothing.
 	 */
+	HZ4_HUGE_CLEARED_US = 20,
 	HZ4_HUGE_DEAR_US = 2000,
 	HZ4_HUGE_DEAR_MANY = 2,
 

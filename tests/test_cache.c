@@ -15,9 +15,6 @@
 #include "pageheap.h"
 #include "spans.h"
 
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { MOST = 20000, STEPS = 60000 };
 
@@ -339,7 +336,7 @@ clock_gettime(clockid_t clock, struct timespec *t)
 {
 	while (wrapper.n > 0)
 		give(&cache, wrapper.cls, wrapper.object[--wrapper.n]);
-	return (int)syscall(SYS_clock_gettime, clock, t);
+	return (int)syscall(UNIT_CLOCK_GETTIME, clock, t);
 }
 
 /*

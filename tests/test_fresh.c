@@ -203,7 +203,7 @@ static bool
 start_huge(void)
 {
 	start();
-	return unit_have_huge();
+	return unit_have_huge(32);
 }
 
 START_TEST(small_objects_have_huge_pages)

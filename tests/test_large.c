@@ -406,7 +406,7 @@ START_TEST(runs_that_are_used_count_for_huge_pages)
 	void *p;
 
 	start();
-	if (!unit_have_huge())
+	if (!unit_have_huge(32))
 		return;
 	p = take(8 * MIB, 1, false);
 	ck_assert(!grows_huge());
@@ -426,7 +426,7 @@ START_TEST(runs_that_grow_are_used)
 	void *p;
 
 	start();
-	if (!unit_have_huge())
+	if (!unit_have_huge(32))
 		return;
 	p = take(8 * MIB, 1, false);
 	ck_assert_ptr_eq(hz4_large_resize(p, 7 * MIB), p);
@@ -440,7 +440,7 @@ START_TEST(runs_that_shrink_count_for_less)
 	void *p;
 
 	start();
-	if (!unit_have_huge())
+	if (!unit_have_huge(32))
 		return;
 	p = take(8 * MIB, 1, false);
 	hz4_large_note_whole(p, 8 * MIB);

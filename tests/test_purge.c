@@ -28,7 +28,7 @@ start(const char *delay)
 static uintptr_t
 leave_dirty(size_t pages)
 {
-	uintptr_t a = hz4_pageheap_alloc(pages, PAGE);
+	uintptr_t a = hz4_pageheap_alloc(pages, PAGE, false);
 
 	ck_assert_uint_ne(a, 0);
 	memset((void *)a, 0xa5, pages * PAGE);
@@ -247,7 +247,7 @@ START_TEST(lazy_memory_is_not_known_zero)
 	start("purge_lazy=1");
 	leave_dirty(4);
 	hz4_purge_all();
-	a = hz4_pageheap_alloc(4, PAGE);
+	a = hz4_pageheap_alloc(4, PAGE, false);
 	hz4_pageheap_zero(a, 4);
 	ck_assert(unit_all((void *)a, 4 * PAGE, 0));
 }
@@ -340,7 +340,7 @@ START_TEST(exhausted)
 	hz4_pageheap_figures(&after);
 	ck_assert_uint_lt(after.mapped, before.mapped);
 	ck_assert_uint_eq(after.free, after.mapped);
-	a = hz4_pageheap_alloc(400, PAGE);
+	a = hz4_pageheap_alloc(400, PAGE, false);
 	ck_assert_uint_ne(a, 0);
 	hz4_pageheap_zero(a, 400);
 	ck_assert(unit_all((void *)a, 400 * PAGE, 0));

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,6 +43,13 @@ enum { UNIT_LIMIT = 60, UNIT_THREADS_MAX = 16 };
 			ck_abort_msg("%s: %s", #cond, unit_why); \
 		} \
 	} while (0)
+
+/* The kernel's clocks, for a test that stands in place of libc's call. */
+#if defined(SYS_clock_gettime64) && defined(_TIME_BITS) && _TIME_BITS == 64
+#define UNIT_CLOCK_GETTIME SYS_clock_gettime64
+#else
+#define UNIT_CLOCK_GETTIME SYS_clock_gettime
+#endif
 
 /*
  * ThreadSanitizer loses track of the threads in the child of a process that

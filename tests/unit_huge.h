@@ -1,6 +1,7 @@
 /*
  * unit_huge.h - for tests of what gets huge pages: whether there are any, and
- * CPU time as a test says, since what they cost where it runs must not matter.
+ * an exact clock that goes as a test says, since what they cost where it runs
+ * must not matter.
  *
  * In place of libc's function, so it is included once in a program.
  */
@@ -11,36 +12,35 @@
 
 #include "tune.h"
 
-#include <sys/syscall.h>
-
 static struct {
-	uint64_t now;		/* microseconds */
-	uint64_t step;		/* that pass from one look to the next */
-	unsigned looks;
-} unit_cpu;
+	_Atomic uint64_t now;	/* microseconds */
+	_Atomic uint64_t step;	/* that pass from one look to the next */
+} unit_clock;
 
 int
 clock_gettime(clockid_t clock, struct timespec *t)
 {
-	if (clock != CLOCK_THREAD_CPUTIME_ID)
-		return (int)syscall(SYS_clock_gettime, clock, t);
-	unit_cpu.looks++;
-	unit_cpu.now += unit_cpu.step;
-	t->tv_sec = (time_t)(unit_cpu.now / 1000000);
-	t->tv_nsec = (long)(unit_cpu.now % 1000000) * 1000;
+	uint64_t now;
+
+	if (clock != CLOCK_MONOTONIC)
+		return (int)syscall(UNIT_CLOCK_GETTIME, clock, t);
+	now = atomic_fetch_add(&unit_clock.now, unit_clock.step);
+	t->tv_sec = (time_t)(now / 1000000);
+	t->tv_nsec = (long)(now % 1000000) * 1000;
 	return 0;
 }
 
-/* Says so where the kernel has none. */
+/* Says so where the kernel has none, or where a heap of `mib` has none. */
 static bool
-unit_have_huge(void)
+unit_have_huge(size_t mib)
 {
 	void *p = hz4_os_map(HZ4_REGION_MIN, HZ4_REGION_ALIGN);
 	bool have;
 
 	unit_need(p != NULL, "no memory");
 	hz4_os_read_files();
-	have = hz4_os_advise_huge(p, HZ4_REGION_MIN, true);
+	have = hz4_os_advise_huge(p, HZ4_REGION_MIN, true) &&
+	       hz4_os_memory() / 2 >= mib << 20;
 	if (!have)
 		printf("skipped: no huge pages here\n");
 	hz4_os_unmap(p, HZ4_REGION_MIN);
