@@ -31,7 +31,6 @@
 #include <sys/auxv.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -89,17 +88,6 @@ static void
 unclaim(void)
 {
 	atomic_store_explicit(&live.writer, 0, memory_order_release);
-}
-
-/* CPU time: what else runs on the machine is not the price of publishing. */
-static uint64_t
-microseconds(void)
-{
-	struct timespec t;
-
-	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) != 0)
-		return 0;
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
 /*
@@ -419,9 +407,10 @@ publish_and_wait(uint64_t now)
 	uint64_t start, wait;
 
 	open_wanted();
-	start = microseconds();
+	/* What else runs on the machine is not the price of publishing. */
+	start = hz4_os_cpu_us();
 	publish(now);
-	wait = (microseconds() - start) * SHARE / 1000;
+	wait = (hz4_os_cpu_us() - start) * SHARE / 1000;
 	wait = hz4_max(wait, hz4_min(now - live.started, INTERVAL));
 	hz4_poke(&live.next, now + wait);
 }

@@ -283,24 +283,32 @@ hz4_os_advise_huge(void *p, size_t size, bool huge)
 	return advise(p, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
-uint64_t
-hz4_os_now(void)
+static uint64_t
+microseconds(clockid_t clock)
 {
 	struct timespec t;
 
-	if (clock_gettime(CLOCK_MONOTONIC_COARSE, &t) != 0)
+	if (clock_gettime(clock, &t) != 0)
 		return 0;
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t
+hz4_os_now(void)
+{
+	return microseconds(CLOCK_MONOTONIC_COARSE) / 1000;
 }
 
 uint64_t
 hz4_os_now_us(void)
 {
-	struct timespec t;
+	return microseconds(CLOCK_MONOTONIC);
+}
 
-	if (clock_gettime(CLOCK_MONOTONIC, &t) != 0)
-		return 0;
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+uint64_t
+hz4_os_cpu_us(void)
+{
+	return microseconds(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* [atomic] relaxed: once the machine's, once the group's */

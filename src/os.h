@@ -100,6 +100,9 @@ uint64_t hz4_os_now(void);
 /* The same in microseconds, and exact. */
 uint64_t hz4_os_now_us(void);
 
+/* Microseconds of CPU time that the calling thread has had: a system call. */
+uint64_t hz4_os_cpu_us(void);
+
 /*
  * Bytes of memory that this process may use at most: the machine's, or the
  * control group's limit once hz4_os_read_files has been called.
