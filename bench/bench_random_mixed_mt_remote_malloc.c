@@ -6,7 +6,8 @@
  * last byte written), a full one is emptied: both bytes are checked, and the
  * object is freed here or, with REMOTE_PCT percent probability, handed
  * through a ring of RING_SLOTS entries to the next thread, which frees it.
- * A full ring makes the free local.
+ * A full ring makes the free local.  A receiver frees a few objects of its
+ * ring in a step, or with RING_TAKE 0 all that wait, at once.
  *
  * The program is linked against no allocator: the one under test comes by
  * LD_PRELOAD, or is the C library's own.  Its own memory (slots, rings,
@@ -131,6 +132,7 @@ static struct {
 	unsigned remote_pct;
 	uint64_t ring_slots;
 	uint64_t ring_mask;
+	uint64_t ring_take; /* objects of a ring that are freed in a step */
 } cfg;
 
 static struct worker *workers;
@@ -338,7 +340,7 @@ poll_ring(struct ring *r, uint64_t step, int64_t *live, uint64_t *corrupted)
 {
 	if (r->tail_seen != atomic_load_explicit(&r->head,
 						 memory_order_relaxed))
-		ring_take(r, RING_TAKE_PER_STEP, live, corrupted);
+		ring_take(r, cfg.ring_take, live, corrupted);
 	else if (step % RING_POLL_STEPS == 0)
 		/* acquire: pairs with the sender's release of the tail */
 		r->tail_seen = atomic_load_explicit(&r->tail,
@@ -492,9 +494,10 @@ status_kib(const char *key)
 static void
 parse(int argc, char **argv)
 {
-	if (argc != 8)
-		die("%d arguments, but 7 are needed: THREADS ITERS "
-		    "WORKING_SET MIN MAX REMOTE_PCT RING_SLOTS", argc - 1);
+	if (argc != 8 && argc != 9)
+		die("%d arguments, but 7 or 8 are needed: THREADS ITERS "
+		    "WORKING_SET MIN MAX REMOTE_PCT RING_SLOTS [RING_TAKE]",
+		    argc - 1);
 	cfg.threads = (unsigned)number(argv[1], "THREADS", 1, MAX_THREADS);
 	cfg.iters = number(argv[2], "ITERS", 1, MAX_ITERS);
 	cfg.slots = number(argv[3], "WORKING_SET", 1, MAX_SLOTS);
@@ -505,6 +508,11 @@ parse(int argc, char **argv)
 		    "is %" PRIu64, cfg.max, cfg.min);
 	cfg.remote_pct = (unsigned)number(argv[6], "REMOTE_PCT", 0, 100);
 	cfg.ring_slots = number(argv[7], "RING_SLOTS", 1, MAX_SLOTS);
+	cfg.ring_take = RING_TAKE_PER_STEP;
+	if (argc == 9)
+		cfg.ring_take = number(argv[8], "RING_TAKE", 0, MAX_SLOTS);
+	if (cfg.ring_take == 0)
+		cfg.ring_take = UINT64_MAX;
 	cfg.ring_mask = 1;
 	while (cfg.ring_mask < cfg.ring_slots)
 		cfg.ring_mask *= 2;

@@ -8,12 +8,14 @@ AC_DEFUN([HZ4_TRY_CFLAGS],
 [AC_LANG_ASSERT([C])
 hz4_save_CFLAGS=$CFLAGS
 for hz4_flag in $2; do
-	AC_MSG_CHECKING([whether $CC takes $hz4_flag])
-	CFLAGS="$hz4_save_CFLAGS -Werror $hz4_flag"
-	AC_COMPILE_IFELSE([AC_LANG_SOURCE([extern int hz4_unused;])],
-		[AC_MSG_RESULT([yes])
-		 AS_VAR_APPEND([$1], [" $hz4_flag"])],
-		[AC_MSG_RESULT([no])])
+	AS_VAR_PUSHDEF([hz4_takes], [hz4_cv_cc_takes_$hz4_flag])
+	AC_CACHE_CHECK([whether $CC takes $hz4_flag], [hz4_takes],
+		[CFLAGS="$hz4_save_CFLAGS -Werror $hz4_flag"
+		 AC_COMPILE_IFELSE([AC_LANG_SOURCE([extern int hz4_unused;])],
+			[AS_VAR_SET([hz4_takes], [yes])],
+			[AS_VAR_SET([hz4_takes], [no])])])
+	AS_VAR_IF([hz4_takes], [yes], [AS_VAR_APPEND([$1], [" $hz4_flag"])])
+	AS_VAR_POPDEF([hz4_takes])
 done
 CFLAGS=$hz4_save_CFLAGS
 AC_SUBST([$1])
@@ -26,12 +28,14 @@ AC_DEFUN([HZ4_TRY_LDFLAGS],
 [AC_LANG_ASSERT([C])
 hz4_save_LDFLAGS=$LDFLAGS
 for hz4_flag in $2; do
-	AC_MSG_CHECKING([whether the linker takes $hz4_flag])
-	LDFLAGS="$hz4_save_LDFLAGS $hz4_flag"
-	AC_LINK_IFELSE([AC_LANG_PROGRAM([], [])],
-		[AC_MSG_RESULT([yes])
-		 AS_VAR_APPEND([$1], [" $hz4_flag"])],
-		[AC_MSG_RESULT([no])])
+	AS_VAR_PUSHDEF([hz4_takes], [hz4_cv_ld_takes_$hz4_flag])
+	AC_CACHE_CHECK([whether the linker takes $hz4_flag], [hz4_takes],
+		[LDFLAGS="$hz4_save_LDFLAGS $hz4_flag"
+		 AC_LINK_IFELSE([AC_LANG_PROGRAM([], [])],
+			[AS_VAR_SET([hz4_takes], [yes])],
+			[AS_VAR_SET([hz4_takes], [no])])])
+	AS_VAR_IF([hz4_takes], [yes], [AS_VAR_APPEND([$1], [" $hz4_flag"])])
+	AS_VAR_POPDEF([hz4_takes])
 done
 LDFLAGS=$hz4_save_LDFLAGS
 AC_SUBST([$1])

@@ -28,6 +28,17 @@ AS_IF([test $hz4_in_range = no],
 	[AC_MSG_ERROR([--with-$1=$$2: the value must be a number from $4 to $5])])
 ])# HZ4_ARG_NUMBER
 
+# HZ4_ARG_WITH_AUTO(NAME, VARIABLE, HELP)
+# ---------------------------------------
+# --with-NAME and --without-NAME.  Sets VARIABLE to yes, no or auto, the
+# default; any other word stops configure.
+AC_DEFUN([HZ4_ARG_WITH_AUTO],
+[AC_ARG_WITH([$1], [$3], [$2=$withval], [$2=auto])
+AS_CASE([$$2],
+	[yes|no|auto], [],
+	[AC_MSG_ERROR([--with-$1=$$2: the value must be yes, no or auto])])
+])# HZ4_ARG_WITH_AUTO
+
 # HZ4_DEFINE_SWITCH(MACRO, VARIABLE, DESCRIPTION)
 # -----------------------------------------------
 # Define MACRO in config.h as 1 or 0, so that plain `if' and `#if' work with

@@ -52,17 +52,17 @@ machine_apt_conf() {
 		-e '^Acquire::Languages'
 }
 
-# bootstrap_root ARCHITECTURES PACKAGES: the system as $root_tar.part.
+# bootstrap_root ARCHITECTURES [PACKAGES]: the system as $root_tar.part.
 bootstrap_root() {
 	mmdebstrap --quiet --mode=root --format=tar --variant=minbase \
-		--architectures="$1" --include="$2" \
+		--architectures="$1" ${2:+"--include=$2"} \
 		--aptopt="$out/apt.conf" \
 		--aptopt='APT::Install-Recommends "false"' \
 		--skip=cleanup/apt/lists \
 		'' "$root_tar.part" - <"$out/sources.list"
 }
 
-# make_root NAME ARCHITECTURE[,FOREIGN] PACKAGE[,PACKAGE...]: a minimal
+# make_root NAME ARCHITECTURE[,FOREIGN] [PACKAGE[,PACKAGE...]]: a minimal
 # system as build-deb/root-NAME.tar.  One that is there already is taken,
 # unless it is more than a day old.
 make_root() {
@@ -75,12 +75,12 @@ make_root() {
 	machine_sources >"$out/sources.list"
 	[ -s "$out/sources.list" ] ||
 		die "apt's sources name no Debian; run apt-get update?"
-	bootstrap_root "$2" "$3" || {
+	bootstrap_root "$2" "${3-}" || {
 		# A mirror in the middle of an update has indices that do not
 		# match: mostly of the suites that change every day.
 		say 'once more, without the suites of updates'
 		sed -i '/-security \|-updates \|-backports /d' "$out/sources.list"
-		bootstrap_root "$2" "$3"
+		bootstrap_root "$2" "${3-}"
 	} || {
 		rm -f "$root_tar.part"
 		die 'mmdebstrap failed'
@@ -99,10 +99,11 @@ unpack_root() {
 }
 
 # with_mounts DIRECTORY COMMAND...: run COMMAND, outside, while /proc and
-# /dev are there inside; they end with it, in a mount namespace of its own.
+# /dev are there inside; they end with it, in namespaces of its own, and so
+# does all that it has started.
 with_mounts() {
 	# shellcheck disable=SC2016 # for the inner shell
-	unshare --mount --propagation private sh -c '
+	unshare --mount --propagation private --pid --fork --kill-child sh -c '
 		root=$1
 		shift
 		mount -t proc proc "$root/proc" &&

@@ -19,6 +19,12 @@
 /* Cold: out of line, kept away from the hot text. */
 #define HZ4_SLOW __attribute__((noinline, cold))
 
+/*
+ * Has much on the stack, and is kept out of functions from which the way goes
+ * deeper still: all together has to fit on a small one (tests/e2e_stack).
+ */
+#define HZ4_DEEP __attribute__((noinline))
+
 #define HZ4_TLS _Thread_local __attribute__((tls_model("initial-exec")))
 #define HZ4_EXPORT __attribute__((visibility("default")))
 /*
@@ -91,6 +97,18 @@ hz4_open(uintptr_t start, size_t n)
 	if (HZ4_SHADOW)
 		__asan_unpoison_memory_region((void *)start, n);
 }
+
+/*
+ * As hz4_peek, for the fast paths.  gcc folds no atomic load into the
+ * instruction that uses it or into its address, which lengthens malloc and
+ * free by one each.  A load of a word cannot tear, and ThreadSanitizer, which
+ * alone would see a difference, sees the atomic one.
+ */
+#if defined(__SANITIZE_THREAD__) || HZ4_HAS_FEATURE(thread_sanitizer)
+#define hz4_peek_fast(type, a) hz4_peek(a)
+#else
+#define hz4_peek_fast(type, a) (*(type const *)(const void *)(a))
+#endif
 
 #define hz4_container(ptr, type, member) \
 	((type *)(void *)((char *)(ptr) - offsetof(type, member)))

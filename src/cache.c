@@ -1,17 +1,14 @@
 /*
- * cache.c - refilling, overflowing, growing and shrinking of L0 and L1.
- * Where the fast paths stop is stacks.c's.
- *
- * Growth: below the base limit with every miss; above it only when a miss
- * follows an overflow or the other way round, since only then would a
- * larger stack have saved the trip.  A thread that only allocates, or only
- * frees, keeps small caches.  What all classes of a thread may hold
- * together is its budget (budget.h).
+ * cache.c - refilling, overflowing, growing and shrinking of a thread's
+ * stacks.  Where the fast paths stop is stacks.c's, how much
+ * they may hold growth.c's.
  */
 #include "cache.h"
 
+#include "l1.h"
+#include "growth.h"
+#include "lock.h"
 #include "log.h"
-#include "meta.h"
 #include "os.h"
 #include "transfer.h"
 
@@ -19,390 +16,180 @@
 
 const struct hz4_cache hz4_empty_cache;
 
-/* With the NULL below it, one line of the metadata. */
-enum { FIRST_ROOM = 7 };
-
 void
 hz4_cache_init(struct hz4_cache *c, bool first)
 {
-	hz4_budget_init(&c->budget, first);
+	c->first = c->proven = first;
+	c->lock.rank = HZ4_RANK_CACHE;
+	c->granted = c->left = hz4_share_start(first);
 }
 
-static uint32_t
-base_limit(unsigned cls)
-{
-	uint32_t size = hz4_classes[cls].size;
-
-	if (cls < HZ4_CLS_FIRST_MID)
-		return (uint32_t)hz4_min(HZ4_CACHE_BASE_BYTES / size,
-					 HZ4_CACHE_BASE_OBJECTS);
-	if (cls < HZ4_CLS_FIRST_LARGE)
-		return HZ4_MID_ALLOC_RUN_LIMIT;
-	return 1;
-}
-
-/* The first class in use from `cls` on, HZ4_CLS_END when there is none. */
+/* Half of the limit, so that what comes next finds room both ways. */
 static unsigned
-next_used(const struct hz4_cache *c, unsigned cls)
+batch_of(const struct hz4_cache *c, unsigned cls)
 {
-	uint64_t left = c->used[cls / 64] >> cls % 64;
+	uint32_t n = (c->tier[cls].limit + 1u) / 2;
 
-	if (left != 0)
-		return cls + (unsigned)__builtin_ctzll(left);
-	for (cls = cls / 64 + 1; cls <= HZ4_CLS_END / 64; cls++)
-		if (c->used[cls] != 0)
-			return cls * 64 +
-			       (unsigned)__builtin_ctzll(c->used[cls]);
-	return HZ4_CLS_END;
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX && hz4_sizeclass_is_mid(cls))
+		n = hz4_min(n, HZ4_MID_DUAL_TIER_L0_REFILL_BATCH);
+	return (unsigned)hz4_max(1, hz4_min(n, hz4_classes[cls].batch));
 }
 
-#define for_each_used(c, cls) \
-	for ((cls) = next_used(c, 1); (cls) < HZ4_CLS_END; \
-	     (cls) = next_used(c, (cls) + 1))
-
-/* What a class may hold takes of the budget. */
-static size_t
-limit_bytes(const struct hz4_cache *c, unsigned cls)
-{
-	return c->tier[cls].limit * (size_t)hz4_classes[cls].size;
-}
-
-/* Bytes of a stack's array, with the NULL below its start. */
-static size_t
-array_bytes(size_t room)
-{
-	return (room + 1) * sizeof(void *);
-}
-
-/*
- * Places that the array of a stack of so many objects should have: some
- * more, by which its base can rise, where moving the objects is dear.
- */
-static uint32_t
-places_for(uint32_t limit)
-{
-	return limit > HZ4_CACHE_BASE_OBJECTS ?
-		       limit + limit / HZ4_CACHE_SLACK :
-		       limit;
-}
-
-/*
- * Between busy and not busy again a fork's child must not use the class's
- * stack: what follows the first call, and what comes before the second,
- * stays on its side.
- */
 static void
-set_busy(struct hz4_cache *c, unsigned cls)
-{
-	atomic_store_explicit(&c->busy, cls, memory_order_release);
-	atomic_thread_fence(memory_order_release);
-}
-
-/*
- * Let a stack be the objects from `from` to its top, at `to` now, in an array
- * of `room` places of which `gone` lie before them.  The caller sets the ends.
- */
-static void
-move_stack(struct hz4_cache *c, unsigned cls, void **from, void **to,
-	   uint32_t gone, uint32_t room)
-{
-	struct hz4_stack *s = &c->stack[cls];
-	size_t held = from ? (size_t)(hz4_peek(&s->top) - from) : 0;
-
-	set_busy(c, cls);
-	if (held > 0 && to != from)
-		memmove(to, from, held * sizeof *to);
-	to[-1] = NULL;
-	if (hz4_l0_open(c->l0, cls)) {
-		struct hz4_l0 *l = hz4_l0_of(c->l0, cls);
-
-		l->floor = l->floor > from ? to + (l->floor - from) : to;
-	}
-	hz4_poke(&s->base, to);
-	hz4_poke(&s->top, to + held);
-	c->tier[cls].gone = (uint16_t)gone;
-	c->tier[cls].room = (uint16_t)room;
-	set_busy(c, HZ4_CLS_NONE);
-}
-
-/* A larger array for a stack.  False without memory for one. */
-static bool
-make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
-{
-	uint32_t gone = c->tier[cls].gone, had = c->tier[cls].room;
-	uint32_t room = had ? had : FIRST_ROOM;
-	void **array, **old = hz4_peek(&c->stack[cls].base);
-
-	while (room < places_for(limit))
-		room = room * 2 + 1;
-	array = hz4_meta_alloc(array_bytes(room));
-	if (array == NULL)
-		return false;
-	move_stack(c, cls, old, array + 1, 0, room);
-	if (old != NULL)
-		hz4_meta_free(old - gone - 1, array_bytes(had));
-	return true;
-}
-
-/* The objects of a stack move to the start of its array. */
-static void
-lower_base(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_tier *t = &c->tier[cls];
-	void **base = hz4_peek(&c->stack[cls].base);
-
-	move_stack(c, cls, base, base - t->gone, 0, t->room);
-}
-
-/* Doubling up to the base limit, by a part of what it has above. */
-static void
-grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
-{
-	struct hz4_tier *t = &c->tier[cls];
-	size_t size = hz4_classes[cls].size;
-	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
-	uint32_t base = base_limit(cls);
-	uint32_t step = t->limit < base ?
-		(uint32_t)hz4_min(t->limit, base - t->limit) :
-		t->limit / HZ4_CACHE_GROWTH;
-
-	t->turn = (uint8_t)turn;
-	t->streak = turned ? 0 : (uint8_t)hz4_min(t->streak + 1u, UINT8_MAX);
-	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX && hz4_sizeclass_is_mid(cls))
-		return;
-	if (t->limit >= base && !turned)
-		return;
-	step = (uint32_t)hz4_max(step, 1);
-	step = (uint32_t)hz4_min(step, HZ4_CACHE_MAX_OBJECTS - t->limit);
-	step = (uint32_t)hz4_min(step, c->budget.left / HZ4_CACHE_TAKES / size);
-	if (step == 0)
-		return;
-	if (places_for(t->limit + step) > t->room &&
-	    !make_room(c, cls, t->limit + step))
-		return;
-	if (t->gone + t->limit + step > t->room)
-		lower_base(c, cls);
-	c->budget.left -= step * size;
-	t->limit = (uint16_t)(t->limit + step);
-	hz4_stacks_set_ends(c, cls);
-}
-
-/* So many objects came from the spans. */
-static void
-note_taken(struct hz4_cache *c, unsigned cls, unsigned n)
+add_net(struct hz4_cache *c, unsigned cls, int64_t n)
 {
 	struct hz4_tier *t = &c->tier[cls];
 
 	hz4_poke(&t->net, hz4_peek(&t->net) + n);
-	hz4_pace_take(&c->pace, n * (size_t)hz4_classes[cls].size);
-}
-
-/* So many went back to them. */
-static void
-note_given(struct hz4_cache *c, unsigned cls, size_t n)
-{
-	struct hz4_tier *t = &c->tier[cls];
-
-	hz4_poke(&t->net, hz4_peek(&t->net) - (int64_t)n);
-	hz4_pace_give(&c->pace, n * hz4_classes[cls].size);
-}
-
-static void
-count_way_back(struct hz4_cache *c, unsigned cls, unsigned path)
-{
-	hz4_count(c->counts, cls, path & HZ4_TRANSFER_LOCKED ?
-					  HZ4_COUNT_free_lock_path :
-					  HZ4_COUNT_free_transfer_hit, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_span_release,
-		  (path & HZ4_TRANSFER_RELEASED) != 0);
 }
 
 /*
- * Take the `n` oldest objects out of a stack.  Its base rises, or the others
- * move to the start of the array where there is no room above.
+ * The CPU's L1, locked.  NULL where there is none: large objects go straight
+ * to their spans, one at a time, and are found there when freed again.
  */
-static void
-take_oldest(struct hz4_cache *c, unsigned cls, void **run, size_t n)
+static struct hz4_l1 *
+lock_l1(unsigned cls)
 {
-	struct hz4_tier *t = &c->tier[cls];
-	void **base = hz4_peek(&c->stack[cls].base);
-	uint32_t gone = t->gone + (uint32_t)n;
-
-	memcpy(run, base, n * sizeof *run);
-	if (gone + t->limit <= t->room)
-		move_stack(c, cls, base + n, base + n, gone, t->room);
-	else
-		move_stack(c, cls, base + n, base - t->gone, 0, t->room);
-	hz4_stacks_set_ends(c, cls);
+	return HZ4_MID_DUAL_TIER_ALLOC_BOX && cls < HZ4_CLS_FIRST_LARGE ?
+		       hz4_l1_lock() :
+		       NULL;
 }
 
-/*
- * Give the `n` oldest objects of a class, at most HZ4_BATCH_MAX, back to the
- * spans.  Meanwhile they are in no stack, where a fork's child would find
- * them once more.
- */
-static void
-give_oldest(struct hz4_cache *c, unsigned cls, size_t n, uint64_t now)
+/* From L1 where there is one; the object to use next comes last. */
+static unsigned
+take_below(struct hz4_cache *c, unsigned cls, void **to, unsigned n)
 {
-	void *run[HZ4_BATCH_MAX];
-	unsigned path;
+	struct hz4_l1 *l = lock_l1(cls);
 
-	take_oldest(c, cls, run, n);
-	hz4_transfer_give(cls, run, (unsigned)n, now, &path);
-	note_given(c, cls, n);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
-	count_way_back(c, cls, path);
+	if (l == NULL) {
+		n = hz4_transfer_take_run(cls, to, n, c->counts);
+		add_net(c, cls, n);
+		return n;
+	}
+	n = hz4_l1_take(l, cls, to, n, c->counts);
+	hz4_l1_unlock(l);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, n > 0);
+	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
+	return n;
+}
+
+static void
+give_below(struct hz4_cache *c, unsigned cls, void *const *from, unsigned n)
+{
+	struct hz4_l1 *l = lock_l1(cls);
+
+	hz4_pace_give(&c->pace, n * (size_t)hz4_classes[cls].size);
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX) {
+		hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
+		hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs, n);
+	}
+	if (l == NULL) {
+		hz4_transfer_give_run(cls, from, n, 0, c->counts);
+		add_net(c, cls, -(int64_t)n);
+		return;
+	}
+	hz4_l1_give(l, cls, from, n, c->counts);
+	hz4_l1_unlock(l);
+}
+
+/* Give the `n` oldest objects of a class back; the others move down. */
+static HZ4_DEEP void
+give_oldest(struct hz4_cache *c, unsigned cls, unsigned n)
+{
+	struct hz4_stack *s = &c->stack[cls];
+	void **base = hz4_peek(&s->base);
+	size_t left = hz4_cache_count(c, cls) - n;
+
+	hz4_stacks_close(c, cls);
+	give_below(c, cls, base, n);
+	memmove(base, base + n, left * sizeof *base);
+	hz4_stacks_move_top(c, cls, base + left);
+	hz4_stacks_open(c, cls);
 }
 
 /* Give the oldest objects of a class back until it has `limit` of them. */
 static void
-keep_at_most(struct hz4_cache *c, unsigned cls, size_t limit, uint64_t now)
+keep_at_most(struct hz4_cache *c, unsigned cls, size_t limit)
 {
 	size_t held;
 
 	while ((held = hz4_cache_count(c, cls)) > limit)
-		give_oldest(c, cls, hz4_min(held - limit, HZ4_BATCH_MAX), now);
+		give_oldest(c, cls,
+			    (unsigned)hz4_min(held - limit, HZ4_BATCH_MAX));
 }
 
-/* Objects of a class that its thread has use for, as far as L0 can tell. */
-static uint32_t
-l0_needed(struct hz4_cache *c, unsigned cls)
-{
-	if (!hz4_l0_open(c->l0, cls) || hz4_l0_of(c->l0, cls)->moves > 0)
-		return UINT32_MAX;
-	return HZ4_MID_DUAL_TIER_L0_LIMIT;
-}
-
-/* The class lay idle: give half of what it may hold back, or more. */
+/* The class lay idle: give half of what it may hold back. */
 static void
-shrink(struct hz4_cache *c, unsigned cls, uint64_t now)
+shrink(struct hz4_cache *c, unsigned cls)
 {
-	struct hz4_tier *t = &c->tier[cls];
-	uint32_t limit = hz4_min(t->limit / 2, l0_needed(c, cls));
+	uint32_t limit = c->tier[cls].limit / 2u;
 
-	keep_at_most(c, cls, limit, now);
-	c->budget.left += (t->limit - limit) * (size_t)hz4_classes[cls].size;
-	t->limit = (uint16_t)limit;
-	t->streak = 0;
+	keep_at_most(c, cls, limit);
+	hz4_growth_set(c, cls, limit);
 	hz4_stacks_idle(c, cls);
 }
 
 void
 hz4_cache_decay(struct hz4_cache *c)
 {
-	uint64_t now = hz4_os_now();
 	unsigned cls;
 
-	for_each_used (c, cls) {
+	hz4_growth_each (c, cls) {
 		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
-			shrink(c, cls, now);
-		else
-			hz4_stacks_busy(c, cls);
+			shrink(c, cls);
 		c->tier[cls].events = 0;
 	}
-}
-
-static void
-note_event(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
-{
-	struct hz4_tier *t = &c->tier[cls];
-
-	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
-	if (t->events < UINT16_MAX)
-		t->events++;
-	hz4_budget_earn(&c->budget, hz4_classes[cls].size);
-	grow(c, cls, turn);
-}
-
-/*
- * Half of the limit, so that what comes next finds room both ways; all of
- * it where a thread goes one way only, as one does that allocates what
- * others free.  Of large limits no more than the class's batch.
- */
-static unsigned
-batch_of(const struct hz4_cache *c, unsigned cls)
-{
-	const struct hz4_tier *t = &c->tier[cls];
-	uint32_t n = t->streak < HZ4_CACHE_ONE_WAY ? (t->limit + 1u) / 2 :
-						     t->limit;
-
-	return (unsigned)hz4_max(1, hz4_min(n, hz4_classes[cls].batch));
-}
-
-/*
- * All but the first of the `n` objects that were taken for a stack go on it.
- * A wrapper around one of libc's calls may have filled it since the miss:
- * what finds no place goes back.  Returns how many stay, at least one.
- */
-static unsigned
-keep_what_fits(struct hz4_cache *c, unsigned cls, void **run, unsigned n)
-{
-	const struct hz4_tier *t = &c->tier[cls];
-	unsigned path, kept;
-	uint64_t now;
-
-	if (hz4_likely(n == 1 || hz4_cache_count(c, cls) + n - 1 <= t->limit))
-		return n;
-	now = hz4_os_now();	/* and now it may hold still more */
-	kept = t->limit - (unsigned)hz4_cache_count(c, cls) + 1;
-	kept = hz4_min(kept, n);
-	hz4_transfer_give(cls, run + kept, n - kept, now, &path);
-	note_given(c, cls, n - kept);
-	return kept;
+	hz4_growth_give(c, c->left / 2);
 }
 
 void *
 hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void *run[HZ4_BATCH_MAX], **top;
-	unsigned path, n, i;
+	struct hz4_tier *t = &c->tier[cls];
+	void *one, **to = &one, *first = NULL;
+	uint32_t held, n;
 
-	note_event(c, cls, HZ4_TURN_MISS);
+	hz4_growth_note(c, cls, HZ4_TURN_MISS);
 	if (hz4_pace_due(&c->pace))
 		hz4_pace_rest(&c->pace);
-	n = hz4_transfer_take(cls, run, batch_of(c, cls), &path);
+	/* A wrapper around one of libc's calls may have filled it since. */
+	held = (uint32_t)hz4_cache_count(c, cls);
+	n = hz4_min(batch_of(c, cls), t->limit - held);
+	if (n > 0)
+		to = hz4_peek(&s->top);
+	hz4_stacks_close(c, cls);
+	n = take_below(c, cls, to, hz4_max(n, 1u));
+	if (n > 0) {
+		first = to[n - 1];
+		hz4_pace_take(&c->pace, n * (size_t)hz4_classes[cls].size);
+		if (n > 1)
+			hz4_stacks_move_top(c, cls, to + n - 1);
+	}
+	hz4_stacks_open(c, cls);
 	if (n == 0)
+		return NULL;
+	hz4_stacks_called(c, cls);
+	return first;
+}
+
+/* One that stays in use: no event, since no cache would have had it. */
+void *
+hz4_cache_take_zeroed(struct hz4_cache *c, unsigned cls, size_t bytes)
+{
+	unsigned path;
+	void *p = hz4_transfer_take_zeroed(cls, bytes, &path);
+
+	if (p == NULL)
 		return NULL;
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_lock_path, 1);
 	hz4_count(c->counts, cls, path & HZ4_TRANSFER_CREATED ?
 					  HZ4_COUNT_malloc_span_create :
 					  HZ4_COUNT_malloc_transfer_hit, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_calls, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
-	note_taken(c, cls, n);
-	n = keep_what_fits(c, cls, run, n);
-	if (c->tier[cls].gone > 0)
-		lower_base(c, cls);
-	/* The lowest address is popped first. */
-	top = hz4_peek(&s->top);
-	for (i = n - 1; i > 0; i--)
-		*top++ = run[i];
-	/* Release: as in hz4_cache_push. */
-	atomic_store_explicit(&s->top, top, memory_order_release);
-	if (hz4_l0_open(c->l0, cls))
-		hz4_l0_of(c->l0, cls)->floor = top;
+	add_net(c, cls, 1);
+	hz4_pace_take(&c->pace, hz4_classes[cls].size);
 	hz4_stacks_called(c, cls);
-	return run[0];
-}
-
-/* L0 is full and L1 is not: let its floor rise. */
-static bool
-l0_spill(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_stack *s = &c->stack[cls];
-	void **top = hz4_peek(&s->top), **keep;
-
-	if (!hz4_l0_open(c->l0, cls) || top != s->high ||
-	    top == hz4_stacks_limit(c, cls))
-		return false;
-	keep = top - HZ4_L0_KEEP;
-	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs,
-		  (uint64_t)(keep - hz4_l0_of(c->l0, cls)->floor));
-	hz4_stacks_move_floor(c, cls, keep);
-	return true;
+	return p;
 }
 
 /* Push whatever the ends say; there is room. */
@@ -419,6 +206,19 @@ put(struct hz4_cache *c, unsigned cls, void *object)
 	hz4_stacks_called(c, cls);
 }
 
+static bool
+l1_holds(unsigned cls, const void *object)
+{
+	struct hz4_l1 *l = lock_l1(cls);
+	bool holds;
+
+	if (l == NULL)
+		return false;
+	holds = hz4_l1_holds(l, cls, object);
+	hz4_l1_unlock(l);
+	return holds;
+}
+
 bool
 hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object)
 {
@@ -428,144 +228,255 @@ hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object)
 	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
 		if (*p == object)
 			return true;
-	return !hz4_transfer_is_out(object, cls);
+	return !hz4_transfer_is_out(object, cls) || l1_holds(cls, object);
 }
 
+/* Whether one of the objects from the HZ4_STACK_BELOW last ones before `p`. */
 static bool
-is_on_top(struct hz4_cache *c, unsigned cls, const void *object)
+lies_below(struct hz4_cache *c, unsigned cls, void **p, const void *object)
 {
-	struct hz4_stack *s = &c->stack[cls];
+	void **base = hz4_peek(&c->stack[cls].base);
+	unsigned n = HZ4_STACK_BELOW;
 
-	return hz4_peek(&s->top) > hz4_peek(&s->base) &&
-	       hz4_peek(&s->top)[-1] == object;
+	for (; n > 0 && p > base; n--)
+		if (*--p == object)
+			return true;
+	return false;
+}
+
+_Noreturn static HZ4_SLOW void
+fatal_double(unsigned cls, const char *call, const void *object)
+{
+	hz4_fatal("%s: double free: ptr %p, size %u", call, object,
+		  (unsigned)hz4_classes[cls].size);
+}
+
+/*
+ * The stack is full: give the oldest back.  Of the latest, which may be freed
+ * again, some stay where malloc and free find them; of a small stack too few,
+ * and they are looked for.
+ */
+static void
+run_over(struct hz4_cache *c, unsigned cls)
+{
+	if (c->tier[cls].limit < HZ4_STACK_PLENTY)
+		hz4_stacks_idle(c, cls);
+	give_oldest(c, cls, batch_of(c, cls));
 }
 
 void
 hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 {
-	uint64_t now = hz4_os_now();
 	struct hz4_stack *s = &c->stack[cls];
-	unsigned path;
 
-	if (hz4_unlikely(is_on_top(c, cls, object)))
-		hz4_fatal("free(): double free: ptr %p, size %u", object,
-			  (unsigned)hz4_classes[cls].size);
-	if (hz4_unlikely(hz4_cache_suspects(c, cls, object)))
+	if (hz4_unlikely(lies_below(c, cls, hz4_peek(&s->top), object)))
+		fatal_double(cls, "free()", object);
+	if ((hz4_unlikely(hz4_stacks_careful(c, cls)) &&
+	     hz4_cache_holds(c, cls, object)) ||
+	    hz4_unlikely(!hz4_transfer_is_out(object, cls)))
 		hz4_transfer_reject(cls, object);
-	if (l0_spill(c, cls) ||
-	    hz4_peek(&s->top) < hz4_stacks_limit(c, cls)) {
+	if (hz4_peek(&s->top) < hz4_stacks_limit(c, cls)) {
 		put(c, cls, object);
 		return;
 	}
-	note_event(c, cls, HZ4_TURN_OVERFLOW);
+	hz4_growth_note(c, cls, HZ4_TURN_OVERFLOW);
 	if (c->tier[cls].limit == 0) {
-		hz4_transfer_give(cls, &object, 1, now, &path);
-		note_given(c, cls, 1);
 		hz4_count(c->counts, cls, HZ4_COUNT_free_uncached, 1);
-		count_way_back(c, cls, path);
+		give_below(c, cls, &object, 1);
 		return;
 	}
-	if (hz4_peek(&s->top) == hz4_stacks_limit(c, cls))
-		give_oldest(c, cls, batch_of(c, cls), now);
-	/* L1 has given them; L0 may still be full. */
-	l0_spill(c, cls);
+	/* A signal's handler may fill it again before it is open. */
+	while (hz4_peek(&s->top) >= hz4_stacks_limit(c, cls))
+		run_over(c, cls);
 	put(c, cls, object);
-}
-
-void *
-hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls)
-{
-	struct hz4_stack *s = &c->stack[cls];
-	void **base = hz4_peek(&s->base), **top = hz4_peek(&s->top);
-	size_t n = hz4_min((size_t)(top - base),
-			   HZ4_MID_DUAL_TIER_L0_REFILL_BATCH);
-	void *p;
-
-	if (!hz4_l0_open(c->l0, cls) || n == 0)
-		return NULL;
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, 1);
-	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
-	hz4_stacks_move_floor(c, cls, top - n);
-	return hz4_cache_pop(c, cls, &p) ? p : NULL;
 }
 
 void
 hz4_cache_flush(struct hz4_cache *c)
 {
-	uint64_t now = hz4_os_now();
 	unsigned cls;
 
-	for_each_used (c, cls)
-		keep_at_most(c, cls, 0, now);
+	hz4_growth_each (c, cls) {
+		keep_at_most(c, cls, 0);
+		hz4_stacks_idle(c, cls);
+	}
+}
+
+/*
+ * What others have left of a stack moves down to its base.  What they took was
+ * freed here, and the fast paths would not find it: careful calls again.
+ */
+static void
+settle(struct hz4_cache *c, unsigned cls)
+{
+	size_t left = hz4_cache_count(c, cls);
+	unsigned gone = hz4_peek(&c->tier[cls].gone);
+	void **base = hz4_peek(&c->stack[cls].base);
+
+	if (gone == 0)
+		return;
+	hz4_stacks_close(c, cls);
+	memmove(base, base + gone, left * sizeof *base);
+	hz4_poke(&c->tier[cls].gone, 0);
+	hz4_stacks_move_top(c, cls, base + left);
+	hz4_stacks_open(c, cls);
+	hz4_stacks_idle(c, cls);
+}
+
+HZ4_SLOW void
+hz4_cache_wake(struct hz4_cache *c)
+{
+	unsigned cls;
+
+	/* A call within a call: the outer one does it, or has come by. */
+	if (c->waking || (hz4_peek(&c->inside) > 1 &&
+			  hz4_peek(&c->idle) < HZ4_IDLE_STOPPED))
+		return;
+	c->waking = true;
+	atomic_signal_fence(memory_order_seq_cst);
+	hz4_lock_acquire(&c->lock);
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		settle(c, cls);
+		/* A free was under way when it was stopped. */
+		keep_at_most(c, cls, c->tier[cls].limit);
+		hz4_stacks_set_ends(c, cls);
+	}
+	hz4_poke(&c->idle, HZ4_IDLE_NO);
+	hz4_lock_release(&c->lock);
+	atomic_signal_fence(memory_order_seq_cst);
+	c->waking = false;
+}
+
+/* Its oldest objects go, the others stay where they are. */
+static void
+take_oldest(struct hz4_cache *c, unsigned cls, unsigned n, uint64_t now)
+{
+	unsigned gone = hz4_peek(&c->tier[cls].gone);
+
+	/* First: a fork's child must not find them here and in their spans. */
+	hz4_poke(&c->tier[cls].gone, (uint16_t)(gone + n));
+	HZ4_CHAOS();
+	hz4_transfer_give_run(cls, hz4_peek(&c->stack[cls].base) + gone, n,
+			      now, c->counts);
+	add_net(c, cls, -(int64_t)n);
+}
+
+bool
+hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
+{
+	unsigned cls, n;
+	size_t left;
+
+	hz4_growth_each (c, cls) {
+		/* The latest may just be taken: malloc is under way. */
+		while ((left = hz4_cache_count(c, cls)) > 1) {
+			if (*most == 0)
+				return false;
+			n = (unsigned)hz4_min(hz4_min(left - 1, HZ4_BATCH_MAX),
+					      *most);
+			take_oldest(c, cls, n, now);
+			*most -= n;
+		}
+		/* An ended thread's are for the next one. */
+		if (left > 0 || c->taken > 0)
+			hz4_growth_set(c, cls, hz4_min(c->tier[cls].limit, 1u));
+	}
+	hz4_growth_give(c, c->left);
+	return true;
 }
 
 void
-hz4_cache_pass_on(struct hz4_cache *c)
+hz4_cache_end(struct hz4_cache *c)
 {
-	size_t has = hz4_budget_pass_on(&c->budget), had = 0, given = 0;
-	struct hz4_tier *t;
+	size_t had, has;
 	unsigned cls;
 
-	hz4_cache_flush(c);
-	for_each_used (c, cls)
-		had += limit_bytes(c, cls);
-	for_each_used (c, cls) {
-		t = &c->tier[cls];
+	/* It ends in the middle of a change: all stays as it is. */
+	if (hz4_cache_enter(c) == NULL)
+		return;
+	had = c->granted - c->left;
+	has = hz4_min(c->granted - c->taken, hz4_share_start(c->first));
+	c->sampler.bounds[0] = c->sampler.bounds[1] = 0;
+	hz4_stacks_watch(c, false);
+	hz4_growth_each (c, cls) {
+		keep_at_most(c, cls, 0);
 		if (had > has)
-			t->limit = (uint16_t)(t->limit * (uint64_t)has / had);
-		given += limit_bytes(c, cls);
-		t->events = 0;
-		t->turn = HZ4_TURN_NONE;
-		t->streak = 0;
-		hz4_stacks_busy(c, cls);
-		if (t->limit == 0)
+			hz4_growth_set(c, cls, (uint32_t)(c->tier[cls].limit *
+						     (uint64_t)has / had));
+		c->tier[cls].events = 0;
+		c->tier[cls].turn = HZ4_TURN_NONE;
+		hz4_stacks_set_ends(c, cls);
+		if (c->tier[cls].limit == 0)
 			c->used[cls / 64] &= ~((uint64_t)1 << cls % 64);
 	}
-	hz4_budget_recount(&c->budget, given);
+	hz4_growth_give(c, c->taken);
+	c->events = 0;
+	hz4_cache_leave(c);
 }
 
-/* What the class's stack holds is lost. */
+/* What was granted is what the limits come to, and what is left. */
 static void
-start_afresh(struct hz4_cache *c, unsigned cls)
+recount(struct hz4_cache *c)
 {
-	struct hz4_stack *s = &c->stack[cls];
+	size_t given = 0;
+	unsigned cls;
 
-	if (hz4_l0_built(cls))
-		hz4_l0_of(c->l0, cls)->open = false;
-	hz4_poke(&s->base, NULL);
-	hz4_poke(&s->top, NULL);
-	c->tier[cls].limit = 0;
-	c->tier[cls].room = 0;
-	c->tier[cls].gone = 0;
+	hz4_growth_each (c, cls)
+		given += hz4_growth_bytes(c, cls);
+	/* What it was just taking may not have been granted yet. */
+	c->granted = hz4_max(hz4_max(c->granted, given), c->taken);
+	c->left = c->granted - given;
+}
+
+void
+hz4_cache_cut_off(struct hz4_cache *c)
+{
+	/* Else its thread has come by, and may be changing it. */
+	if (hz4_peek(&c->idle) < HZ4_IDLE_STOPPED)
+		return;
+	recount(c);
+	/* Not all stacks need be stopped. */
+	hz4_poke(&c->idle, HZ4_IDLE_ASKED);
 }
 
 void
 hz4_cache_adopt(struct hz4_cache *c)
 {
 	unsigned cls = hz4_peek(&c->busy);
-	size_t bytes = 0;
+	uint16_t held;
 
-	if (cls != HZ4_CLS_NONE)
-		start_afresh(c, cls);
-	set_busy(c, HZ4_CLS_NONE);
-	for_each_used (c, cls) {
-		hz4_stacks_set_ends(c, cls);
-		bytes += limit_bytes(c, cls);
+	if (cls != HZ4_CLS_NONE) {
+		hz4_poke(&c->stack[cls].base, NULL);
+		hz4_poke(&c->stack[cls].top, NULL);
+		c->tier[cls].limit = 0;
+		c->tier[cls].room = 0;
+		hz4_poke(&c->tier[cls].gone, 0);
+		hz4_poke(&c->busy, HZ4_CLS_NONE);
 	}
-	hz4_budget_recount(&c->budget, bytes);
+	hz4_poke(&c->idle, HZ4_IDLE_NO);
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		settle(c, cls);
+		held = (uint16_t)hz4_cache_count(c, cls);
+		if (held > c->tier[cls].limit)
+			c->tier[cls].limit = held;
+	}
+	recount(c);
+	hz4_poke(&c->inside, 0);
+	c->waking = false;
+	c->sampler.inside = false;
+	hz4_stacks_watch(c, false);
 }
 
 bool
-hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object)
+hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
 
-	if (top == hz4_peek(&s->base)) {
-		/* `low` may be that of a nudge settled before it came. */
-		hz4_stacks_set_ends(c, cls);
+	if (top == hz4_peek(&s->base))
 		return false;
-	}
+	if (hz4_unlikely(lies_below(c, cls, top - 1, top[-1])))
+		fatal_double(cls, "malloc()", top[-1]);
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
@@ -588,9 +499,14 @@ hz4_cache_counts(struct hz4_cache *c, unsigned cls, struct hz4_counts *out)
 size_t
 hz4_cache_count(struct hz4_cache *c, unsigned cls)
 {
-	void **top = hz4_peek(&c->stack[cls].top);
+	/* Acquire: who empties it gives what its thread pushed. */
+	void **top = atomic_load_explicit(&c->stack[cls].top,
+					  memory_order_acquire);
 	void **base = hz4_peek(&c->stack[cls].base);
 
+	if (base == NULL)
+		return 0;
+	base += hz4_peek(&c->tier[cls].gone);
 	/* The owner may just be moving the stack. */
 	if (top < base)
 		return 0;

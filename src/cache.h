@@ -1,6 +1,7 @@
 /*
- * cache.h - taking from a thread's caches and giving to them: L1, the
- * alloc-run cache, and L0 in front of it when built.
+ * cache.h - taking from a thread's cache and giving to it.  It is L0 with
+ * the dual tier, with L1 below it (l1.h); else it is L1, and stands straight
+ * in front of the spans.
  *
  * malloc pops at the top of a class's stack, free pushes there; neither
  * touches the object.  A cache whose thread has not come by yet is the
@@ -18,35 +19,56 @@
 extern const struct hz4_cache hz4_empty_cache;
 
 /*
- * Take one object of class `cls` from L1.  Owner only.  False: the slow
- * path has to look (stack empty, cache not made yet, or nudged).
+ * Take one object from the stack of its class, if its top is above `low`: the
+ * stack's own, or its base where that is closed.  Owner only.  False: the
+ * slow path has to look (stack empty or closed, cache not made yet), or the
+ * same object lies in the stack once more, three or four places deeper.
  */
 HZ4_FAST bool
-hz4_cache_pop(struct hz4_cache *c, size_t cls, void **object)
+hz4_cache_pop_above(struct hz4_stack *s, void **low, void **object)
 {
-	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
+	void *p;
 
-	if (hz4_unlikely(top <= hz4_peek(&s->low)))
+	if (hz4_unlikely(top <= low))
+		return false;
+	p = top[-1];
+	if (hz4_unlikely(p == top[-4]) || hz4_unlikely(p == top[-5]))
 		return false;
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
-	*object = top[-1];
+	*object = p;
 	return true;
 }
 
+HZ4_FAST bool
+hz4_cache_pop(struct hz4_stack *s, void **object)
+{
+	hz4_stacks_look();
+	return hz4_cache_pop_above(s, hz4_peek_fast(void **, &s->low), object);
+}
+
 /*
- * Give one object to L1.  Owner only.  False: the slow path has to look
- * (stack full, cache not made yet), or the same object was freed just
- * before.  That the word below an empty stack is NULL spares a test.
+ * Give one object to the stack of its class.  Owner only.  False: the slow
+ * path has to look (stack full or closed, cache not made yet), or the same
+ * object lies in one of the last two places.  What was freed twice with up to
+ * three other objects between is found, here or in hz4_cache_pop, before it is
+ * handed out once; the calls share the looks, so that neither becomes a long
+ * one.
+ *
+ * The HZ4_STACK_BELOW words below a stack may be looked at, so that an empty
+ * one needs no test; what is found there the slow path takes for nothing.
  */
 HZ4_FAST bool
-hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
+hz4_cache_push(struct hz4_stack *s, void *object)
 {
-	struct hz4_stack *s = &c->stack[cls];
-	void **top = hz4_peek(&s->top);
+	void **top;
 
-	if (hz4_unlikely(top == s->high) || hz4_unlikely(top[-1] == object))
+	hz4_stacks_look();
+	top = hz4_peek(&s->top);
+
+	if (hz4_unlikely(top >= hz4_peek_fast(void **, &s->high)) ||
+	    hz4_unlikely(top[-1] == object) || hz4_unlikely(top[-2] == object))
 		return false;
 	*top = object;
 	/* Release: a fork's child must not see it without the object. */
@@ -58,61 +80,109 @@ hz4_cache_push(struct hz4_cache *c, size_t cls, void *object)
 /* Bytes for a new cache's structure are zeroed by the caller. */
 void hz4_cache_init(struct hz4_cache *c, bool first);
 
-/* Serve a malloc that missed: refill from spans.  NULL: out of memory. */
+/*
+ * Say that the thread is awake, and take the stacks back from who stops or
+ * empties them: the slow path of hz4_cache_enter.
+ */
+void hz4_cache_wake(struct hz4_cache *c);
+
+/* Its thread leaves what it has entered. */
+HZ4_FAST void
+hz4_cache_leave(struct hz4_cache *c)
+{
+	/* Release: who finds nobody inside sees all that was done there. */
+	atomic_store_explicit(&c->inside, hz4_peek(&c->inside) - 1,
+			      memory_order_release);
+}
+
+/*
+ * Every slow path of the cache's thread begins with this, and ends with
+ * hz4_cache_leave: others that want to empty the cache keep off meanwhile.
+ * NULL when there is no cache, or it is being changed: libc's call in between
+ * came back, or a signal's handler did; the caller does without.
+ */
+HZ4_FAST struct hz4_cache *
+hz4_cache_enter(struct hz4_cache *c)
+{
+	uint32_t inside;
+
+	if (c == NULL)
+		return NULL;
+	inside = hz4_peek(&c->inside);
+	hz4_poke(&c->inside, inside + 1);
+	/* The processor may swap the two; see idle.h. */
+	atomic_signal_fence(memory_order_seq_cst);
+	if (hz4_unlikely(hz4_peek(&c->idle) != HZ4_IDLE_NO))
+		hz4_cache_wake(c);
+	if (hz4_likely(hz4_peek(&c->busy) == HZ4_CLS_NONE && !c->waking))
+		return c;
+	hz4_cache_leave(c);
+	return NULL;
+}
+
+/*
+ * Take one object whatever the ends say; abort when it lies in the stack once
+ * more, near the top.  Owner only.
+ */
+bool hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object);
+
+/* Serve a malloc that missed: refill from below.  NULL: out of memory. */
 void *hz4_cache_refill(struct hz4_cache *c, unsigned cls);
 
 /*
- * Serve a free that L1 could not take: give the oldest objects back when
- * the stack is full, abort when the object is on top of it.
+ * Serve a calloc that would miss: hz4_transfer_take_zeroed.
+ */
+void *hz4_cache_take_zeroed(struct hz4_cache *c, unsigned cls, size_t bytes);
+
+/*
+ * Serve a free that the stack could not take: give the oldest objects back
+ * when it is full, abort when the object lies near its top or in its span.
  */
 void hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object);
 
 /* Whether an object lies in the stack or is not out of its span. */
 bool hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object);
 
-/*
- * Whether a careful look finds that an object is no live one.  False also
- * where the class is not careful any more.  Owner only.
- */
-HZ4_FAST bool
-hz4_cache_suspects(struct hz4_cache *c, unsigned cls, const void *object)
-{
-	return cls != HZ4_CLS_RUN && hz4_stacks_careful(c, cls) &&
-	       hz4_cache_holds(c, cls, object);
-}
-
-/*
- * The dual tier: fill L0 from L1 and pop once.  NULL when L1 has nothing.
- */
-void *hz4_cache_l0_refill(struct hz4_cache *c, unsigned cls);
-
 /* Give everything back to the spans; limits stay. */
 void hz4_cache_flush(struct hz4_cache *c);
 
-/* Classes that had no miss since the last time keep half of what they had. */
+/*
+ * Classes that had no event since the last time keep half of what they had,
+ * and what no class has use for others may take.
+ */
 void hz4_cache_decay(struct hz4_cache *c);
 
 /*
- * The end of its thread: flush, and leave the cache's next thread of what
- * was learned as much as the budget allows.
+ * For another thread, which holds the lock and has stopped the stacks: give up
+ * to `most` objects back, all but the latest of each class, and what the cache
+ * took of what threads share.  Takes what it gave off `most`; false: there are
+ * more.  `now` is the time, since nothing may call libc under that lock.
  */
-void hz4_cache_pass_on(struct hz4_cache *c);
+bool hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now);
 
 /*
- * In the child of a fork: put right what the cache's thread, which is gone,
- * was just changing.  What its stacks hold stays, but for a stack that was
- * being moved.
+ * The end of its thread: give all objects back, and leave the cache's next
+ * thread as large limits as it may have from its start.
+ */
+void hz4_cache_end(struct hz4_cache *c);
+
+/*
+ * In the child of a fork: who held the lock is gone, stopping or emptying the
+ * cache.  Its own thread may be the one that forked.
+ */
+void hz4_cache_cut_off(struct hz4_cache *c);
+
+/*
+ * Its own thread is gone: what the stacks hold stays, but for the one that was
+ * being changed.  With the lock: threads of the child may empty it.
  */
 void hz4_cache_adopt(struct hz4_cache *c);
-
-/* Take one object whether nudged or not.  Owner only. */
-bool hz4_cache_pop_nudged(struct hz4_cache *c, unsigned cls, void **object);
 
 /* What was counted for a class, the hits included (--enable-stats). */
 void hz4_cache_counts(struct hz4_cache *c, unsigned cls,
 		      struct hz4_counts *out);
 
-/* Objects in L0 and L1; a hint when another thread asks. */
+/* Objects in the stack; a hint when another thread asks. */
 size_t hz4_cache_count(struct hz4_cache *c, unsigned cls);
 
 #endif

@@ -7,6 +7,8 @@
 #include "pageheap.h"
 #include "pagemap.h"
 
+#include <string.h>
+
 /* Pages at the start of a span that may have been touched before. */
 static uint32_t
 dirty_pages(const struct hz4_span *s, const struct hz4_class *k)
@@ -94,6 +96,22 @@ hz4_fresh_end(struct hz4_span *s)
 	hz4_poke(&s->ahead, 0);
 }
 
+void
+hz4_fresh_zero(uintptr_t p, size_t bytes, const struct hz4_fresh *f)
+{
+	uintptr_t end = p + bytes, to;
+
+	for (; p < end; p = to) {
+		to = hz4_min(hz4_round_up(p + 1, HZ4_PAGE), end);
+		if (p < f->from)
+			to = hz4_min(to, f->from);
+		else if (f->to != 0 &&
+			 !(hz4_pagemap_flags(p) & HZ4_PAGE_DIRTY))
+			continue;
+		memset((void *)p, 0, to - p);
+	}
+}
+
 /* Add pages to those to be asked for, which lie before them. */
 static void
 ask(struct hz4_fresh *pages, uintptr_t from, uintptr_t to)
@@ -119,7 +137,7 @@ hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
 		hz4_os_populate((void *)f->from, f->to - f->from);
 		return;
 	}
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < hz4_min(n, HZ4_FRESH_OBJECTS); i++) {
 		first = (uintptr_t)objects[i] / hz4_os_page * hz4_os_page;
 		last = ((uintptr_t)objects[i] + k->size - 1) / hz4_os_page *
 		       hz4_os_page;

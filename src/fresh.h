@@ -54,8 +54,14 @@ void hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k,
 		    uintptr_t end, struct hz4_fresh *f);
 
 /*
- * Make the pages of those of the objects resident that lie in `f`, or end
- * there.  Takes no lock, and none should be held.
+ * Fill [p, p + bytes), of the one object that was taken, with zeros where it
+ * may hold others: in front of `f`, and in dirty pages.
+ */
+void hz4_fresh_zero(uintptr_t p, size_t bytes, const struct hz4_fresh *f);
+
+/*
+ * Make the pages of the objects resident, of large ones the first few, that
+ * lie in `f`, or end there.  Takes no lock, and none should be held.
  */
 void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
 			unsigned n, const struct hz4_fresh *f);

@@ -4,171 +4,35 @@
  */
 #include "heap.h"
 
+#include "holes.h"
+#include "idle.h"
+#include "l1.h"
+#include "guard.h"
 #include "large.h"
-#include "live.h"
 #include "log.h"
-#include "option.h"
 #include "os.h"
 #include "pageheap.h"
+#include "profile.h"
 #include "purge.h"
-#include "shard.h"
+#include "samples.h"
 #include "spans.h"
 #include "transfer.h"
+#include "upkeep.h"
 
 #include <errno.h>
 #include <string.h>
-
-static void
-flush(struct hz4_cache *c)
-{
-	c->flushed = hz4_purge_flushes();
-	hz4_cache_flush(c);
-}
-
-/*
- * Purge, and empty the caches first: what they hold of mostly free spans
- * keeps whole pages.  The other threads are to do the same.
- */
-static void
-purge(struct hz4_cache *c, uint64_t now)
-{
-	hz4_purge_ask_flush();
-	flush(c);
-	hz4_purge_run(now);
-	if (hz4_purge_arm(now))
-		hz4_thread_nudge_all();
-}
-
-/* The thread starts to look at the clock; misses count from a bit later. */
-static void
-start_looking(struct hz4_cache *c, uint64_t now)
-{
-	c->looking = true;
-	c->missed_since = now + HZ4_PURGE_SETTLING;
-	c->misses = 0;
-}
-
-static void
-note_misses(struct hz4_cache *c, unsigned n, uint64_t now)
-{
-	if (now < c->missed_since)
-		return;
-	if (now >= c->missed_since + HZ4_PURGE_SETTLING) {
-		c->missed_since = now;
-		c->misses = 0;
-	}
-	c->misses += n;
-}
-
-/*
- * What one in `every` slow paths sees to: pages that wait, caches that lie
- * idle.  `missed`: not one that was asked for, as careful calls and nudges
- * are.
- */
-static void
-upkeep(struct hz4_cache *c, unsigned every, bool missed)
-{
-	uint64_t now;
-
-	hz4_live_tick();
-	if (++c->visits % every != 0)
-		return;
-	if (c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
-		return;
-	now = hz4_os_now();
-	if (hz4_purge_due(now))
-		purge(c, now);
-	if (hz4_purge_decay_arm(now))
-		hz4_thread_nudge_all();
-	if (missed)
-		note_misses(c, every, now);
-	if (!hz4_purge_pending() || hz4_stacks_nudged(c) || now < c->resting)
-		return;
-	if (hz4_purge_arm(now))
-		hz4_thread_nudge_all();
-	else
-		hz4_stacks_nudge(c);
-}
-
-/*
- * For the classes: to look whether pages wait costs a cache line and one for
- * each shard, which other threads write.  Without a delay every free is
- * followed.
- */
-static unsigned
-class_visits(void)
-{
-	if (hz4_option(HZ4_OPT_purge_delay) == 0)
-		return 1;
-	return hz4_shards() > 1 ? HZ4_PURGE_VISITS_SHARDS : HZ4_PURGE_VISITS;
-}
-
-/*
- * Whether a nudged thread has to look at the clock again with its next
- * malloc: pages wait, and it has no misses that bring it by anyway, some
- * time after it began to look or emptied its caches.  It must be sure of
- * them: nobody else looks where they end, and the pages stay.  Not where
- * they are to stay for long: looking costs several times what malloc does.
- */
-static bool
-keep_looking(struct hz4_cache *c, uint64_t now)
-{
-	if (!hz4_purge_pending() || !hz4_purge_due(now + HZ4_PURGE_LOOK))
-		return false;
-	if (!c->looking)
-		start_looking(c, now);
-	if (c->misses < HZ4_PURGE_MISSES)
-		return true;
-	c->resting = now + HZ4_PURGE_NUDGES;
-	return false;
-}
-
-/*
- * A nudged thread's malloc: do what was asked for, give back what lies idle
- * when the pages that wait are due.  Once in a tick of the clock is enough:
- * while a thread looks, all its mallocs come here.
- */
-static void
-answer_nudge(struct hz4_cache *c)
-{
-	uint64_t now = hz4_os_now();
-
-	if (now == c->looked && c->flushed == hz4_purge_flushes())
-		return;
-	c->looked = now;
-	hz4_live_tick();
-	if (c->flushed != hz4_purge_flushes())
-		flush(c);
-	if (c->decayed != hz4_purge_decays()) {
-		c->decayed = hz4_purge_decays();
-		hz4_cache_decay(c);
-	}
-	if (hz4_purge_due(now)) {
-		purge(c, now);
-		start_looking(c, now);
-	}
-	if (keep_looking(c, now))
-		return;
-	hz4_stacks_settle(c);
-	/* A request that came in between, whose nudge settling has undone. */
-	if (c->flushed != hz4_purge_flushes() ||
-	    c->decayed != hz4_purge_decays())
-		hz4_stacks_nudge(c);
-}
 
 static void *
 take_cached(struct hz4_cache *c, unsigned cls)
 {
 	void *p;
 
-	if (hz4_unlikely(hz4_stacks_nudged(c)))
-		answer_nudge(c);
-	else if ((p = hz4_cache_l0_refill(c, cls)) != NULL)
+	if (hz4_unlikely(c->watching) && c->to_look-- <= 1)
+		hz4_upkeep_look(c);
+	/* There may be one: in a careful class, or where the thread watches. */
+	if (hz4_cache_pop_slow(c, cls, &p))
 		return p;
-	/* There may be one: in a careful class, or hidden by the nudge. */
-	if (hz4_cache_pop_nudged(c, cls, &p))
-		return p;
-	upkeep(c, class_visits(), true);
+	hz4_upkeep(c, hz4_upkeep_visits());
 	return hz4_cache_refill(c, cls);
 }
 
@@ -199,17 +63,32 @@ take_bare(unsigned cls)
 	return p;
 }
 
+/* What is due before a call above the classes. */
+static void
+upkeep_large(struct hz4_cache *c)
+{
+	c = hz4_cache_enter(c);
+	if (c == NULL)
+		return;
+	hz4_upkeep(c, 1);
+	hz4_cache_leave(c);
+}
+
 static void *
 take(size_t size, struct hz4_cache *c)
 {
+	void *p;
+
 	if (size > HZ4_CLASS_MAX) {
-		if (c != NULL)
-			upkeep(c, 1, true);
+		upkeep_large(c);
 		return take_large(size, HZ4_ALIGN, false);
 	}
-	if (c != NULL)
-		return take_cached(c, hz4_sizeclass(size));
-	return take_bare(hz4_sizeclass(size));
+	c = hz4_cache_enter(c);
+	if (c == NULL)
+		return take_bare(hz4_sizeclass(size));
+	p = take_cached(c, hz4_sizeclass(size));
+	hz4_cache_leave(c);
+	return p;
 }
 
 /* The system has no memory, or there can be none of that size. */
@@ -221,6 +100,33 @@ refuse(void)
 	return NULL;
 }
 
+/* Give back what the CPUs have, whether the thread has a cache or not. */
+static void
+empty_l1s(struct hz4_cache *c)
+{
+	/* What is counted without a cache is nobody's. */
+	static struct hz4_counts nobody[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
+
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX)
+		hz4_l1_flush(c != NULL ? c->counts : nobody);
+}
+
+/* What this thread and the CPUs hold; of other threads' too, if `others`. */
+static void
+empty(struct hz4_cache *c, bool others)
+{
+	c = hz4_cache_enter(c);
+	if (c != NULL)
+		hz4_cache_flush(c);
+	if (others) {
+		hz4_thread_flush_ended();
+		hz4_idle_empty_all();
+	}
+	empty_l1s(c);
+	if (c != NULL)
+		hz4_cache_leave(c);
+}
+
 /*
  * The system has refused memory: give back what this thread and the heap
  * hold, and try once more; at last with a run that fits the size exactly.
@@ -230,8 +136,9 @@ take_exhausted(size_t size, size_t align, struct hz4_cache *c)
 {
 	void *p = NULL;
 
-	if (c != NULL)
-		flush(c);
+	if (!hz4_large_may_exist(size, align))
+		return refuse();
+	empty(c, false);
 	hz4_purge_exhausted();
 	if (align == HZ4_ALIGN && size <= HZ4_CLASS_MAX)
 		p = take(size, c);
@@ -240,8 +147,31 @@ take_exhausted(size_t size, size_t align, struct hz4_cache *c)
 	return p != NULL ? p : refuse();
 }
 
-HZ4_SLOW void *
-hz4_heap_malloc_slow(size_t size)
+/*
+ * What a thread has in its cache whose stacks end nowhere: one that watches,
+ * but for every n-th time, or samples.  The fast path, a call later.
+ */
+HZ4_FAST bool
+pop_closed(struct hz4_cache *c, size_t size, void **p)
+{
+	unsigned cls;
+
+	if (size - 1 >= HZ4_CLASS_MAX ||
+	    (!c->watching && hz4_peek(&hz4_sampling) == 0))
+		return false;
+	cls = hz4_sizeclass(size);
+	if (hz4_stacks_careful(c, cls) || hz4_peek(&c->busy) != HZ4_CLS_NONE ||
+	    hz4_peek(&c->idle) >= HZ4_IDLE_STOPPED ||
+	    (c->watching && c->to_look <= 1))
+		return false;
+	c->to_look -= c->watching;
+	return hz4_cache_pop_above(&c->stack[cls],
+				   hz4_peek(&c->stack[cls].base), p);
+}
+
+/* Of its own, so that what comes before needs no frame. */
+static HZ4_DEEP void *
+malloc_missed(size_t size)
 {
 	struct hz4_cache *c;
 	void *p;
@@ -251,9 +181,47 @@ hz4_heap_malloc_slow(size_t size)
 	hz4_thread_start();
 	c = hz4_thread_cache();
 	p = take(size, c);
-	if (hz4_unlikely(p == NULL))
-		p = take_exhausted(size, HZ4_ALIGN, c);
-	return p;
+	/* Last: its frame takes the place of this one. */
+	return hz4_likely(p != NULL) ? p : take_exhausted(size, HZ4_ALIGN, c);
+}
+
+/* hz4_heap_malloc_slow for what is no sample. */
+HZ4_FAST void *
+malloc_rest(size_t size)
+{
+	void *p;
+
+	if (pop_closed(hz4_tls_cache, size, &p))
+		return p;
+	return malloc_missed(size);
+}
+
+/* Not counted by the profile, which has been told of it. */
+static void *
+malloc_told(size_t size)
+{
+	void *p;
+
+	if (hz4_likely(hz4_heap_pop(&hz4_tls_cache, size, &p)))
+		return p;
+	return malloc_rest(size);
+}
+
+static HZ4_DEEP void *
+malloc_due(size_t size)
+{
+	void *p = hz4_profile_take(size, HZ4_ALIGN, false, HZ4_CALLER);
+
+	return p != NULL ? p : malloc_rest(size);
+}
+
+/* Not cold: all mallocs come here while they are counted. */
+HZ4_DEEP void *
+hz4_heap_malloc_slow(size_t size)
+{
+	if (hz4_unlikely(hz4_profile_due(size)))
+		return malloc_due(size);
+	return malloc_rest(size);
 }
 
 static void
@@ -261,7 +229,7 @@ give_bare(void *p, unsigned cls)
 {
 	unsigned path;
 
-	hz4_transfer_give(cls, &p, 1, hz4_os_now(), &path);
+	hz4_transfer_give(cls, &p, 1, 0, &path);
 	hz4_thread_add_bare(cls, -1);
 	hz4_thread_count(cls, HZ4_COUNT_free_uncached);
 	hz4_thread_count(cls, path & HZ4_TRANSFER_LOCKED ?
@@ -271,10 +239,33 @@ give_bare(void *p, unsigned cls)
 		hz4_thread_count(cls, HZ4_COUNT_free_span_release);
 }
 
+/* A sample or a guarded object. */
+static HZ4_DEEP void
+give_marked(void *p, struct hz4_cache *c)
+{
+	struct hz4_sampler none = { .inside = true };
+	struct hz4_sampler *s = c != NULL ? &c->sampler : &none;
+	bool inside = s->inside;
+
+	if (!hz4_guard_owns(p)) {
+		hz4_samples_give(p, "free()");
+		return;
+	}
+	/* What the unwinder allocates is no sample. */
+	s->inside = true;
+	hz4_guard_give(p, HZ4_CALLER, s);
+	s->inside = inside;
+}
+
 static void
 give(void *p, unsigned cls, struct hz4_cache *c)
 {
-	if (cls == HZ4_CLS_RUN) {
+	if (cls == HZ4_CLS_MARKED) {
+		give_marked(p, c);
+		hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_free_sampled);
+	} else if (cls == HZ4_CLS_RUN) {
+		if (hz4_unlikely(hz4_large_sample(p)->site != NULL))
+			hz4_samples_drop(hz4_large_sample(p));
 		hz4_large_free(p, "free()");
 		hz4_thread_count(cls, HZ4_COUNT_free_large);
 	} else if (c == NULL) {
@@ -289,7 +280,6 @@ HZ4_SLOW void
 hz4_heap_free_slow(void *p)
 {
 	struct hz4_cache *c;
-	bool missed;
 	unsigned cls;
 	int saved;
 
@@ -302,11 +292,12 @@ hz4_heap_free_slow(void *p)
 	if (cls == HZ4_CLS_NONE)
 		hz4_fatal("free(): invalid pointer or double free: ptr %p", p);
 	saved = errno;
-	c = hz4_thread_cache_to_free();
-	missed = cls == HZ4_CLS_RUN || c == NULL || !hz4_stacks_careful(c, cls);
+	c = hz4_cache_enter(hz4_thread_cache_to_free());
 	give(p, cls, c);
-	if (c != NULL)
-		upkeep(c, cls == HZ4_CLS_RUN ? 1 : class_visits(), missed);
+	if (c != NULL) {
+		hz4_upkeep(c, cls >= HZ4_CLS_RUN ? 1 : hz4_upkeep_visits());
+		hz4_cache_leave(c);
+	}
 	errno = saved;
 }
 
@@ -314,7 +305,7 @@ hz4_heap_free_slow(void *p)
  * So many bytes of an object are being written.  Whether objects above
  * HZ4_FRESH_WHOLE are used to their ends cannot be known of others.
  */
-static void
+static HZ4_DEEP void
 note_whole(void *p, size_t bytes)
 {
 	struct hz4_span *s;
@@ -325,19 +316,23 @@ note_whole(void *p, size_t bytes)
 	cls = hz4_pagemap_class(p);
 	if (cls == HZ4_CLS_RUN)
 		hz4_large_note_whole(p, bytes);
-	else if ((s = hz4_transfer_span(p, cls)) != NULL)
+	else if (cls != HZ4_CLS_MARKED &&
+		 (s = hz4_transfer_span(p, cls)) != NULL)
 		hz4_spans_note_whole(s);
 }
 
 /* Above the classes fresh pages are known to be zero. */
-static void *
+static HZ4_DEEP void *
 calloc_large(size_t bytes)
 {
 	struct hz4_cache *c = hz4_thread_cache();
-	void *p;
+	void *p = NULL;
 
-	if (c != NULL)
-		upkeep(c, 1, true);
+	if (hz4_unlikely(hz4_profile_due(bytes)))
+		p = hz4_profile_take(bytes, HZ4_ALIGN, true, HZ4_CALLER);
+	if (p != NULL)
+		return p;
+	upkeep_large(c);
 	p = take_large(bytes, HZ4_ALIGN, true);
 	if (p == NULL) {
 		p = take_exhausted(bytes, HZ4_ALIGN, c);
@@ -345,6 +340,47 @@ calloc_large(size_t bytes)
 			memset(p, 0, bytes);
 	}
 	return p;
+}
+
+/*
+ * An object of many OS pages that the cache does not have and nobody has used
+ * yet: its pages are left alone.  NULL when there is none.
+ */
+static HZ4_DEEP void *
+calloc_fresh(size_t bytes)
+{
+	struct hz4_cache *c = hz4_cache_enter(hz4_thread_cache());
+	unsigned cls = hz4_sizeclass_big(bytes);
+	void *p = NULL;
+
+	if (c == NULL)
+		return NULL;
+	if (hz4_unlikely(c->watching) && c->to_look-- <= 1)
+		hz4_upkeep_look(c);
+	if (hz4_cache_count(c, cls) == 0) {
+		hz4_upkeep(c, hz4_upkeep_visits());
+		p = hz4_cache_take_zeroed(c, cls, bytes);
+	}
+	hz4_cache_leave(c);
+	return p;
+}
+
+/* What the thread's cache does not have at hand. */
+static HZ4_DEEP void *
+calloc_slow(size_t bytes)
+{
+	void *p = NULL;
+
+	if (hz4_unlikely(hz4_profile_due(bytes)))
+		p = hz4_profile_take(bytes, HZ4_ALIGN, false, HZ4_CALLER);
+	else if (bytes > HZ4_FRESH_SPARSE && (p = calloc_fresh(bytes)) != NULL)
+		return p;
+	if (p == NULL)
+		p = malloc_rest(bytes);
+	if (p == NULL)
+		return NULL;
+	note_whole(p, bytes);
+	return memset(p, 0, bytes);
 }
 
 void *
@@ -360,11 +396,24 @@ hz4_heap_calloc(size_t n, size_t size)
 		hz4_thread_start();
 		return calloc_large(bytes);
 	}
-	p = hz4_heap_malloc(bytes);
-	if (p == NULL)
-		return NULL;
+	if (hz4_unlikely(!hz4_heap_pop(&hz4_tls_cache, bytes, &p)))
+		return calloc_slow(bytes);
 	note_whole(p, bytes);
 	return memset(p, 0, bytes);
+}
+
+/* The calls of its class are looked at, and it is no live object. */
+static bool
+suspects(struct hz4_cache *c, unsigned cls, const void *p)
+{
+	bool suspect;
+
+	if (cls == HZ4_CLS_RUN || c == &hz4_empty_cache ||
+	    !hz4_stacks_careful(c, cls) || hz4_cache_enter(c) == NULL)
+		return false;
+	suspect = hz4_cache_holds(c, cls, p);
+	hz4_cache_leave(c);
+	return suspect;
 }
 
 /* The class of a live object; aborts when p is none. */
@@ -373,9 +422,11 @@ class_of(const void *p, const char *call)
 {
 	unsigned cls = hz4_pagemap_class(p);
 
+	if (hz4_unlikely(cls == HZ4_CLS_MARKED))
+		return cls;
 	if (hz4_unlikely(cls == HZ4_CLS_NONE ||
 			 (cls != HZ4_CLS_RUN && !hz4_transfer_is_out(p, cls)) ||
-			 hz4_cache_suspects(hz4_tls_cache, cls, p)))
+			 suspects(hz4_tls_cache, cls, p)))
 		hz4_fatal("%s: invalid pointer: ptr %p", call, p);
 	return cls;
 }
@@ -385,6 +436,11 @@ usable(const void *p, unsigned cls, const char *call)
 {
 	if (cls == HZ4_CLS_RUN)
 		return hz4_large_usable(p, call);
+	if (cls == HZ4_CLS_MARKED)
+		return hz4_guard_owns(p) ?
+			       hz4_guard_usable(p, call) :
+			       hz4_sizeclass_usable(
+				       hz4_samples_class(p, call));
 	return hz4_sizeclass_usable(cls);
 }
 
@@ -398,7 +454,7 @@ take_with_room(size_t size, size_t want)
 	void *p = want > size ? take(want, hz4_thread_cache()) : NULL;
 
 	if (p == NULL)
-		return hz4_heap_malloc(size);
+		return malloc_told(size);
 	if (want > HZ4_CLASS_MAX)
 		hz4_large_ask(p, size);
 	return p;
@@ -440,7 +496,7 @@ grow_to(void *p, size_t old, size_t size)
 	void *to;
 
 	if (c == NULL || old < HZ4_GROWN_LEAST || size >= HZ4_HUGE_MIN / 2)
-		return copy_to(hz4_heap_malloc(size), p, old);
+		return copy_to(malloc_told(size), p, old);
 	while (i < HZ4_GROWN_LATEST && c->grown[i] != (uintptr_t)p)
 		i++;
 	if (i == HZ4_GROWN_LATEST)
@@ -453,12 +509,48 @@ grow_to(void *p, size_t old, size_t size)
 	return to;
 }
 
+static HZ4_DEEP void *
+move_to(void *p, size_t old, size_t size)
+{
+	void *to = NULL;
+
+	if (hz4_unlikely(hz4_profile_due(size)))
+		to = hz4_profile_take(size, HZ4_ALIGN, false, HZ4_CALLER);
+	if (to != NULL)
+		return copy_to(to, p, hz4_min(old, size));
+	return size > old ? grow_to(p, old, size) : shrink_to(p, size);
+}
+
+/* One that stays or is copied. */
+static void *
+realloc_small(void *p, unsigned cls, size_t old, size_t size)
+{
+	/* Shrinking by less than half is not worth a copy. */
+	if (size > old || size < old / 2)
+		return move_to(p, old, size);
+	hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
+	if (hz4_unlikely(cls == HZ4_CLS_MARKED))
+		hz4_profile_kept(p, size);
+	return p;
+}
+
+static HZ4_DEEP void *
+realloc_large(void *p, size_t old, size_t size)
+{
+	void *to = hz4_large_resize(p, size);
+
+	if (to == NULL)
+		return realloc_small(p, HZ4_CLS_RUN, old, size);
+	hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_realloc_in_place);
+	hz4_profile_resized(to, size, HZ4_CALLER);
+	return to;
+}
+
 void *
 hz4_heap_realloc(void *p, size_t size)
 {
 	size_t old;
 	unsigned cls;
-	void *to;
 
 	if (p == NULL)
 		return hz4_heap_malloc(size);
@@ -470,19 +562,9 @@ hz4_heap_realloc(void *p, size_t size)
 	if (hz4_unlikely(size > PTRDIFF_MAX))
 		return refuse();
 	old = usable(p, cls, "realloc()");
-	if (cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX) {
-		to = hz4_large_resize(p, size);
-		if (to != NULL) {
-			hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
-			return to;
-		}
-	}
-	/* Shrinking by less than half is not worth a copy. */
-	if (size <= old && size >= old / 2) {
-		hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
-		return p;
-	}
-	return size > old ? grow_to(p, old, size) : shrink_to(p, size);
+	return cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX ?
+		       realloc_large(p, old, size) :
+		       realloc_small(p, cls, old, size);
 }
 
 void *
@@ -493,14 +575,17 @@ hz4_heap_aligned(size_t align, size_t size)
 
 	if (align <= HZ4_ALIGN)
 		return hz4_heap_malloc(size);
-	if (hz4_unlikely(size > PTRDIFF_MAX || align > PTRDIFF_MAX))
+	if (hz4_unlikely(size > PTRDIFF_MAX))
 		return refuse();
 	hz4_thread_start();
 	size = hz4_max(size, 1);
+	if (hz4_unlikely(hz4_profile_due(size)) &&
+	    (p = hz4_profile_take(size, align, false, HZ4_CALLER)) != NULL)
+		return p;
 	if (size <= HZ4_CLASS_MAX && align <= HZ4_PAGE) {
 		cls = hz4_sizeclass_aligned(size, align);
 		if (cls != HZ4_CLS_NONE)
-			return hz4_heap_malloc(hz4_classes[cls].size);
+			return malloc_told(hz4_classes[cls].size);
 	}
 	p = take_large(size, align, false);
 	return p != NULL ? p : take_exhausted(size, align, hz4_thread_cache());
@@ -518,16 +603,8 @@ hz4_heap_usable(const void *p)
 size_t
 hz4_heap_trim(void)
 {
-	struct hz4_cache *c = hz4_thread_cache();
-	size_t bytes;
-
-	hz4_purge_ask_flush();
-	if (c != NULL)
-		flush(c);
-	hz4_thread_flush_ended();
-	bytes = hz4_purge_all();
-	hz4_thread_nudge_all();
-	return bytes;
+	empty(hz4_thread_cache(), true);
+	return hz4_purge_all();
 }
 
 size_t

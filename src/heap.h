@@ -2,18 +2,18 @@
  * heap.h - allocating and freeing: the fast paths, inlined into libc's
  * names (malloc.c), and the calls behind them.
  *
- *     malloc --> class of the size --> L0 (mid sizes, when built)
- *                                  --> L1: pop --------------------> object
+ *     malloc --> class of the size --> the thread's cache: pop -----> object
  *                    hz4_heap_malloc_slow (heap.c)
- *                      --> nudged? look at the clock, purge
- *                      --> refill L1 (cache.c) --> spans (transfer.c)
- *                                              --> pages (pageheap.c)
+ *                      --> watching? look at the clock, purge
+ *                      --> refill (cache.c) --> L1 (l1.c, dual tier)
+ *                                           --> spans (transfer.c)
+ *                                           --> pages (pageheap.c)
  *                      --> above the classes: large.c
  *
- *     free --> class of the page --> L1: push
+ *     free --> class of the page --> the thread's cache: push
  *                    hz4_heap_free_slow (heap.c)
  *                      --> not ours: abort
- *                      --> stack full: the oldest go to the spans
+ *                      --> stack full: the oldest go to L1 or the spans
  *                      --> large.c
  *
  * On x86-64 malloc is a load of the class and one of the thread's
@@ -35,21 +35,52 @@
 void *hz4_heap_malloc_slow(size_t size);
 void hz4_heap_free_slow(void *p);
 
+/*
+ * The fast paths, on one of a thread's pointers to its cache, which is read
+ * as late as can be.  False: the slow path has to look.
+ */
+HZ4_FAST bool
+hz4_heap_pop(struct hz4_cache **c, size_t size, void **p)
+{
+	size_t offset;
+
+	/* 0 has no class here. */
+	if (hz4_likely(size - 1 < HZ4_SMALL_MAX))
+		offset = hz4_sizeclass_small_offset(size);
+	else if (size - 1 < HZ4_CLASS_MAX)
+		offset = hz4_sizeclass_big(size) * (size_t)HZ4_STACK_BYTES;
+	else
+		return false;
+	return hz4_cache_pop(hz4_stacks_at(*c, offset), p);
+}
+
+/* The same for objects aligned to a power of two. */
+HZ4_FAST bool
+hz4_heap_pop_aligned(struct hz4_cache **c, size_t align, size_t size, void **p)
+{
+	unsigned cls;
+
+	if (size - 1 >= HZ4_CLASS_MAX || align > HZ4_PAGE)
+		return false;
+	cls = hz4_sizeclass_aligned(size, align);
+	return cls != HZ4_CLS_NONE && hz4_cache_pop(&(*c)->stack[cls], p);
+}
+
+HZ4_FAST bool
+hz4_heap_push(struct hz4_cache **c, void *p)
+{
+	return !hz4_unlikely(hz4_pagemap_foreign(p)) &&
+	       hz4_likely(hz4_cache_push(
+		       hz4_stacks_at(*c, hz4_pagemap_stack_offset(p)), p));
+}
+
 /* C11 malloc; NULL with ENOMEM. */
 HZ4_FAST void *
 hz4_heap_malloc(size_t size)
 {
-	uint32_t cls;
 	void *p;
 
-	/* 0 has no class here. */
-	if (hz4_likely(size - 1 < HZ4_SMALL_MAX))
-		cls = hz4_sizeclass_small(size);
-	else if (size - 1 < HZ4_CLASS_MAX)
-		cls = hz4_sizeclass_big(size);
-	else
-		return hz4_heap_malloc_slow(size);
-	if (hz4_likely(hz4_cache_pop(hz4_tls_cache, cls, &p)))
+	if (hz4_likely(hz4_heap_pop(&hz4_tls_cache, size, &p)))
 		return p;
 	return hz4_heap_malloc_slow(size);
 }
@@ -58,9 +89,7 @@ hz4_heap_malloc(size_t size)
 HZ4_FAST void
 hz4_heap_free(void *p)
 {
-	if (hz4_unlikely(hz4_pagemap_foreign(p)) ||
-	    hz4_unlikely(!hz4_cache_push(hz4_tls_cache,
-					 hz4_pagemap_look_up(p), p)))
+	if (hz4_unlikely(!hz4_heap_push(&hz4_tls_cache, p)))
 		hz4_heap_free_slow(p);
 }
 

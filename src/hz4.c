@@ -10,6 +10,7 @@
 #include "log.h"
 #include "option.h"
 #include "os.h"
+#include "profile.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -82,6 +83,33 @@ hz4_release_free_memory(void)
 	return hz4_heap_trim();
 }
 
+HZ4_EXPORT int
+hz4_profile_start(size_t rate)
+{
+	hz4_thread_start();
+	if (rate == 0)
+		rate = hz4_option(HZ4_OPT_profile);
+	return hz4_profile_on(rate) ? 0 : ENOMEM;
+}
+
+HZ4_EXPORT void
+hz4_profile_stop(void)
+{
+	hz4_profile_off();
+}
+
+HZ4_EXPORT int
+hz4_profile_dump(const char *path)
+{
+	return hz4_profile_write(path);
+}
+
+HZ4_EXPORT void
+hz4_profile_reset(void)
+{
+	hz4_profile_forget();
+}
+
 HZ4_EXPORT size_t
 hz4_good_size(size_t size)
 {
@@ -92,11 +120,12 @@ hz4_good_size(size_t size)
 __attribute__((constructor)) static void
 announce(void)
 {
-	char options[800];
+	char options[1200];
 
 	hz4_thread_start();
 	hz4_option_init();
 	hz4_live_start();
+	hz4_profile_begin();
 	if (!hz4_option(HZ4_OPT_verbose))
 		return;
 	hz4_option_list(options, sizeof options);
@@ -107,5 +136,6 @@ announce(void)
 __attribute__((destructor)) static void
 leave(void)
 {
+	hz4_profile_end();
 	hz4_live_stop();
 }

@@ -8,10 +8,14 @@
  */
 #include "info.h"
 
+#include "guard.h"
+#include "l1.h"
 #include "large.h"
 #include "meta.h"
 #include "option.h"
+#include "os.h"
 #include "pageheap.h"
+#include "samples.h"
 #include "spans.h"
 #include "thread.h"
 
@@ -19,7 +23,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 static const struct {
@@ -78,6 +81,18 @@ add_cache(struct hz4_cache *c, void *arg)
 	}
 }
 
+static void
+add_l1(const struct hz4_l1 *l, void *arg)
+{
+	struct class_sum *sum = arg;
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		sum[cls].net += hz4_peek(&l->shelf[cls].net);
+		sum[cls].cached += hz4_peek(&l->shelf[cls].count);
+	}
+}
+
 static uint64_t
 not_negative(int64_t n)
 {
@@ -93,8 +108,8 @@ class_row(uint64_t *row, unsigned cls, const struct class_sum *sum)
 
 	hz4_spans_figures(cls, &f);
 	row[HZ4_CLASS_size] = hz4_sizeclass_usable(cls);
-	row[HZ4_CLASS_live_objects] = not_negative(out -
-						   (int64_t)sum->cached);
+	row[HZ4_CLASS_live_objects] = hz4_samples_objects(cls) +
+				      not_negative(out - (int64_t)sum->cached);
 	row[HZ4_CLASS_cached_objects] = sum->cached;
 	row[HZ4_CLASS_free_objects] = not_negative((int64_t)f.objects - out);
 	row[HZ4_CLASS_spans] = f.spans;
@@ -119,6 +134,8 @@ row_of(unsigned cls)
 {
 	if (cls == HZ4_CLS_RUN)
 		return HZ4_INFO_ROWS - 1;
+	if (cls == HZ4_CLS_MARKED)
+		return HZ4_INFO_ROWS - 1;
 	return cls == HZ4_CLS_ZERO ? 0 : cls - 1;
 }
 
@@ -140,12 +157,14 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	uint64_t row[HZ4_CLASS_FIGURES];
 	struct hz4_pageheap_figures pages;
 	struct hz4_large_figures large;
+	size_t guarded, bytes;
 	unsigned cls;
 
 	hz4_thread_start();
 	memset(out, 0, sizeof *out);
 	memset(sums, 0, sizeof sums);
 	hz4_thread_each(add_cache, sums);
+	hz4_l1_each(add_l1, sums);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		class_row(row, cls, &sums[cls]);
 		add_row(out, row);
@@ -161,9 +180,13 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	out->mapping_bytes = large.mapped;
 	out->live += large.bytes;
 	out->live_objects += large.objects;
+	hz4_guard_figures(&guarded, &bytes);
+	out->live += bytes;
+	out->live_objects += guarded;
 	out->free_pages = pages.free;
 	out->dirty_pages = pages.dirty;
-	out->mapped = pages.mapped + large.mapped + out->metadata;
+	out->mapped = pages.mapped + large.mapped + out->metadata +
+		      hz4_guard_bytes;
 }
 
 void
@@ -352,34 +375,64 @@ hz4_info_json(char *buffer, size_t size)
 }
 
 static void
-write_all(int fd, const char *text, size_t n)
+put_arena(struct out *o, const char *name, uint64_t system, uint64_t used)
 {
-	int saved = errno;
-	long r;
+	put(o,
+	    "%s:\n"
+	    "system bytes     = %10llu\n"
+	    "in use bytes     = %10llu\n",
+	    name, (unsigned long long)system, (unsigned long long)used);
+}
 
-	while (n > 0) {
-		r = syscall(SYS_write, fd, text, n);
-		if (r == -1 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			break;
-		text += r;
-		n -= (size_t)r;
-	}
-	errno = saved;
+/* glibc's lines, which scripts look for, with its meaning; then ours. */
+static size_t
+render_as_glibc(char *buffer, size_t size, const struct hz4_snapshot *s,
+		const struct hz4_large_figures *large)
+{
+	struct out o = { buffer, size, 0, HZ4_TEXT };
+	uint64_t system = s->value[HZ4_FIGURE_mapped];
+	uint64_t used = s->value[HZ4_FIGURE_live];
+	uint64_t own = s->value[HZ4_FIGURE_mapping_bytes];
+
+	put_arena(&o, "Arena 0", system - own, used - own);
+	put_arena(&o, "Total (incl. mmap)", system, used);
+	put(&o,
+	    "max mmap regions = %10zu\n"
+	    "max mmap bytes   = %10zu\n",
+	    large->most_mappings, large->most_mapped);
+	if (buffer == NULL || o.used >= size)
+		return o.used + hz4_info_render(NULL, 0, HZ4_TEXT, s);
+	return o.used + hz4_info_render(buffer + o.used, size - o.used,
+					HZ4_TEXT, s);
+}
+
+static void
+print(int fd, const struct hz4_snapshot *s)
+{
+	struct hz4_large_figures large;
+	size_t size, n;
+	char *text;
+
+	hz4_large_figures(&large);
+	size = render_as_glibc(NULL, 0, s, &large) + 1;
+	text = hz4_meta_alloc(size);
+	if (text == NULL)
+		return;
+	n = render_as_glibc(text, size, s, &large);
+	hz4_os_write(fd, text, hz4_min(n, size - 1));
+	hz4_meta_free(text, size);
 }
 
 void
 hz4_info_print(int fd)
 {
-	/* Values may have grown by the second time; the rest is cut. */
-	size_t size = hz4_info_text(NULL, 0) + 256;
-	char *text = hz4_meta_alloc(size);
-	size_t n;
+	struct hz4_snapshot *s = hz4_meta_alloc(sizeof *s);
+	int saved = errno;
 
-	if (text == NULL)
+	if (s == NULL)
 		return;
-	n = hz4_info_text(text, size);
-	write_all(fd, text, hz4_min(n, size - 1));
-	hz4_meta_free(text, size);
+	hz4_info_snapshot(s);
+	print(fd, s);
+	hz4_meta_free(s, sizeof *s);
+	errno = saved;
 }

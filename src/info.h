@@ -78,7 +78,7 @@ size_t hz4_info_render(char *buffer, size_t size, enum hz4_form form,
 size_t hz4_info_text(char *buffer, size_t size);
 size_t hz4_info_json(char *buffer, size_t size);
 
-/* Write the text of this moment to a file descriptor. */
+/* glibc's malloc_stats and then the text of this moment, to a descriptor. */
 void hz4_info_print(int fd);
 
 const char *hz4_info_flavour(void);

@@ -16,13 +16,37 @@ static struct {
 	_Atomic size_t objects, bytes; /* [atomic] relaxed: figures only */
 } kinds[2];
 
+/* The most mappings there ever were.  [atomic] relaxed: as these */
+static _Atomic size_t most_mappings, most_mapped;
+
+/* `n` more of a sum, or fewer: a negative size_t.  What it then is. */
+static size_t
+add(_Atomic size_t *sum, size_t n)
+{
+	return atomic_fetch_add_explicit(sum, n, memory_order_relaxed) + n;
+}
+
+static void
+raise_to(_Atomic size_t *most, size_t n)
+{
+	size_t old = hz4_peek(most);
+
+	while (n > old && !atomic_compare_exchange_weak_explicit(
+				  most, &old, n, memory_order_relaxed,
+				  memory_order_relaxed))
+		;
+}
+
 static void
 account(const struct hz4_large *l, size_t sign)
 {
-	atomic_fetch_add_explicit(&kinds[l->mapping].objects, sign,
-				  memory_order_relaxed);
-	atomic_fetch_add_explicit(&kinds[l->mapping].bytes, sign * l->bytes,
-				  memory_order_relaxed);
+	size_t objects = add(&kinds[l->mapping].objects, sign);
+	size_t bytes = add(&kinds[l->mapping].bytes, sign * l->bytes);
+
+	if (l->mapping) {
+		raise_to(&most_mappings, objects);
+		raise_to(&most_mapped, bytes);
+	}
 }
 
 void
@@ -32,6 +56,8 @@ hz4_large_figures(struct hz4_large_figures *out)
 	out->mapped = hz4_peek(&kinds[true].bytes);
 	out->objects = hz4_peek(&kinds[false].objects) + out->mappings;
 	out->bytes = hz4_peek(&kinds[false].bytes) + out->mapped;
+	out->most_mappings = hz4_peek(&most_mappings);
+	out->most_mapped = hz4_peek(&most_mapped);
 }
 
 static bool
@@ -42,7 +68,7 @@ take_mapping(struct hz4_large *l, size_t size, size_t align)
 	l->mapping = true;
 	/* Whole pages: the page heap takes them if munmap is refused. */
 	l->bytes = hz4_round_up(size, HZ4_PAGE);
-	p = hz4_os_map(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
+	p = hz4_os_map_counted(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
 	if (p == NULL)
 		return false;
 	l->start = (uintptr_t)p;
@@ -68,6 +94,16 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 	return true;
 }
 
+bool
+hz4_large_may_exist(size_t size, size_t align)
+{
+	const uint64_t addresses = (uint64_t)HZ4_ROOT_ENTRIES
+				   << HZ4_LEAF_SHIFT;
+
+	return align < addresses / 2 && size < addresses - align &&
+	       (size < HZ4_HUGE_MIN || size <= hz4_os_memory());
+}
+
 void *
 hz4_large_alloc(size_t size, size_t align, bool zero)
 {
@@ -82,7 +118,9 @@ hz4_large_alloc(size_t size, size_t align, bool zero)
 		return NULL;
 	l->asked = size;
 	l->whole = 0;
-	if (size >= HZ4_HUGE_MIN || align > HZ4_REGION_ALIGN)
+	l->copied = false;
+	l->sample.site = NULL;
+	if (size >= HZ4_HUGE_MIN || align > HZ4_REGION_MAX)
 		ok = take_mapping(l, size, align);
 	else
 		ok = take_run(l, size, align, zero);
@@ -122,19 +160,32 @@ hz4_large_note_whole(void *p, size_t n)
 	struct hz4_large *l = find(p, "realloc()");
 
 	set_whole(l, hz4_max(l->whole, n / HZ4_PAGE * HZ4_PAGE));
+	l->copied |= n > HZ4_CLASS_MAX;
+}
+
+/* Whether the heap has use for a mapping's pages: others are few. */
+static bool
+may_keep(size_t n)
+{
+	return n < HZ4_HUGE_MIN && hz4_pageheap_dirty() < HZ4_PURGE_ALLOWANCE;
 }
 
 /*
- * The kernel may refuse to split a mapping when there are too many; the
- * pages then stay ours and serve others.
+ * A mapping that was moved serves others, as a run does.  The kernel may
+ * refuse to split a mapping when there are too many; the pages then stay ours
+ * as well.
  */
 static void
 release(uintptr_t start, size_t n, bool mapping)
 {
+	size_t pages = n / HZ4_PAGE;
+
 	if (!mapping)
-		hz4_pageheap_free(start, n / HZ4_PAGE, hz4_os_now());
+		hz4_pageheap_free(start, pages, hz4_os_now());
+	else if (may_keep(n) && hz4_pageheap_donate(start, pages, true))
+		return;
 	else if (!hz4_os_unmap((void *)start, n) &&
-		 !hz4_pageheap_donate(start, n / HZ4_PAGE))
+		 !hz4_pageheap_donate(start, pages, false))
 		hz4_os_purge((void *)start, n, false);
 }
 
@@ -158,34 +209,37 @@ hz4_large_usable(const void *p, const char *call)
 	return find(p, call)->bytes;
 }
 
+struct hz4_sample *
+hz4_large_sample(void *p)
+{
+	return &find(p, "free()")->sample;
+}
+
 void
 hz4_large_ask(void *p, size_t size)
 {
 	find(p, "realloc()")->asked = size;
 }
 
-static bool
-resize_run(struct hz4_large *l, size_t n)
-{
-	if (n > l->bytes)
-		return n < HZ4_HUGE_MIN &&
-		       hz4_pageheap_extend(l->start + l->bytes,
-					   (n - l->bytes) / HZ4_PAGE);
-	return hz4_pageheap_cut(l->start + n, (l->bytes - n) / HZ4_PAGE);
-}
-
 /*
- * Where to move a mapping that is to have `n` bytes.  The system wants room
- * for all of it and for the growth as well, or else refuses the move and
- * keeps the reservation.
+ * Where to move an object that is to have `n` bytes: as far behind a huge
+ * page's start as it lies now, so that whole page tables and huge pages move.
+ * The system wants room for all of it and for the growth as well, or else
+ * refuses the move and keeps the reservation.
  */
-static void *
-reserve(size_t n, size_t growth)
+static char *
+reserve(const struct hz4_large *l, size_t n)
 {
-	char *to = hz4_os_reserve(n + growth, HZ4_REGION_ALIGN);
+	size_t before = l->start % HZ4_REGION_ALIGN, growth = n - l->bytes;
+	char *to = hz4_os_reserve(before + n + growth, HZ4_REGION_ALIGN);
 
 	if (to == NULL)
 		return NULL;
+	if (before > 0 && !hz4_os_unmap(to, before)) {
+		hz4_os_unmap(to, before + n + growth);
+		return NULL;
+	}
+	to += before;
 	if (!hz4_os_unmap(to + n, growth)) {
 		hz4_os_unmap(to, n + growth);
 		return NULL;
@@ -196,59 +250,125 @@ reserve(size_t n, size_t growth)
 	return NULL;
 }
 
-static void *
-move_mapping(struct hz4_large *l, size_t n)
+/*
+ * Move the page tables of an object to a mapping of `n` bytes; a run becomes
+ * one by that.
+ */
+static bool
+move(struct hz4_large *l, size_t n)
 {
-	void *old = (void *)l->start;
-	void *to = reserve(n, n - l->bytes);
+	uintptr_t old = l->start;
+	char *to = reserve(l, n);
+	unsigned huge = hz4_pagemap_flags(old) & HZ4_PAGE_HUGE;
+	bool moved;
 
 	if (to == NULL)
-		return NULL;
+		return false;
 	/*
 	 * The entry goes first: once the pages have moved, their place may
 	 * be another thread's.
 	 */
-	hz4_pagemap_set(l->start, 1, HZ4_CLS_NONE, NULL);
-	if (hz4_os_move(old, l->bytes, to, n))
+	hz4_pagemap_set(old, 1, HZ4_CLS_NONE, NULL);
+	moved = hz4_os_move((void *)old, l->bytes, to, n);
+	if (moved)
 		l->start = (uintptr_t)to;
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
-	return l->start == (uintptr_t)to ? to : NULL;
+	if (moved && !l->mapping) {
+		set_whole(l, 0);
+		l->mapping = true;
+		hz4_pagemap_mark(l->start, 1, huge, HZ4_PAGE_HUGE ^ huge);
+		hz4_pageheap_renew(old, l->bytes / HZ4_PAGE);
+	}
+	return moved;
 }
 
-static void *
+/* Whether one more object below HZ4_HUGE_MIN may have a mapping. */
+static bool
+may_map(void)
+{
+	return hz4_peek(&kinds[true].objects) + hz4_pageheap_moved() <
+	       HZ4_MOVED_MAX;
+}
+
+/* Within the page heap, in place. */
+static bool
+resize_run(struct hz4_large *l, size_t n)
+{
+	if (n < l->bytes)
+		return hz4_pageheap_cut(l->start + n,
+					(l->bytes - n) / HZ4_PAGE);
+	return n < HZ4_HUGE_MIN &&
+	       hz4_pageheap_extend(l->start + l->bytes,
+				   (n - l->bytes) / HZ4_PAGE);
+}
+
+/*
+ * A mapping that has grown out of a run is not counted by the system.  A run
+ * that may have pages that are resident anyway is copied to them.
+ */
+static bool
+may_grow(const struct hz4_large *l, size_t n)
+{
+	return n <= hz4_os_memory() &&
+	       (l->mapping ||
+		(l->bytes >= HZ4_MOVED_MIN && may_map() &&
+		 (l->copied || hz4_pageheap_dirty() < n)));
+}
+
+/* As a mapping: in place, or moved. */
+static bool
 resize_mapping(struct hz4_large *l, size_t n)
 {
-	void *p = (void *)l->start;
+	enum hz4_resized done = HZ4_NO_ROOM;
 
-	if (n < HZ4_HUGE_MIN)
-		return NULL;
-	switch (hz4_os_resize(p, l->bytes, n)) {
-	case HZ4_RESIZED:
-		return p;
-	case HZ4_NO_ROOM:
-		return n > l->bytes ? move_mapping(l, n) : NULL;
-	default:
-		return NULL;
-	}
+	if (l->mapping)
+		done = hz4_os_resize((void *)l->start, l->bytes, n);
+	return done == HZ4_RESIZED ||
+	       (done == HZ4_NO_ROOM && n > l->bytes && move(l, n));
 }
 
-/* To `n` bytes, whole pages; NULL when it must be copied. */
-static void *
+/* The same to at least `*n` bytes: addresses are room until touched. */
+static bool
+grow_mapping(struct hz4_large *l, size_t *n)
+{
+	size_t room = hz4_min(*n / HZ4_MOVED_ROOM, HZ4_MOVED_ROOM_MAX);
+
+	room = room / HZ4_PAGE * HZ4_PAGE;
+	if (!may_grow(l, *n))
+		return false;
+	if (resize_mapping(l, *n + room)) {
+		*n += room;
+		return true;
+	}
+	return room > 0 && resize_mapping(l, *n);
+}
+
+/*
+ * A mapping that shrinks stays one, unless there are too many: what is left
+ * of it is copied.
+ */
+static bool
+shrink_mapping(struct hz4_large *l, size_t n)
+{
+	return l->mapping && (n >= HZ4_HUGE_MIN || may_map()) &&
+	       resize_mapping(l, n);
+}
+
+/* To `n` bytes or more, whole pages; false when it must be copied. */
+static bool
 resize_to(struct hz4_large *l, size_t n)
 {
 	struct hz4_large was = *l;
-	void *to;
+	bool ok = !l->mapping && resize_run(l, n);
 
-	if (l->mapping)
-		to = resize_mapping(l, n);
-	else
-		to = resize_run(l, n) ? (void *)l->start : NULL;
-	if (to == NULL)
-		return NULL;
+	if (!ok)
+		ok = n > l->bytes ? grow_mapping(l, &n) : shrink_mapping(l, n);
+	if (!ok)
+		return false;
 	l->bytes = n;
 	account(&was, (size_t)-1);
 	account(l, 1);
-	return to;
+	return true;
 }
 
 void *
@@ -262,12 +382,9 @@ hz4_large_resize(void *p, size_t size)
 		n = hz4_max(n, l->bytes);
 		full = l->asked / HZ4_PAGE * HZ4_PAGE;
 	}
-	if (n != l->bytes) {
-		p = resize_to(l, n);
-		if (p == NULL)
-			return NULL;
-	}
+	if (n != l->bytes && !resize_to(l, n))
+		return NULL;
 	l->asked = size;
 	set_whole(l, hz4_max(hz4_min(l->whole, n), full));
-	return p;
+	return (void *)l->start;
 }

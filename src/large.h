@@ -7,13 +7,19 @@
 #ifndef HZ4_LARGE_H
 #define HZ4_LARGE_H
 
-#include "base.h"
+#include "sample.h"
 
 /*
  * An object of `size` bytes (at least 1) aligned to `align`, a power of
  * two.  With `zero` its bytes are 0.  NULL: no memory.
  */
 void *hz4_large_alloc(size_t size, size_t align, bool zero);
+
+/*
+ * False for what the system refuses whatever is given back to it: there are
+ * not so many addresses, or the machine has not so much memory.
+ */
+bool hz4_large_may_exist(size_t size, size_t align);
 
 /* Aborts unless p is the start of a large object (`call` names who asks). */
 void hz4_large_free(void *p, const char *call);
@@ -26,6 +32,9 @@ size_t hz4_large_usable(const void *p, const char *call);
  */
 void *hz4_large_resize(void *p, size_t size);
 
+/* What is known of an object if it is sampled. */
+struct hz4_sample *hz4_large_sample(void *p);
+
 /* Only so many bytes of a new object were asked for. */
 void hz4_large_ask(void *p, size_t size);
 
@@ -37,6 +46,7 @@ struct hz4_large_figures {
 	size_t bytes;	 /* that they hold */
 	size_t mappings; /* of these, with a mapping of their own */
 	size_t mapped;	 /* bytes of those mappings */
+	size_t most_mappings, most_mapped; /* that there ever were at once */
 };
 
 void hz4_large_figures(struct hz4_large_figures *out);

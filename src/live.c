@@ -2,35 +2,39 @@
  * live.c - the statistics file and the live page.
  *
  * One thread at a time publishes; others that come by go on.  The word that
- * says so holds the process's id, so that the child of a fork does not wait
- * for a thread that it does not have.  A child finds its parent's files
- * mapped, and that they are not its own by comparing ids before it writes:
- * it lets go of them, and makes its own where names can differ (%p).
+ * says so holds the process's generation (lock.h), so that the child of a
+ * fork does not wait for a thread that it does not have.  A child finds its
+ * parent's files mapped, and that they are not its own by that number before
+ * it writes: it lets go of them, and makes its own where names can differ
+ * (%p).  Process ids would not do: a child may be number 1 of a namespace of
+ * its own, as its parent is.
  *
  * Files are mapped rather than kept open: a program may close all
  * descriptors, or put its own file in the place of one.  They are replaced,
  * never truncated: another process may have the old one mapped.  Each has
  * one name for as long as the process is there, wherever this goes: a
  * relative one is put behind the directory that it started in.
+ *
+ * Whatever thread comes by does all this in a malloc or free of its own, so
+ * nothing here is a point of cancellation or waits.
  */
 #include "live.h"
 
+#include "file.h"
 #include "info.h"
 #include "livepage.h"
+#include "lock.h"
 #include "log.h"
 #include "meta.h"
 #include "option.h"
 #include "os.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
@@ -47,15 +51,16 @@ _Atomic bool hz4_live_on;
 /* All but the atomic fields: whoever is `writer`. */
 static struct {
 	/*
-	 * The process in which a thread publishes, 0 none. [atomic] acquire
-	 * when taken, release when dropped
+	 * The generation in which a thread publishes and 1, 0 none. [atomic]
+	 * acquire when taken, release when dropped
 	 */
-	_Atomic int writer;
+	_Atomic uint32_t writer;
 	_Atomic uint64_t next; /* when, ms [atomic] relaxed: a hint */
 	uint64_t started;      /* ms */
-	int owner;	       /* the process whose files these are */
+	/* The process whose files these are. */
+	uint32_t generation;
+	int pid;
 	bool wants_file, wants_page; /* and has none yet */
-	bool at_exit;	       /* the file cannot be mapped */
 	struct hz4_snapshot *snapshot;
 
 	char *text;	       /* the file's mapping */
@@ -68,15 +73,14 @@ static struct {
 	struct hz4_livepage *page;
 	size_t page_bytes;
 
-	char directory[PATH_MAX]; /* with "/" at its end, or "" [const] */
 	char file[PATH_MAX + HZ4_OPTION_PATH_MAX + 24]; /* %p replaced */
 } live;
 
 static bool
 claim(void)
 {
-	int self = getpid();
-	int other = hz4_peek(&live.writer);
+	uint32_t self = hz4_fork_generation() + 1;
+	uint32_t other = hz4_peek(&live.writer);
 
 	return other != self && atomic_compare_exchange_strong_explicit(
 					&live.writer, &other, self,
@@ -97,31 +101,46 @@ unclaim(void)
 static void *
 make_file(const char *path, const char *contents, size_t size)
 {
-	int fd = open(path,
-		      O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		      0600);
-	size_t done = 0;
-	ssize_t n = 1;
+	int fd = hz4_os_create(path);
 	void *p = NULL;
 	int saved;
 
 	if (fd == -1)
 		return NULL;
-	while (done < size && n > 0) {
-		n = write(fd, contents + done, size - done);
-		if (n == -1 && errno == EINTR)
-			n = 1;
-		else if (n > 0)
-			done += (size_t)n;
-	}
-	if (done == size)
+	if (hz4_os_write(fd, contents, size))
 		p = hz4_os_map_file(fd, size);
 	saved = errno;
-	close(fd);
+	hz4_os_close(fd);
 	if (p == NULL)
 		unlink(path);
 	errno = saved;
 	return p;
+}
+
+static uint64_t
+own_namespace(void)
+{
+	struct stat st;
+
+	return stat("/proc/self/ns/pid", &st) == 0 ? st.st_ino : 0;
+}
+
+/*
+ * Whether the page of this name may be that of a live process: one that has
+ * our number in another namespace, where /dev/shm is the same.
+ */
+static bool
+is_of_another_namespace(void)
+{
+	int fd = hz4_os_open(live.page_file);
+	struct hz4_livepage head;
+	bool whole;
+
+	if (fd == -1)
+		return true;
+	whole = hz4_os_read(fd, &head, sizeof head);
+	hz4_os_close(fd);
+	return whole && head.pid_namespace != own_namespace();
 }
 
 /*
@@ -135,8 +154,9 @@ clear_page_name(void)
 
 	if (lstat(live.page_file, &st) != 0)
 		return errno == ENOENT;
+	errno = EEXIST;
 	return S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
-	       unlink(live.page_file) == 0;
+	       !is_of_another_namespace() && unlink(live.page_file) == 0;
 }
 
 static size_t
@@ -161,16 +181,13 @@ put_names(char *to)
 static void
 describe_page(struct hz4_livepage *page, size_t bytes)
 {
-	struct stat st;
-
 	memset(page, 0, bytes);
 	memcpy(page->magic, HZ4_LIVEPAGE_MAGIC, sizeof page->magic);
 	page->layout = HZ4_LIVEPAGE_LAYOUT;
 	page->bytes = (uint32_t)bytes;
 	page->schema = HZ4_INFO_SCHEMA;
-	page->pid = (uint32_t)getpid();
-	if (stat("/proc/self/ns/pid", &st) == 0)
-		page->pid_namespace = st.st_ino;
+	page->pid = (uint32_t)live.pid;
+	page->pid_namespace = own_namespace();
 	(void)snprintf(page->version, sizeof page->version, "%s",
 		       PACKAGE_VERSION);
 	(void)snprintf(page->flavour, sizeof page->flavour, "%s",
@@ -198,7 +215,7 @@ open_page(void)
 	describe_page(draft, bytes);
 	(void)snprintf(live.page_file, sizeof live.page_file,
 		       HZ4_LIVEPAGE_DIRECTORY "/" HZ4_LIVEPAGE_PREFIX "%u.%d",
-		       (unsigned)geteuid(), live.owner);
+		       (unsigned)geteuid(), live.pid);
 	if (clear_page_name())
 		live.page = make_file(live.page_file, (char *)draft, bytes);
 	if (live.page == NULL)
@@ -206,27 +223,6 @@ open_page(void)
 			live.page_file, errno);
 	live.page_bytes = bytes;
 	hz4_meta_free(draft, bytes);
-}
-
-/* False when the path names something that is not to be replaced. */
-static bool
-clear_file_name(void)
-{
-	struct stat st;
-	bool link;
-
-	if (lstat(live.file, &st) != 0)
-		return errno == ENOENT;
-	link = S_ISLNK(st.st_mode);
-	if (stat(live.file, &st) == 0 &&
-	    (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode))) {
-		/* /dev/stderr and its like. */
-		live.at_exit = true;
-		return false;
-	}
-	errno = EEXIST;
-	return !link && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
-	       unlink(live.file) == 0;
 }
 
 static void
@@ -240,6 +236,7 @@ draft_text(void)
 static void
 open_file(void)
 {
+	const char *reason;
 	struct stat st;
 
 	live.wants_file = false;
@@ -253,10 +250,13 @@ open_file(void)
 			return;
 	}
 	draft_text();
-	if (clear_file_name())
+	reason = hz4_file_clear_name(live.file);
+	if (reason == NULL)
 		live.text = make_file(live.file, live.draft,
 				      live.text_bytes);
-	if (live.text == NULL && !live.at_exit)
+	if (reason != NULL)
+		hz4_log("stats_file: cannot create %s: %s", live.file, reason);
+	else if (live.text == NULL)
 		hz4_log("stats_file: cannot create %s: errno %d", live.file,
 			errno);
 	if (live.text != NULL && lstat(live.file, &st) == 0) {
@@ -265,67 +265,12 @@ open_file(void)
 	}
 }
 
-/* A terminal, a pipe: what is there now gets the text. */
-static void
-write_special(void)
-{
-	int fd = open(live.file, O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK |
-					 O_CLOEXEC);
-	struct stat st;
-
-	if (fd == -1)
-		return;
-	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
-		hz4_info_print(fd);
-	close(fd);
-}
-
-/*
- * Where the process is as it starts.  The kernel's call, since libc's own may
- * allocate.  A directory that has been removed, or lies outside the
- * process's root, has no name: relative paths then stay what they are.
- */
-static void
-note_directory(void)
-{
-	long n = syscall(SYS_getcwd, live.directory,
-			 sizeof live.directory - 1);
-
-	if (n < 2 || live.directory[0] != '/') {
-		live.directory[0] = '\0';
-	} else if (n > 2) {
-		live.directory[n - 1] = '/';
-		live.directory[n] = '\0';
-	}
-}
-
-/*
- * The path, absolute, with every %p replaced by the process's number; true
- * when there was one.  What becomes too long is cut.
- */
+/* True when the name differs between processes. */
 static bool
 expand_path(void)
 {
-	const char *from = hz4_option_path(HZ4_OPT_stats_file);
-	size_t n = 0, room = sizeof live.file - 1;
-	bool unique = false;
-
-	if (*from != '/') {
-		n = strlen(live.directory);
-		memcpy(live.file, live.directory, n);
-	}
-	while (*from != '\0' && n < room) {
-		if (from[0] == '%' && from[1] == 'p') {
-			n += (size_t)snprintf(live.file + n, room - n, "%d",
-					      live.owner);
-			unique = true;
-			from += 2;
-		} else {
-			live.file[n++] = *from++;
-		}
-	}
-	live.file[hz4_min(n, room)] = '\0';
-	return unique;
+	return hz4_file_expand(live.file, sizeof live.file,
+			       hz4_option_path(HZ4_OPT_stats_file), live.pid);
 }
 
 static void
@@ -371,6 +316,21 @@ publish(uint64_t now)
 		store_page(now);
 }
 
+static void
+own_it(void)
+{
+	live.generation = hz4_fork_generation();
+	live.pid = getpid();
+}
+
+/* The id is for kernels that clear no memory in a child. */
+static bool
+is_own(void)
+{
+	return live.generation == hz4_fork_generation() &&
+	       live.pid == getpid();
+}
+
 /* In a forked child: the parent's files are not ours. */
 static void
 leave_parent(void)
@@ -381,8 +341,7 @@ leave_parent(void)
 		hz4_os_unmap(live.page, live.page_bytes);
 	live.text = NULL;
 	live.page = NULL;
-	live.at_exit = false;
-	live.owner = getpid();
+	own_it();
 	live.wants_page = HZ4_MID_STATS_B1 && hz4_option(HZ4_OPT_stats_live);
 	live.wants_file = hz4_option_path(HZ4_OPT_stats_file)[0] != '\0' &&
 			  expand_path();
@@ -426,7 +385,7 @@ hz4_live_tick_slow(void)
 	saved = errno;
 	if (!claim())
 		return;
-	if (live.owner != getpid()) {
+	if (!is_own()) {
 		/* A child that calls exec soon need not make files. */
 		leave_parent();
 		live.started = now;
@@ -457,9 +416,9 @@ hz4_live_start(void)
 	live.snapshot = hz4_meta_alloc(sizeof *live.snapshot);
 	if (live.snapshot == NULL || !claim())
 		return;
-	live.owner = getpid();
+	own_it();
 	live.started = hz4_os_now();
-	note_directory();
+	hz4_file_note_directory();
 	expand_path();
 	publish_and_wait(live.started);
 	hz4_poke(&hz4_live_on, true);
@@ -485,14 +444,12 @@ reclaim_file(void)
 static void
 finish(void)
 {
-	if (live.owner != getpid())
+	if (!is_own())
 		leave_parent();
 	if (live.wants_file)
 		open_file();
 	reclaim_file();
 	publish(hz4_os_now());
-	if (live.at_exit)
-		write_special();
 	if (live.page == NULL)
 		return;
 	hz4_poke(&live.page->closed, 1);
@@ -510,7 +467,7 @@ hz4_live_stop(void)
 	for (tries = 0; !claim(); tries++) {
 		if (tries == STOP_TRIES)
 			return;
-		sched_yield();
+		hz4_os_yield();
 	}
 	finish();
 	/* Never released: threads that still run have nothing to publish. */

@@ -23,92 +23,121 @@ HZ4_TLS uint32_t hz4_tls_mark;
 HZ4_TLS uint32_t hz4_tls_held;
 
 _Atomic unsigned hz4_chaos_one_in;
+void (*_Atomic hz4_chaos_hook)(void);
 
 /* Marks given so far. [atomic] relaxed: only uniqueness counts. */
 static _Atomic uint32_t marks;
 
-/* What the word of hz4_lock_watch_forks tells. */
-enum {
-	CHILD,	  /* of a fork, with its one thread, and not started afresh */
-	STARTED,  /* no child, or one that has been started afresh */
-	STARTING, /* afresh: a thread that is new waits */
-	TOO_LATE  /* a child with new threads: no work for who waits */
-};
+/* For want of memory that the kernel clears. [const] */
+static _Atomic uint32_t never_cleared = HZ4_FORK_SEEN;
 
+_Atomic(_Atomic uint32_t *) hz4_fork_word = &never_cleared;
+
+/* [atomic] relaxed: whoever starts afresh, before it releases the word */
 static struct {
-	void (*child)(void); /* [const] once there is a word */
-	/* [atomic] release: `child` comes before */
-	_Atomic(_Atomic uint32_t *) word;
-	/* Children before there was one. [atomic] relaxed: one thread's */
-	_Atomic unsigned early;
+	void (*child)(void);		/* [const] */
+	_Atomic uint32_t starter;	/* its mark, meanwhile */
+	_Atomic uint32_t last_old;	/* the last mark from before */
+	_Atomic uint32_t generation;
 } forks;
 
-void
-hz4_lock_watch_forks(_Atomic uint32_t *word, void (*child)(void))
-{
-	unsigned early = hz4_peek(&forks.early);
-
-	hz4_poke(word, STARTED);
-	forks.child = child;
-	atomic_store_explicit(&forks.word, word, memory_order_release);
-	/* A signal handler has forked just now, and this is the child. */
-	if (hz4_peek(&forks.early) != early)
-		hz4_poke(word, STARTED);
-}
-
-bool
-hz4_lock_in_child(void)
-{
-	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
-						      memory_order_acquire);
-	uint32_t seen;
-
-	if (word == NULL) {
-		hz4_poke(&forks.early, hz4_peek(&forks.early) + 1);
-		return true;
-	}
-	seen = hz4_peek(word);
-	hz4_poke(word, STARTED);
-	return seen != STARTED;
-}
-
-/* A lock is held: by a thread that is gone, if this is a child's only one. */
+/* Even, and never 0. */
 static void
-start_child(void)
+give_mark(void)
 {
-	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
-						      memory_order_acquire);
-	uint32_t seen = CHILD;
-
-	if (word == NULL || hz4_peek(word) != CHILD ||
-	    !atomic_compare_exchange_strong(word, &seen, STARTING))
-		return;
-	forks.child();
-	atomic_store(word, STARTED);
-}
-
-/* A thread that is new, so that a child has more than its first. */
-static void
-note_thread(void)
-{
-	_Atomic uint32_t *word = atomic_load_explicit(&forks.word,
-						      memory_order_acquire);
-	uint32_t seen = CHILD;
-
-	if (word == NULL ||
-	    atomic_compare_exchange_strong(word, &seen, TOO_LATE))
-		return;
-	while (atomic_load(word) == STARTING)
-		syscall(SYS_sched_yield);
-}
-
-HZ4_SLOW uint32_t
-hz4_lock_mark_slow(void)
-{
-	note_thread();
 	while (hz4_tls_mark == 0)
 		hz4_tls_mark = atomic_fetch_add_explicit(
 				       &marks, 2, memory_order_relaxed) + 2;
+}
+
+/*
+ * A thread that has no mark yet may be the one that forked, or new in the
+ * child: it counts as new.
+ */
+static void
+start_afresh(void)
+{
+	hz4_poke(&forks.last_old, hz4_peek(&marks));
+	give_mark();
+	hz4_poke(&forks.starter, hz4_tls_mark);
+	hz4_poke(&forks.generation, hz4_peek(&forks.generation) + 1);
+	forks.child();
+	hz4_poke(&forks.starter, 0);
+}
+
+/*
+ * A signal's handler may have interrupted start_afresh and forked: what that
+ * does is right for the new child, too, since all others have waited, and it
+ * goes on when the handler returns.
+ */
+HZ4_SLOW void
+hz4_fork_look_slow(void)
+{
+	_Atomic uint32_t *word = atomic_load_explicit(&hz4_fork_word,
+						      memory_order_acquire);
+	int saved = errno;
+	uint32_t seen;
+
+	for (;;) {
+		/* Acquire: pairs with the release below. */
+		seen = atomic_load_explicit(word, memory_order_acquire);
+		if (seen == HZ4_FORK_SEEN ||
+		    (hz4_tls_mark != 0 &&
+		     hz4_peek(&forks.starter) == hz4_tls_mark))
+			break;
+		if (seen == HZ4_FORK_STARTING) {
+			syscall(SYS_sched_yield);
+			continue;
+		}
+		if (!atomic_compare_exchange_strong(word, &seen,
+						    HZ4_FORK_STARTING))
+			continue;
+		start_afresh();
+		atomic_store_explicit(word, HZ4_FORK_SEEN,
+				      memory_order_release);
+	}
+	errno = saved;
+}
+
+void
+hz4_fork_watch(_Atomic uint32_t *word, void (*child)(void))
+{
+	forks.child = child;
+	if (word == NULL)
+		return;
+	hz4_poke(word, HZ4_FORK_SEEN);
+	atomic_store_explicit(&hz4_fork_word, word, memory_order_release);
+}
+
+void
+hz4_fork_in_child(void)
+{
+	if (hz4_peek(&hz4_fork_word) == &never_cleared)
+		start_afresh();
+	else
+		hz4_fork_look();
+}
+
+uint32_t
+hz4_fork_generation(void)
+{
+	hz4_fork_look();
+	return hz4_peek(&forks.generation);
+}
+
+/* By difference, since marks begin again one day. */
+bool
+hz4_fork_is_old(uint32_t mark)
+{
+	return (int32_t)(hz4_peek(&forks.last_old) - mark) >= 0;
+}
+
+/* The first look comes before the mark: only then it counts as new. */
+HZ4_SLOW uint32_t
+hz4_lock_mark_slow(void)
+{
+	hz4_fork_look();
+	give_mark();
 	return hz4_tls_mark;
 }
 
@@ -118,19 +147,41 @@ hz4_chaos_slow(void)
 	static _Atomic uint32_t calls;
 	uint32_t n = atomic_fetch_add_explicit(&calls, 1,
 					       memory_order_relaxed);
+	void (*hook)(void) = hz4_peek(&hz4_chaos_hook);
 
+	if (hook != NULL) {
+		hook();
+		return;
+	}
 	/* Spread, so that no place is always the one that yields. */
 	if ((n * 2654435769u >> 16) % hz4_peek(&hz4_chaos_one_in) == 0)
 		syscall(SYS_sched_yield);
 }
 
-static void
-futex(_Atomic uint32_t *word, int op, uint32_t value)
+/*
+ * Sleeps for a time only: a signal's handler may fork just before, and in
+ * the child nobody would wake it.  The kernel's timespec, in longs.  Returns
+ * the error, 0 without one.
+ */
+static int
+futex(_Atomic uint32_t *word, int op, uint32_t value, const long *patience)
 {
-	int saved = errno;
+	int saved = errno, error = 0;
 
-	syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+	if (syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, patience,
+		    NULL, 0) < 0)
+		error = errno;
 	errno = saved;
+	return error;
+}
+
+bool
+hz4_lock_nap(void)
+{
+	static const long time[2] = { 0, 1000000 };
+	_Atomic uint32_t word = 0;
+
+	return futex(&word, FUTEX_WAIT, 0, time) == ETIMEDOUT;
 }
 
 static bool
@@ -148,6 +199,7 @@ take(struct hz4_lock *l, uint32_t mark)
 HZ4_SLOW void
 hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 {
+	static const long patience[2] = { HZ4_LOCK_PATIENCE, 0 };
 	uint32_t seen;
 	int i;
 
@@ -156,12 +208,12 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 			return;
 		relax();
 	}
-	start_child();
 	/*
 	 * Whoever has slept takes the lock with the sleeper's bit set, since
 	 * others may still sleep; one needless wake-up is the price.
 	 */
 	while (!take(l, self | 1)) {
+		hz4_fork_look();
 		seen = hz4_peek(&l->word);
 		if (seen == 0)
 			continue;
@@ -171,28 +223,38 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 			    &l->word, &seen, seen | 1, memory_order_relaxed,
 			    memory_order_relaxed))
 			continue;
-		futex(&l->word, FUTEX_WAIT, seen | 1);
+		futex(&l->word, FUTEX_WAIT, seen | 1, patience);
 	}
 }
 
 HZ4_SLOW void
 hz4_lock_wake_slow(struct hz4_lock *l)
 {
-	futex(&l->word, FUTEX_WAKE, 1);
+	futex(&l->word, FUTEX_WAKE, 1, NULL);
 }
 
 bool
-hz4_lock_fork_child(struct hz4_lock *l)
+hz4_fork_lost(struct hz4_lock *l)
 {
 	uint32_t was = hz4_peek(&l->word);
 
 	if (was == 0)
 		return false;
-	if ((was & ~1u) == hz4_lock_self()) {
-		/* No sleeper came along. */
-		hz4_poke(&l->word, hz4_lock_self());
-		return false;
-	}
-	hz4_poke(&l->word, 0);
-	return true;
+	if ((was & ~1u) != hz4_lock_self())
+		return true;
+	/* No sleeper came along. */
+	hz4_poke(&l->word, hz4_lock_self());
+	return false;
+}
+
+void
+hz4_fork_seize(struct hz4_lock *l)
+{
+	hz4_poke(&l->word, hz4_lock_self());
+}
+
+void
+hz4_fork_drop(struct hz4_lock *l)
+{
+	atomic_store_explicit(&l->word, 0, memory_order_release);
 }

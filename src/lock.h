@@ -6,6 +6,13 @@
  * holder is gone.  It calls the futex directly: a preloaded
  * pthread_mutex_lock would come back into malloc.
  *
+ * Forks: a word in memory that the kernel clears in a child tells that this
+ * is one which has not been seen to yet.  Whoever comes first to a lock
+ * there, or to what is shared without one, starts afresh what gone threads
+ * have left, and all others wait for that.  So each lock that is held then
+ * is a gone thread's, or that of the thread which forked; whether that one
+ * had ever come by before does not matter, nor whether any handler runs.
+ *
  * Rank: a thread takes locks only in ascending rank (checked in debug
  * builds); the order is listed in HACKING.md.
  *
@@ -19,7 +26,11 @@
 enum hz4_rank {
 	HZ4_RANK_INIT,
 	HZ4_RANK_THREADS,
+	HZ4_RANK_IDLE,
+	HZ4_RANK_CACHE,
+	HZ4_RANK_CPU,
 	HZ4_RANK_CLASS,
+	HZ4_RANK_SAMPLES,
 	HZ4_RANK_PAGES,
 	HZ4_RANK_META,
 };
@@ -27,9 +38,11 @@ enum hz4_rank {
 /*
  * Debug builds: a place between a look and the step that relies on it, at
  * which a test may have threads yield, one time in so many.  Nothing else
- * ever sets it. [atomic] relaxed: a test's setting
+ * ever sets it.  Or what a test does there instead: a signal's handler could.
+ * [atomic] relaxed: a test's setting
  */
 extern _Atomic unsigned hz4_chaos_one_in;
+extern void (*_Atomic hz4_chaos_hook)(void);
 void hz4_chaos_slow(void);
 
 #define HZ4_CHAOS() \
@@ -50,6 +63,36 @@ struct hz4_lock {
 };
 
 #define HZ4_LOCK_INIT(r) { 0, (r) }
+
+/* What the word that the kernel clears tells. */
+enum hz4_forked {
+	HZ4_FORK_UNSEEN,   /* a child's, and nobody has come by */
+	HZ4_FORK_STARTING, /* somebody starts it afresh: others wait */
+	HZ4_FORK_SEEN	   /* no child's, or of one that was started afresh */
+};
+
+/*
+ * That word; one that nobody clears until there is such memory.  [atomic]
+ * release: what the word says comes before
+ */
+extern _Atomic(_Atomic uint32_t *) hz4_fork_word;
+
+void hz4_fork_look_slow(void);
+
+/*
+ * To be called before anything is done to what threads share.  Acquire: who
+ * sees that all was started afresh sees what that is.
+ */
+static inline void
+hz4_fork_look(void)
+{
+	_Atomic uint32_t *word = atomic_load_explicit(&hz4_fork_word,
+						      memory_order_acquire);
+
+	if (hz4_unlikely(atomic_load_explicit(word, memory_order_acquire) !=
+			 HZ4_FORK_SEEN))
+		hz4_fork_look_slow();
+}
 
 /* This thread's mark in the locks it owns: even, 0 = none given yet. */
 extern HZ4_TLS uint32_t hz4_tls_mark;
@@ -74,9 +117,10 @@ void hz4_lock_wake_slow(struct hz4_lock *l);
 static inline bool
 hz4_lock_acquire(struct hz4_lock *l)
 {
-	uint32_t self = hz4_lock_self();
-	uint32_t unowned = 0;
+	uint32_t self, unowned = 0;
 
+	hz4_fork_look();
+	self = hz4_lock_self();
 	if (HZ4_DEBUG_BOX) {
 		HZ4_ASSERT((hz4_tls_held >> l->rank) == 0);
 		hz4_tls_held |= 1u << l->rank;
@@ -99,6 +143,7 @@ hz4_lock_try(struct hz4_lock *l)
 {
 	uint32_t unowned = 0;
 
+	hz4_fork_look();
 	if (atomic_load(&l->word) != 0 ||
 	    !atomic_compare_exchange_strong(&l->word, &unowned,
 					    hz4_lock_self()))
@@ -128,25 +173,40 @@ hz4_lock_release(struct hz4_lock *l)
 		hz4_lock_wake_slow(l);
 }
 
-/*
- * Once there are threads: `word` is 0 in the child of a fork, and `child` is
- * what has to be done there first.  Who would wait for a lock does it, while
- * the child has no other thread: handlers that run before ours may allocate,
- * and wait for threads that are gone.  To be called once.
- */
-void hz4_lock_watch_forks(_Atomic uint32_t *word, void (*child)(void));
+/* Sleep for a millisecond; false: it was less, since a signal came. */
+bool hz4_lock_nap(void);
 
 /*
- * In the child of a fork: true if that has not been done yet; the caller
- * does it now.
+ * Once, before there are other threads: `word` is cleared by the kernel in
+ * the child of a fork (NULL: there is no such memory), and `child` starts
+ * afresh there.  That takes no locks, and may be cut off anywhere by another
+ * fork, after which it is called again.
  */
-bool hz4_lock_in_child(void);
+void hz4_fork_watch(_Atomic uint32_t *word, void (*child)(void));
+
+/* In the child of a fork, from the handler that libc calls. */
+void hz4_fork_in_child(void);
 
 /*
- * In the child of a fork: true when a thread that no longer exists held
- * the lock.  The lock is free then, and what it protected must be started
- * afresh.  A lock that the forking thread itself holds stays held.
+ * A number that no ancestor of this process has: other than a process id it
+ * differs in a child that is process 1 of a namespace, as its parent is.
  */
-bool hz4_lock_fork_child(struct hz4_lock *l);
+uint32_t hz4_fork_generation(void);
+
+/*
+ * Whether the mark is from before the last fork: that of a gone thread, or
+ * of the one that forked.
+ */
+bool hz4_fork_is_old(uint32_t mark);
+
+/* For who starts afresh: whether a thread that is gone held the lock. */
+bool hz4_fork_lost(struct hz4_lock *l);
+
+/*
+ * Have such a lock, or a free one, while what it protects is changed: the
+ * child of yet another fork finds out by it that this was cut off.
+ */
+void hz4_fork_seize(struct hz4_lock *l);
+void hz4_fork_drop(struct hz4_lock *l);
 
 #endif

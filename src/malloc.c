@@ -7,13 +7,16 @@
  */
 #include "hz4/hz4.h"
 
+#include "backtrace.h"
 #include "heap.h"
 #include "info.h"
 #include "os.h"
+#include "purge.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +30,20 @@ void cfree(void *p);
 
 /* The constructor, and hz4_* for who asks whether they are there. */
 HZ4_BRINGS(hz4_version);
+
+/*
+ * The unwinder of a static program, if it has one: nothing brings it in.  The
+ * shared library asks for no such names, which ld.so would have to look for.
+ */
+#ifndef PIC
+#pragma weak _Unwind_Backtrace
+#pragma weak _Unwind_GetIP
+
+extern const struct hz4_unwinder hz4_own_unwinder;
+const struct hz4_unwinder hz4_own_unwinder = {
+	_Unwind_Backtrace, _Unwind_GetIP
+};
+#endif
 
 HZ4_EXPORT_HOT void *
 malloc(size_t size)
@@ -74,17 +91,18 @@ free_aligned_sized(void *p, size_t align, size_t size)
 	hz4_heap_free(p);
 }
 
-/* POSIX: the error is returned, errno and *result stay as they were. */
+/*
+ * POSIX: the error is returned, *result stays as it was.  As with glibc errno
+ * is ENOMEM, too, where that is the error, and else what it was.
+ */
 HZ4_EXPORT int
 posix_memalign(void **result, size_t align, size_t size)
 {
-	int saved = errno;
 	void *p;
 
 	if (!hz4_is_pow2(align) || align % sizeof(void *) != 0)
 		return EINVAL;
 	p = hz4_heap_aligned(align, size);
-	errno = saved;
 	if (p == NULL)
 		return ENOMEM;
 	*result = p;
@@ -150,26 +168,24 @@ malloc_trim(size_t pad)
 }
 
 /*
- * glibc's parameters tune its own structure.  Known ones are accepted as
- * hints without effect (1); others are refused (0).
+ * glibc's parameters, its answers, and what of them has a meaning here:
+ * hz4(7) has the table.  As there a negative value is a very large one, and a
+ * parameter that nobody knows is no mistake.
  */
 HZ4_EXPORT int
 mallopt(int parameter, int value)
 {
-	(void)value;
+	size_t n = (size_t)value;
+
 	switch (parameter) {
-	case M_MXFAST:
 	case M_TRIM_THRESHOLD:
-	case M_TOP_PAD:
-	case M_MMAP_THRESHOLD:
-	case M_MMAP_MAX:
-	case M_CHECK_ACTION:
-	case M_PERTURB:
-	case M_ARENA_TEST:
-	case M_ARENA_MAX:
+		hz4_purge_allow(n);
 		return 1;
+	case M_MXFAST:
+		/* The most that glibc takes. */
+		return n <= 20 * sizeof(size_t);
 	default:
-		return 0;
+		return 1;
 	}
 }
 
@@ -221,11 +237,13 @@ HZ4_EXPORT int
 malloc_info(int options, FILE *stream)
 {
 	struct hz4_info i;
-	int n;
+	int n, state;
 
 	if (options != 0)
 		return EINVAL;
 	hz4_info_get(&i);
+	/* None of these calls is a point of cancellation. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	n = fprintf(stream,
 		    "<malloc version=\"1\">\n"
 		    "<allocator name=\"hz4\" version=\"%s\" flavour=\"%s\"/>\n"
@@ -242,10 +260,11 @@ malloc_info(int options, FILE *stream)
 		    i.in_spans + i.free_pages, i.mappings, i.mapping_bytes,
 		    i.live_objects, i.live, i.cached_objects, i.cached,
 		    i.mapped, i.metadata, i.free_pages, i.dirty_pages);
+	pthread_setcancelstate(state, NULL);
 	return n < 0 ? -1 : 0;
 }
 
-/* All figures on stderr, one "name value" line each. */
+/* On stderr glibc's lines, then all figures: "name value". */
 HZ4_EXPORT void
 malloc_stats(void)
 {

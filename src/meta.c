@@ -6,6 +6,7 @@
 
 #include "lock.h"
 #include "os.h"
+#include "pageheap.h"
 #include "tune.h"
 
 enum { UNIT = 64, BINS = 128 };
@@ -15,12 +16,19 @@ struct block {
 	struct block *next;
 };
 
+/* The head of a chunk, one unit. */
+struct chunk {
+	struct chunk *older;
+	size_t bytes;
+};
+
 static struct {
 	struct hz4_lock lock;
 	struct block *bin[BINS]; /* see bin_of [lock] */
 	char *next;		 /* unused rest of the chunk [lock] */
 	char *end;		 /* [lock] */
 	size_t mapped;		 /* [lock] */
+	struct chunk *chunks;	 /* the latest first [lock] */
 } meta = { .lock = HZ4_LOCK_INIT(HZ4_RANK_META) };
 
 /*
@@ -46,7 +54,9 @@ bin_of(size_t *size)
 static bool
 more_locked(size_t size)
 {
-	size_t chunk = hz4_round_up(hz4_max(size, HZ4_META_CHUNK), HZ4_PAGE);
+	size_t least = hz4_pageheap_pinned() ? HZ4_PAGE : HZ4_META_CHUNK;
+	size_t chunk = hz4_round_up(hz4_max(size + UNIT, least), HZ4_PAGE);
+	struct chunk *head;
 	char *p;
 
 	if (meta.next == NULL && size <= sizeof first_chunk) {
@@ -57,8 +67,12 @@ more_locked(size_t size)
 	p = hz4_os_map_guarded(chunk);
 	if (p == NULL)
 		return false;
+	head = (struct chunk *)(void *)p;
+	head->older = meta.chunks;
+	head->bytes = chunk;
+	meta.chunks = head;
 	meta.mapped += chunk;
-	meta.next = p;
+	meta.next = p + UNIT;
 	meta.end = p + chunk;
 	return true;
 }
@@ -94,6 +108,21 @@ hz4_meta_free(void *p, size_t size)
 	hz4_lock_release(&meta.lock);
 }
 
+void
+hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),
+	      void *arg)
+{
+	struct chunk *c;
+
+	hz4_lock_acquire(&meta.lock);
+	c = meta.chunks;
+	hz4_lock_release(&meta.lock);
+	see((uintptr_t)first_chunk, (uintptr_t)first_chunk +
+					    sizeof first_chunk, arg);
+	for (; c != NULL; c = c->older)
+		see((uintptr_t)c, (uintptr_t)c + c->bytes, arg);
+}
+
 size_t
 hz4_meta_mapped(void)
 {
@@ -110,12 +139,14 @@ hz4_meta_fork_child(void)
 {
 	unsigned i;
 
-	if (!hz4_lock_fork_child(&meta.lock))
+	if (!hz4_fork_lost(&meta.lock))
 		return;
+	hz4_fork_seize(&meta.lock);
 	for (i = 0; i < BINS; i++)
 		meta.bin[i] = NULL;
 	/* Not NULL: the first chunk is not to be used twice. */
 	meta.next = meta.end;
 	if (meta.next == NULL)
 		meta.next = meta.end = first_chunk + sizeof first_chunk;
+	hz4_fork_drop(&meta.lock);
 }

@@ -24,6 +24,10 @@ void hz4_meta_free(void *p, size_t size);
 /* Bytes mapped for metadata so far. */
 size_t hz4_meta_mapped(void);
 
+/* Call `see` for each range of addresses where it lies. */
+void hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),
+		   void *arg);
+
 void hz4_meta_fork_child(void);
 
 #endif

@@ -134,7 +134,7 @@ quote(char *buffer, size_t size, const char *text, size_t length)
 static void
 complain(const char *text, size_t length, int i)
 {
-	char names[400], said[61];
+	char names[600], said[61];
 	size_t used = 0;
 	int k;
 

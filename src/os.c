@@ -8,8 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -63,13 +61,61 @@ injected_failure(void)
 	return n == 1;
 }
 
+/* What the machine has, asked for at the start.  [const] after that */
+static size_t memory = SIZE_MAX;
+static unsigned cpus = 1;
+
+/* As many as any kernel is built for. */
+enum { MOST_CPUS = 8192, WORDS = MOST_CPUS / (CHAR_BIT * sizeof(long)) };
+
+static unsigned
+count_cpus(void)
+{
+	/* Not on the stack: the first call may be made on a small one. */
+	static unsigned long mask[WORDS];
+	long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask), i;
+	unsigned n = 0;
+
+	for (i = 0; i < bytes / (long)sizeof mask[0]; i++)
+		n += (unsigned)__builtin_popcountl(mask[i]);
+	return n > 0 ? n : MOST_CPUS;
+}
+
+static size_t
+find_memory(void)
+{
+	struct sysinfo info;
+	uint64_t bytes;
+
+	if (syscall(SYS_sysinfo, &info) != 0)
+		return SIZE_MAX;
+	bytes = (uint64_t)info.totalram * info.mem_unit;
+	return bytes > SIZE_MAX ? SIZE_MAX : (size_t)bytes;
+}
+
 void
 hz4_os_init(void)
 {
 	unsigned long page = getauxval(AT_PAGESZ);
+	int saved = errno;
 
 	if (hz4_is_pow2(page))
 		hz4_os_page = kernel_page = page;
+	memory = find_memory();
+	cpus = count_cpus();
+	errno = saved;
+}
+
+size_t
+hz4_os_memory(void)
+{
+	return memory;
+}
+
+unsigned
+hz4_os_cpus(void)
+{
+	return cpus;
 }
 
 void
@@ -124,14 +170,14 @@ advise(void *p, size_t size, int advice)
  * address space behind that nothing has touched.
  */
 static void *
-map_and_cut(size_t size, size_t align, int prot)
+map_and_cut(size_t size, size_t align, int prot, int flags)
 {
 	size_t room = size + align - kernel_page;
 	char *p, *start, *end;
 
 	if (room < size)
 		return NULL;
-	p = map(NULL, room, prot, MAP_NORESERVE);
+	p = map(NULL, room, prot, flags);
 	if (p == NULL)
 		return NULL;
 	start = (char *)hz4_round_up((uintptr_t)p, align);
@@ -144,20 +190,40 @@ map_and_cut(size_t size, size_t align, int prot)
 }
 
 static void *
-map_aligned(size_t size, size_t align, int prot)
+map_aligned(size_t size, size_t align, int prot, int flags)
 {
-	char *p = map(NULL, size, prot, MAP_NORESERVE);
+	char *p = map(NULL, size, prot, flags);
 
 	if (p == NULL || ((uintptr_t)p & (align - 1)) == 0)
 		return p;
 	unmap(p, size);
-	return map_and_cut(size, align, prot);
+	return map_and_cut(size, align, prot, flags);
 }
 
 void *
 hz4_os_map(size_t size, size_t align)
 {
-	return map_aligned(size, align, PROT_READ | PROT_WRITE);
+	return map_aligned(size, align, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+}
+
+void *
+hz4_os_map_counted(size_t size, size_t align)
+{
+	return map_aligned(size, align, PROT_READ | PROT_WRITE, 0);
+}
+
+/* Kernels that do not know the flag take the address for a hint. */
+bool
+hz4_os_map_at(void *at, size_t size)
+{
+	void *p = map(at, size, PROT_READ | PROT_WRITE,
+		      MAP_NORESERVE | MAP_FIXED_NOREPLACE);
+
+	if (p == at)
+		return true;
+	if (p != NULL)
+		unmap(p, size);
+	return false;
 }
 
 void *
@@ -177,15 +243,71 @@ hz4_os_map_guarded(size_t size)
 	return hz4_os_map(size, hz4_os_page);
 }
 
+/* Before hz4_os_init, maybe beside it; the kernel rounds the length up. */
 void *
 hz4_os_map_wiped(void)
 {
-	void *p = map(NULL, hz4_os_page, PROT_READ | PROT_WRITE, 0);
+	const size_t size = 1;
+	void *p = map(NULL, size, PROT_READ | PROT_WRITE, 0);
 
-	if (p == NULL || advise(p, hz4_os_page, MADV_WIPEONFORK))
+	if (p == NULL || advise(p, size, MADV_WIPEONFORK))
 		return p;
-	unmap(p, hz4_os_page);
+	unmap(p, size);
 	return NULL;
+}
+
+/* Neither a link nor something that one would wait for. */
+int
+hz4_os_open(const char *path)
+{
+	return (int)syscall(SYS_openat, AT_FDCWD, path,
+			    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY |
+				    O_CLOEXEC);
+}
+
+int
+hz4_os_create(const char *path)
+{
+	return (int)syscall(SYS_openat, AT_FDCWD, path,
+			    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+			    0600);
+}
+
+void
+hz4_os_close(int fd)
+{
+	int saved = errno;
+
+	syscall(SYS_close, fd);
+	errno = saved;
+}
+
+bool
+hz4_os_write(int fd, const char *text, size_t n)
+{
+	long r;
+
+	while (n > 0) {
+		r = syscall(SYS_write, fd, text, n);
+		if (r == -1 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return false;
+		text += r;
+		n -= (size_t)r;
+	}
+	return true;
+}
+
+bool
+hz4_os_read(int fd, void *to, size_t n)
+{
+	long r;
+
+	do
+		r = syscall(SYS_read, fd, to, n);
+	while (r == -1 && errno == EINTR);
+	return r == (long)n;
 }
 
 void *
@@ -226,7 +348,7 @@ hz4_os_resize(void *p, size_t size, size_t new_size)
 void *
 hz4_os_reserve(size_t size, size_t align)
 {
-	return map_aligned(size, align, PROT_NONE);
+	return map_aligned(size, align, PROT_NONE, MAP_NORESERVE);
 }
 
 bool
@@ -240,6 +362,34 @@ bool
 hz4_os_purge(void *p, size_t size, bool lazy)
 {
 	return advise(p, size, lazy ? MADV_FREE : MADV_DONTNEED);
+}
+
+/* No injected failure: this is a question. */
+bool
+hz4_os_is_pinned(void *p)
+{
+	int saved = errno;
+	bool pinned;
+
+	pinned = syscall(SYS_madvise, p, kernel_page, MADV_DONTNEED) != 0 &&
+		 errno == EINVAL;
+	errno = saved;
+	return pinned;
+}
+
+bool
+hz4_os_pins_new(bool otherwise)
+{
+	int saved = errno;
+	long r = syscall(SYS_MAP, NULL, kernel_page, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
+
+	if (r != -1) {
+		otherwise = hz4_os_is_pinned((void *)r);
+		syscall(SYS_munmap, r, kernel_page);
+	}
+	errno = saved;
+	return otherwise;
 }
 
 /* The kernel may know the call. [atomic] relaxed: a hint */
@@ -272,14 +422,9 @@ hz4_os_protect(void *p, size_t size, bool access)
 	return r == 0;
 }
 
-/* The kernel gives no huge pages.  [atomic] relaxed: written once */
-static _Atomic bool no_huge_pages;
-
 bool
 hz4_os_advise_huge(void *p, size_t size, bool huge)
 {
-	if (huge && hz4_peek(&no_huge_pages))
-		return false;
 	return advise(p, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
@@ -309,129 +454,6 @@ uint64_t
 hz4_os_cpu_us(void)
 {
 	return microseconds(CLOCK_THREAD_CPUTIME_ID);
-}
-
-/* [atomic] relaxed: once the machine's, once the group's */
-static _Atomic uint64_t memory_limit;
-
-size_t
-hz4_os_memory(void)
-{
-	uint64_t memory = hz4_peek(&memory_limit);
-	struct sysinfo info;
-	int saved = errno;
-
-	if (memory == 0) {
-		if (syscall(SYS_sysinfo, &info) != 0)
-			memory = SIZE_MAX;
-		else
-			memory = (uint64_t)info.totalram * info.mem_unit;
-		errno = saved;
-		hz4_poke(&memory_limit, memory);
-	}
-	return memory > SIZE_MAX ? SIZE_MAX : (size_t)memory;
-}
-
-/* The start of a file, as a string.  False when it cannot be read. */
-static bool
-read_file(const char *path, char *text, size_t size)
-{
-	long fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-	long n;
-
-	if (fd < 0)
-		return false;
-	n = syscall(SYS_read, (int)fd, text, size - 1);
-	syscall(SYS_close, (int)fd);
-	text[n > 0 ? n : 0] = '\0';
-	return n > 0;
-}
-
-/* The limit of control group `group` (version 2), 0 when there is none. */
-static uint64_t
-group_limit(const char *group)
-{
-	char path[512], text[32];
-	uint64_t limit = 0;
-	int n, i;
-
-	n = snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
-	if (n < 0 || (size_t)n >= sizeof path ||
-	    !read_file(path, text, sizeof text))
-		return 0;
-	for (i = 0; text[i] >= '0' && text[i] <= '9'; i++)
-		limit = limit * 10 + (uint64_t)(text[i] - '0');
-	return limit;
-}
-
-static void
-read_limit(void)
-{
-	char text[512], *group, *end;
-	uint64_t memory = hz4_os_memory(), limit;
-
-	/* In a container the group is the root of what can be seen. */
-	limit = group_limit("");
-	if (limit == 0 && read_file("/proc/self/cgroup", text, sizeof text)) {
-		group = strstr(text, "0::/");
-		end = group ? strchr(group, '\n') : NULL;
-		/* That of the root is the one above. */
-		if (end != NULL && end > group + 4) {
-			*end = '\0';
-			limit = group_limit(group + 3);
-		}
-	}
-	if (limit != 0 && limit < memory)
-		hz4_poke(&memory_limit, limit);
-}
-
-void
-hz4_os_read_files(void)
-{
-	static _Atomic bool seen; /* [atomic] relaxed: twice does no harm */
-	char text[64];
-	int saved = errno;
-
-	if (hz4_peek(&seen))
-		return;
-	hz4_poke(&seen, true);
-	read_limit();
-	if (read_file("/sys/kernel/mm/transparent_hugepage/enabled", text,
-		      sizeof text))
-		hz4_poke(&no_huge_pages, strstr(text, "[never]") != NULL);
-	errno = saved;
-}
-
-/* As many as any kernel is built for. */
-enum { MOST_CPUS = 8192, WORDS = MOST_CPUS / (CHAR_BIT * sizeof(long)) };
-
-/* CPUs that the process may run on, 0 until asked. [atomic] relaxed */
-static _Atomic unsigned cpus;
-
-/* The first thread's: the one that asks may be bound to a CPU. */
-static unsigned
-count_cpus(void)
-{
-	long process = syscall(SYS_getpid);
-	unsigned long mask[WORDS];
-	long bytes, i;
-	unsigned n = 0;
-
-	bytes = syscall(SYS_sched_getaffinity, process, sizeof mask, mask);
-	for (i = 0; i < bytes / (long)sizeof mask[0]; i++)
-		n += (unsigned)__builtin_popcountl(mask[i]);
-	return n > 0 ? n : MOST_CPUS;
-}
-
-unsigned
-hz4_os_cpus(void)
-{
-	int saved = errno;
-
-	if (hz4_peek(&cpus) == 0)
-		hz4_poke(&cpus, count_cpus());
-	errno = saved;
-	return hz4_peek(&cpus);
 }
 
 void

@@ -17,6 +17,10 @@
 /* The kernel's page size in bytes; valid after hz4_os_init. [const] */
 extern size_t hz4_os_page;
 
+/*
+ * Asks for all that later calls tell of the machine: a sandbox may allow the
+ * process nothing but its memory, lock and yield calls after its first malloc.
+ */
 void hz4_os_init(void);
 
 /*
@@ -32,10 +36,33 @@ void hz4_os_pretend_page(size_t page);
 void *hz4_os_map(size_t size, size_t align);
 
 /*
+ * The same for what one call of the program asked for: the system counts it
+ * as promised, and refuses by its own rules what there cannot be.
+ */
+void *hz4_os_map_counted(size_t size, size_t align);
+
+/* Zeroed memory where nothing is mapped; false when refused, or not free. */
+bool hz4_os_map_at(void *at, size_t size);
+
+/*
  * Map memory for hz4's own structures: an OS page without access lies on
  * either side of it, if the system lets us.  It is never given back.
  */
 void *hz4_os_map_guarded(size_t size);
+
+/*
+ * For files that hz4 itself writes, without libc's points of cancellation:
+ * open one, or create it new, for its owner alone; -1 with errno set.
+ */
+int hz4_os_open(const char *path);
+int hz4_os_create(const char *path);
+void hz4_os_close(int fd);
+
+/* The whole text; false with errno set when there is no room for it. */
+bool hz4_os_write(int fd, const char *text, size_t n);
+
+/* The first n bytes; false when there are fewer. */
+bool hz4_os_read(int fd, void *to, size_t n);
 
 /*
  * Map the first `size` bytes of an open file, shared, to read and write.
@@ -79,6 +106,15 @@ bool hz4_os_move(void *p, size_t size, void *to, size_t new_size);
 bool hz4_os_purge(void *p, size_t size, bool lazy);
 
 /*
+ * Whether the page at `p`, whose contents are lost by this, is locked in
+ * memory, so that the system would not purge it.
+ */
+bool hz4_os_is_pinned(void *p);
+
+/* Whether new mappings are (mlockall); `otherwise` when there is no telling. */
+bool hz4_os_pins_new(bool otherwise);
+
+/*
  * Forbid or allow every access to whole OS pages; the contents stay.  False
  * when the system refuses.
  */
@@ -103,19 +139,10 @@ uint64_t hz4_os_now_us(void);
 /* Microseconds of CPU time that the calling thread has had: a system call. */
 uint64_t hz4_os_cpu_us(void);
 
-/*
- * Bytes of memory that this process may use at most: the machine's, or the
- * control group's limit once hz4_os_read_files has been called.
- */
+/* Bytes of memory that the machine has, as far as they can be addressed. */
 size_t hz4_os_memory(void);
 
-/*
- * What files tell: that limit, and whether the kernel has huge pages at all.
- * Looks at them once.
- */
-void hz4_os_read_files(void);
-
-/* CPUs that the process might run on when it first asked, at least 1. */
+/* CPUs that the first thread might run on at the start, at least 1. */
 unsigned hz4_os_cpus(void);
 
 /* Let another thread run that waits for this CPU, if one does. */

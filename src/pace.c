@@ -3,9 +3,9 @@
  */
 #include "pace.h"
 
-#include "budget.h"
 #include "option.h"
 #include "os.h"
+#include "share.h"
 
 /* Bytes that all threads gave. [atomic] relaxed: a hint */
 static struct {
@@ -31,7 +31,7 @@ hz4_pace_give(struct hz4_pace *p, size_t bytes)
 static bool
 is_crowded(void)
 {
-	uint32_t users = hz4_budget_users();
+	uint32_t users = hz4_share_users();
 
 	return users >= 2 && hz4_option(HZ4_OPT_yield) &&
 	       users >= hz4_os_cpus();

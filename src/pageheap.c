@@ -9,12 +9,12 @@
  * Dirty pages go to the front of a bin and clean ones to its end, so that
  * resident memory is used again before fresh memory is touched.
  *
- * What is given back to the kernel is pagepurge.c's.
+ * What is got from the kernel is pagegrow.c's, what is given back to it
+ * pagepurge.c's.
  */
 #include "pageheap.h"
 
 #include "meta.h"
-#include "option.h"
 #include "os.h"
 #include "pageruns.h"
 
@@ -198,7 +198,7 @@ run_at_locked(uintptr_t address)
  * Take a neighbour into `r`, which is in no list.  The one with most of the
  * dirty pages decides how old the whole is: its stamp, its place.
  */
-static void
+HZ4_FAST void
 merge_locked(struct hz4_run *r, struct hz4_run *other, struct hz4_list **at)
 {
 	struct hz4_list *others;
@@ -248,9 +248,9 @@ place_locked(uint64_t stamp)
 	return l->next;
 }
 
-/* Make a free run. */
-static void
-add_run_locked(uintptr_t start, size_t pages, size_t dirty, uint64_t stamp)
+void
+hz4_runs_add_locked(uintptr_t start, size_t pages, size_t dirty,
+		    uint64_t stamp)
 {
 	struct hz4_run *r = take_spare_locked();
 
@@ -310,52 +310,6 @@ find_locked(size_t pages, size_t align, size_t looks)
 		}
 	}
 	return NULL;
-}
-
-static void
-advise_locked(uintptr_t start, size_t bytes)
-{
-	size_t huge = 0;
-
-	if (start % HZ4_REGION_ALIGN == 0)
-		huge = hz4_runs_want_huge_locked(bytes);
-	if (huge > 0 && !hz4_os_advise_huge((void *)start, huge, true))
-		huge = 0;
-	if (huge < bytes)
-		hz4_os_advise_huge((void *)(start + huge), bytes - huge, false);
-	hz4_pagemap_mark(start, bytes / HZ4_PAGE, 0,
-			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED | HZ4_PAGE_HUGE);
-	hz4_pagemap_mark(start, huge / HZ4_PAGE, HZ4_PAGE_HUGE, 0);
-	if (huge > 0)
-		hz4_runs.first_huge = start;
-}
-
-/* Map a region for `pages` pages; at least those, more as the heap grows. */
-static bool
-grow_locked(size_t pages, size_t align)
-{
-	size_t need = pages * HZ4_PAGE + (align > HZ4_PAGE ? align : 0);
-	size_t bytes = hz4_pageheap_mapped() / HZ4_REGION_SHARE;
-	char *p;
-
-	bytes = hz4_max(hz4_min(bytes, HZ4_REGION_MAX), HZ4_REGION_MIN);
-	bytes = hz4_round_up(hz4_max(bytes, need), HZ4_REGION_ALIGN);
-	p = hz4_os_map(bytes, HZ4_REGION_ALIGN);
-	if (p == NULL) {
-		bytes = hz4_round_up(need, HZ4_PAGE);
-		p = hz4_os_map(bytes, HZ4_PAGE);
-	}
-	if (p == NULL)
-		return false;
-	if (!hz4_pagemap_reserve((uintptr_t)p, bytes)) {
-		hz4_os_unmap(p, bytes);
-		return false;
-	}
-	advise_locked((uintptr_t)p, bytes);
-	hz4_poke(&hz4_runs_hints.mapped, hz4_pageheap_mapped() + bytes);
-	hz4_close((uintptr_t)p, bytes);
-	add_run_locked((uintptr_t)p, bytes / HZ4_PAGE, 0, 0);
-	return true;
 }
 
 /*
@@ -422,11 +376,11 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 
 /* A run that fits, from the bins or, when they have none, from the system. */
 static struct hz4_run *
-find_or_grow_locked(size_t pages, size_t align)
+find_or_grow_locked(size_t pages, size_t align, uint64_t now)
 {
 	struct hz4_run *r = find_locked(pages, align, LOOKS_PER_BIN);
 
-	if (r == NULL && grow_locked(pages, align))
+	if (r == NULL && hz4_runs_grow_locked(pages, align, now))
 		r = find_locked(pages, align, LOOKS_PER_BIN);
 	/* The system refuses: look at every run there is. */
 	if (r == NULL)
@@ -442,23 +396,26 @@ hz4_pageheap_alloc(size_t pages, size_t align, bool used)
 	struct hz4_run *r = NULL;
 	struct hz4_list *at;
 	uintptr_t start = 0;
+	bool fresh = false;
 
 	hz4_runs_lock();
 	/* One for the run itself, two for what may be split off. */
 	if (hz4_runs_secure_locked(3))
-		r = find_or_grow_locked(pages, align);
+		r = find_or_grow_locked(pages, align, now);
 	if (r != NULL) {
 		start = hz4_round_up(r->start, align);
 		at = hz4_runs_remove_locked(r);
 		carve_locked(r, at, start, pages, now);
 		hz4_runs.handed_out++;
 		hz4_open(start, pages * HZ4_PAGE);
-		/* Most are, and there is but one of each region. */
-		used |= start == hz4_runs.first_huge;
+		fresh = start == hz4_runs.first_huge;
+		if (fresh)
+			hz4_runs.first_huge = 0;
 	}
 	hz4_runs_unlock();
-	if (used && start != 0)
-		hz4_runs_touch_huge(start);
+	/* Most are used, and there is but one first page of each region. */
+	if ((used || fresh) && start != 0)
+		hz4_runs_touch_huge(start, fresh);
 	return start;
 }
 
@@ -467,7 +424,7 @@ free_locked(uintptr_t start, size_t pages, uint64_t now)
 {
 	hz4_close(start, pages * HZ4_PAGE);
 	hz4_pagemap_mark(start, pages, HZ4_PAGE_DIRTY, HZ4_PAGE_TRIED);
-	add_run_locked(start, pages, pages, now);
+	hz4_runs_add_locked(start, pages, pages, now);
 }
 
 void
@@ -480,9 +437,21 @@ hz4_pageheap_free(uintptr_t start, size_t pages, uint64_t since)
 	hz4_runs_unlock();
 }
 
+/* The first page knows whether there may be huge pages (large.c). */
+static void
+note_moved_locked(uintptr_t start, size_t pages)
+{
+	unsigned huge = hz4_pagemap_flags(start) & HZ4_PAGE_HUGE;
+
+	hz4_pagemap_mark(start, pages, HZ4_PAGE_MOVED | huge,
+			 HZ4_PAGE_MOVED_FIRST | (HZ4_PAGE_HUGE ^ huge));
+	hz4_pagemap_mark(start, 1, HZ4_PAGE_MOVED_FIRST, 0);
+	hz4_poke(&hz4_runs_hints.moved, hz4_pageheap_moved() + 1);
+}
+
 /* Pages that no run stands for; `mapped` bytes of them are new to the heap. */
 static bool
-take_over(uintptr_t start, size_t pages, size_t mapped)
+take_over(uintptr_t start, size_t pages, size_t mapped, bool moved)
 {
 	uint64_t now = hz4_os_now();
 	bool ok;
@@ -493,6 +462,8 @@ take_over(uintptr_t start, size_t pages, size_t mapped)
 	if (ok) {
 		hz4_poke(&hz4_runs_hints.mapped,
 			 hz4_pageheap_mapped() + mapped);
+		if (moved)
+			note_moved_locked(start, pages);
 		free_locked(start, pages, now);
 	}
 	hz4_runs_unlock();
@@ -502,13 +473,13 @@ take_over(uintptr_t start, size_t pages, size_t mapped)
 bool
 hz4_pageheap_cut(uintptr_t start, size_t pages)
 {
-	return take_over(start, pages, 0);
+	return take_over(start, pages, 0, false);
 }
 
 bool
-hz4_pageheap_donate(uintptr_t start, size_t pages)
+hz4_pageheap_donate(uintptr_t start, size_t pages, bool moved)
 {
-	return take_over(start, pages, pages * HZ4_PAGE);
+	return take_over(start, pages, pages * HZ4_PAGE, moved);
 }
 
 bool
@@ -555,6 +526,12 @@ hz4_pageheap_mapped(void)
 }
 
 size_t
+hz4_pageheap_moved(void)
+{
+	return hz4_peek(&hz4_runs_hints.moved);
+}
+
+size_t
 hz4_pageheap_used(void)
 {
 	size_t mapped = hz4_pageheap_mapped();
@@ -588,8 +565,9 @@ hz4_pageheap_figures(struct hz4_pageheap_figures *out)
 void
 hz4_pageheap_fork_child(void)
 {
-	if (!hz4_lock_fork_child(&hz4_runs.lock))
+	if (!hz4_fork_lost(&hz4_runs.lock))
 		return;
+	hz4_fork_seize(&hz4_runs.lock);
 	/* The lists may be half changed: their runs are lost to the child. */
 	hz4_runs.epoch++;
 	hz4_runs.ready = false;
@@ -597,4 +575,5 @@ hz4_pageheap_fork_child(void)
 	hz4_runs.spares = 0;
 	hz4_runs.handed_out = 0;
 	hz4_poke(&hz4_runs_hints.dirty, 0);
+	hz4_fork_drop(&hz4_runs.lock);
 }

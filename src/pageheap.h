@@ -36,10 +36,21 @@ void hz4_pageheap_free(uintptr_t start, size_t pages, uint64_t since);
 bool hz4_pageheap_cut(uintptr_t start, size_t pages);
 
 /*
- * Take over pages of a mapping that the system would not take back.  False
- * without memory: they are lost.
+ * The contents of a whole run have moved away, and with them what was mapped
+ * there: map it anew and give it back, clean.  Where the system refuses, or
+ * has given the addresses to others by now, the heap goes on without them.
  */
-bool hz4_pageheap_donate(uintptr_t start, size_t pages);
+void hz4_pageheap_renew(uintptr_t start, size_t pages);
+
+/*
+ * Take over the pages of a mapping that the system would not take back, or,
+ * `moved`, that has become one by a move: its pages serve others until they
+ * are purged, and are unmapped then.  False without memory.
+ */
+bool hz4_pageheap_donate(uintptr_t start, size_t pages, bool moved);
+
+/* How many `moved` mappings are in the heap; a hint without a lock. */
+size_t hz4_pageheap_moved(void);
 
 /*
  * So many KiB more (or less) of spans and large objects are resident to the
@@ -58,7 +69,8 @@ void hz4_pageheap_zero(uintptr_t start, size_t pages);
 
 /*
  * Purge free runs older than `age` ms, oldest first, at most `limit`
- * bytes, down to `keep` dirty bytes.  Returns the bytes given back.
+ * bytes, down to `keep` dirty bytes.  What the system refuses to purge is
+ * unmapped.  Returns the bytes given back.
  */
 size_t hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep,
 			  size_t limit);
@@ -74,6 +86,15 @@ void hz4_pageheap_unmap(size_t least);
  * heap's: for its first page, since all others are named by none.
  */
 bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
+
+/*
+ * Whether new mappings are pinned, locked in memory, as far as is known: the
+ * system does not purge them.  A hint without a lock.
+ */
+bool hz4_pageheap_pinned(void);
+
+/* Ask the system whether they are. */
+void hz4_pageheap_look(uint64_t now);
 
 /* Bytes of all regions; a hint without a lock. */
 size_t hz4_pageheap_mapped(void);

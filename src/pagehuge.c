@@ -19,7 +19,9 @@
  * memory first, needs many times as long.  So the first touch is timed, of
  * each region's first one and of those that spans begin with.  Where several
  * in a row were dear, new regions have small ones; each time that the heap
- * has doubled it tries one.
+ * has doubled it tries one.  The same where none comes: the kernel is set to
+ * give none, or the process's control group is at its limit.  Neither can be
+ * asked for without opening files, which a sandbox may forbid.
  */
 #include "pageheap.h"
 
@@ -42,25 +44,29 @@ hz4_pageheap_note_dense(long change)
 	atomic_fetch_add_explicit(&dense.kib, change, memory_order_relaxed);
 }
 
-/* How many huge pages in a row were dear.  [atomic] relaxed: a hint */
+/*
+ * How many huge pages in a row were dear, or did not come.  [atomic] relaxed:
+ * a hint
+ */
 static _Atomic unsigned dear;
 
 static void
-note_price(uint64_t us)
+note_price(uint64_t us, bool fresh)
 {
 	unsigned n = hz4_peek(&dear);
+	bool came = us >= HZ4_HUGE_CLEARED_US;
 
-	/* A page was there, or the kernel had small ones only. */
-	if (us < HZ4_HUGE_CLEARED_US)
+	/* Else parts of it may have been there. */
+	if (!came && !fresh)
 		return;
-	if (us < HZ4_HUGE_DEAR_US)
+	if (came && us < HZ4_HUGE_DEAR_US)
 		hz4_poke(&dear, 0);
 	else if (n < HZ4_HUGE_DEAR_MANY)
 		hz4_poke(&dear, n + 1);
 }
 
 void
-hz4_runs_touch_huge(uintptr_t start)
+hz4_runs_touch_huge(uintptr_t start, bool fresh)
 {
 	uint64_t before;
 
@@ -70,7 +76,7 @@ hz4_runs_touch_huge(uintptr_t start)
 		return;
 	before = hz4_os_now_us();
 	*(volatile char *)start = 0;
-	note_price(hz4_os_now_us() - before);
+	note_price(hz4_os_now_us() - before, fresh);
 }
 
 /* Whether the program uses enough of the heap for huge pages. */
@@ -92,11 +98,8 @@ hz4_runs_want_huge_locked(size_t bytes)
 	size_t beyond = hz4_option(HZ4_OPT_huge_threshold) << 10;
 	unsigned many = hz4_peek(&dear);
 
-	/* A first region has nothing touched; no file is opened for it. */
-	if (!hz4_option(HZ4_OPT_huge_pages) || (mapped == 0 && beyond != 0))
-		return 0;
-	hz4_os_read_files();
-	if (mapped + bytes > hz4_os_memory() / 2)
+	if (!hz4_option(HZ4_OPT_huge_pages) ||
+	    mapped + bytes > hz4_os_memory() / 2)
 		return 0;
 	if (beyond == 0)
 		return bytes;

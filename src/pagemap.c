@@ -7,12 +7,28 @@
 
 struct hz4_pagemap hz4_pagemap;
 
+/*
+ * The first leaf, part of the library's own image: most programs need no
+ * other.  Given out once. [lock: pages]
+ */
+static struct hz4_leaf first_leaf;
+static bool first_given;
+
 bool
 hz4_pagemap_has_leaf(uintptr_t address)
 {
 	uintptr_t i = hz4_pagemap_root_index(address);
 
 	return i < HZ4_ROOT_ENTRIES && hz4_peek(&hz4_pagemap.root[i]) != 0;
+}
+
+static struct hz4_leaf *
+make_leaf(void)
+{
+	if (first_given)
+		return hz4_os_map_guarded(sizeof(struct hz4_leaf));
+	first_given = true;
+	return &first_leaf;
 }
 
 bool
@@ -28,7 +44,7 @@ hz4_pagemap_reserve(uintptr_t start, size_t bytes)
 	for (i = first; i <= last; i++) {
 		if (hz4_peek(&hz4_pagemap.root[i]) != 0)
 			continue;
-		leaf = hz4_os_map_guarded(sizeof *leaf);
+		leaf = make_leaf();
 		if (leaf == NULL)
 			return false;
 		hz4_poke(&hz4_pagemap.root[i],
@@ -62,7 +78,8 @@ hz4_pagemap_set(uintptr_t start, size_t pages, unsigned cls, void *owner)
 	for (; pages > 0; pages--, start += HZ4_PAGE) {
 		go_to(&at, start);
 		hz4_poke(&at.leaf->owner[at.i], owner);
-		hz4_poke(&at.leaf->cls[at.i], (uint8_t)cls);
+		hz4_poke(&at.leaf->entry[at.i],
+			 (uint16_t)(cls * HZ4_STACK_BYTES));
 	}
 }
 
@@ -84,13 +101,13 @@ hz4_pagemap_claim(uintptr_t address, unsigned cls)
 {
 	struct hz4_leaf *leaf = hz4_pagemap_leaf(address);
 	uintptr_t i = hz4_pagemap_leaf_index(address);
-	uint8_t expected = (uint8_t)cls;
+	uint16_t expected = (uint16_t)(cls * HZ4_STACK_BYTES);
 
 	/*
 	 * Acquire: whoever loses (a double free in another thread) must not
 	 * see the object's memory as still its own.
 	 */
 	return atomic_compare_exchange_strong_explicit(
-		&leaf->cls[i], &expected, HZ4_CLS_NONE, memory_order_acq_rel,
+		&leaf->entry[i], &expected, HZ4_CLS_NONE, memory_order_acq_rel,
 		memory_order_relaxed);
 }

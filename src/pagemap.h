@@ -1,7 +1,10 @@
 /*
  * pagemap.h - from an address to the page's class and owner.
  *
- *     root[address >> 32] --> leaf.cls[address >> 16 & 0xffff]
+ *     root[address >> 32] --> leaf.entry[address >> 16 & 0xffff]
+ *
+ * An entry is the class, counted in HZ4_STACK_BYTES: free comes to the stack
+ * of the class without a multiplication.
  *
  * The root holds distances from the leaf of zeros, so that an absent leaf
  * (distance 0) needs no test: every address can be asked about and answers
@@ -39,11 +42,15 @@ enum hz4_page_flag {
 	HZ4_PAGE_TRIED = 4,
 	/* In a region for which huge pages are advised. */
 	HZ4_PAGE_HUGE = 8,
+	/* Once moved here (large.c): another mapping than its neighbours'. */
+	HZ4_PAGE_MOVED = 16,
+	/* The first page of such a mapping. */
+	HZ4_PAGE_MOVED_FIRST = 32,
 };
 
 struct hz4_leaf {
 	/* [atomic] relaxed, see above */
-	_Atomic uint8_t cls[HZ4_LEAF_PAGES];
+	_Atomic uint16_t entry[HZ4_LEAF_PAGES];
 	/*
 	 * enum hz4_page_flag.  Written under the page heap's lock, or by
 	 * who has the page; a neighbour may look. [atomic] relaxed
@@ -60,7 +67,7 @@ struct hz4_pagemap {
 	 * addition. [atomic] relaxed
 	 */
 	_Atomic uintptr_t root[HZ4_ROOT_ENTRIES];
-	_Atomic uint8_t zeros[HZ4_LEAF_PAGES]; /* never written */
+	_Atomic uint16_t zeros[HZ4_LEAF_PAGES]; /* never written */
 };
 
 extern struct hz4_pagemap hz4_pagemap;
@@ -92,17 +99,20 @@ hz4_pagemap_foreign(const void *p)
 	return ((uintptr_t)p & ~(user - (HZ4_ALIGN - 1))) != 0;
 }
 
-/* The class of the page at an address that is not foreign. */
+/*
+ * Where the stack of the page's class lies, counted from that of class 0, for
+ * an address that is not foreign.
+ */
 HZ4_FAST size_t
-hz4_pagemap_look_up(const void *p)
+hz4_pagemap_stack_offset(const void *p)
 {
 	uintptr_t a = (uintptr_t)p;
 	uintptr_t distance = hz4_peek(
 		&hz4_pagemap.root[hz4_pagemap_root_index(a)]);
-	const _Atomic uint8_t *leaf = (const _Atomic uint8_t *)(
+	const _Atomic uint16_t *leaf = (const _Atomic uint16_t *)(
 		(uintptr_t)hz4_pagemap.zeros + distance);
 
-	return hz4_peek(&leaf[hz4_pagemap_leaf_index(a)]);
+	return hz4_peek_fast(uint16_t, &leaf[hz4_pagemap_leaf_index(a)]);
 }
 
 /* The class of the page at any address, HZ4_CLS_NONE when not ours. */
@@ -111,7 +121,7 @@ hz4_pagemap_class(const void *p)
 {
 	if (hz4_pagemap_foreign(p))
 		return HZ4_CLS_NONE;
-	return (unsigned)hz4_pagemap_look_up(p);
+	return (unsigned)(hz4_pagemap_stack_offset(p) / HZ4_STACK_BYTES);
 }
 
 /* The leaf of a registered address. */

@@ -19,7 +19,7 @@
  * stays dirty, and is not tried again until it has been used.
  */
 static size_t
-purge_run(struct hz4_run *r, size_t *gone)
+purge_run(struct hz4_run *r, size_t *gone, bool *refused)
 {
 	bool lazy = hz4_option(HZ4_OPT_purge_lazy) != 0;
 	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE, from;
@@ -40,6 +40,7 @@ purge_run(struct hz4_run *r, size_t *gone)
 		done += n;
 		ok = hz4_os_purge((void *)from, n * HZ4_PAGE, lazy);
 		*gone += ok ? n : 0;
+		*refused |= !ok;
 		if (ok && !lazy)
 			hz4_pagemap_mark(from, n, 0, HZ4_PAGE_DIRTY);
 		else
@@ -48,23 +49,66 @@ purge_run(struct hz4_run *r, size_t *gone)
 	return done;
 }
 
-/*
- * Of a run that was taken out keep what is to be purged, at most so many
- * pages.  The rest stays in the heap: who needs pages meanwhile would map a
- * region, which would be a part of the same run soon, again and again.
- */
+/* A run that was taken out goes back into the heap, as its flags say. */
 static void
-narrow_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
+put_back(struct hz4_run *r)
 {
-	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE;
-	size_t before, pages, dirty;
+	hz4_runs_lock();
+	r->dirty = (uint32_t)hz4_min(hz4_runs_count_dirty(r->start, r->pages),
+				     r->dirty);
+	hz4_runs_insert_locked(r, hz4_runs.aged.next);
+	hz4_runs_unlock();
+}
 
-	while (a < end && !hz4_runs_purgeable(a))
-		a += HZ4_PAGE;
-	before = (a - r->start) / HZ4_PAGE;
-	pages = hz4_min((end - a) / HZ4_PAGE, most);
-	if (pages == 0 || pages == r->pages || !hz4_runs_secure_locked(2))
-		return;
+/* So many pages are no moved mapping's any more. */
+static void
+forget_moved_locked(uintptr_t start, size_t pages)
+{
+	for (; pages > 0; pages--, start += HZ4_PAGE) {
+		if (hz4_pagemap_flags(start) & HZ4_PAGE_MOVED_FIRST)
+			hz4_poke(&hz4_runs_hints.moved,
+				 hz4_pageheap_moved() - 1);
+		hz4_pagemap_mark(start, 1, 0,
+				 HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST);
+	}
+}
+
+/* Give up the addresses of a run that was taken out; refused: put it back. */
+static bool
+unmap_run(struct hz4_run *r)
+{
+	size_t bytes = r->pages * (size_t)HZ4_PAGE;
+
+	hz4_runs_lock();
+	forget_moved_locked(r->start, r->pages);
+	hz4_runs_unlock();
+	hz4_open(r->start, bytes);
+	if (!hz4_os_unmap((void *)r->start, bytes)) {
+		hz4_close(r->start, bytes);
+		put_back(r);
+		return false;
+	}
+	hz4_runs_lock();
+	hz4_poke(&hz4_runs_hints.mapped, hz4_pageheap_mapped() - bytes);
+	hz4_runs_put_by_locked(r);
+	hz4_runs_unlock();
+	return true;
+}
+
+/*
+ * Of a run that was taken out keep so many pages from `a` on.  The rest stays
+ * in the heap: who needs pages meanwhile would map a region, which would be a
+ * part of the same run soon, again and again.  False without memory.
+ */
+static bool
+narrow_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t a, size_t pages)
+{
+	size_t before = (a - r->start) / HZ4_PAGE, dirty;
+
+	if (pages == 0 || pages == r->pages)
+		return true;
+	if (!hz4_runs_secure_locked(2))
+		return false;
 	dirty = hz4_min(hz4_runs_count_dirty(a, pages), r->dirty);
 	hz4_runs_split_locked(r, r->start, before, 0, at);
 	hz4_runs_split_locked(r, a + pages * HZ4_PAGE,
@@ -72,12 +116,60 @@ narrow_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
 	r->start = a;
 	r->pages = (uint32_t)pages;
 	r->dirty = (uint32_t)dirty;
+	return true;
 }
 
-/* Up to so many pages of the oldest dirty run, if it is due, taken out. */
-static struct hz4_run *
-take_due(uint64_t now, uint64_t age, size_t keep, size_t most)
+/* To what is to be purged, at most so many pages. */
+static void
+narrow_to_dirty_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
 {
+	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE;
+
+	while (a < end && !hz4_runs_purgeable(a))
+		a += HZ4_PAGE;
+	narrow_locked(r, at, a, hz4_min((end - a) / HZ4_PAGE, most));
+}
+
+static bool
+is_moved(uintptr_t page, unsigned flags)
+{
+	return (hz4_pagemap_flags(page) &
+		(HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST)) == flags;
+}
+
+/*
+ * To a moved mapping that lies in the run as a whole, if there is one with
+ * so many dirty pages at most: it goes with its addresses.
+ */
+static bool
+narrow_to_moved_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
+{
+	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE, to;
+	size_t dirty;
+
+	for (; a < end && hz4_pageheap_moved() > 0; a = to) {
+		to = a + HZ4_PAGE;
+		if (!is_moved(a, HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST))
+			continue;
+		while (is_moved(to, HZ4_PAGE_MOVED))
+			to += HZ4_PAGE;
+		if (to > end)
+			break;
+		dirty = hz4_runs_count_dirty(a, (to - a) / HZ4_PAGE);
+		if (dirty > 0 && dirty <= most)
+			return narrow_locked(r, at, a, (to - a) / HZ4_PAGE);
+	}
+	return false;
+}
+
+/*
+ * Up to so many dirty pages of the oldest dirty run, if it is due, taken out;
+ * `*moved`: to be unmapped.
+ */
+static struct hz4_run *
+take_due(uint64_t now, uint64_t age, size_t keep, size_t most, bool *moved)
+{
+	struct hz4_list *at;
 	struct hz4_run *r = NULL;
 
 	hz4_runs_lock();
@@ -86,34 +178,43 @@ take_due(uint64_t now, uint64_t age, size_t keep, size_t most)
 		r = hz4_container(hz4_runs.aged.next, struct hz4_run, age);
 		if (r->stamp + age > now)
 			r = NULL;
-		else
-			narrow_locked(r, hz4_runs_remove_locked(r), most);
+	}
+	if (r != NULL) {
+		at = hz4_runs_remove_locked(r);
+		*moved = narrow_to_moved_locked(r, at, most);
+		if (!*moved)
+			narrow_to_dirty_locked(r, at, most);
 	}
 	hz4_runs_unlock();
 	return r;
 }
 
+/*
+ * Pages that are pinned are refused, by mlockall or since the program has
+ * locked an object and not unlocked it: they go with their addresses.
+ */
 size_t
 hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 {
-	size_t done = 0, gone = 0, left, most, n;
+	size_t done = 0, gone = 0, most, n, purged;
 	struct hz4_run *r;
+	bool refused, moved = false;
 
 	for (;;) {
 		most = hz4_min(limit - done, HZ4_PURGE_STEP);
 		most = most / HZ4_PAGE + (most % HZ4_PAGE != 0);
-		r = most > 0 ? take_due(now, age, keep, most) : NULL;
+		r = most > 0 ? take_due(now, age, keep, most, &moved) : NULL;
 		if (r == NULL)
 			return gone * HZ4_PAGE;
-		n = purge_run(r, &gone);
+		refused = moved;
+		purged = 0;
+		n = moved ? r->dirty : purge_run(r, &purged, &refused);
 		done += hz4_min(n * HZ4_PAGE, limit - done);
-		hz4_runs_lock();
-		/* Flags know better than sums what is left. */
-		left = n < r->dirty ? hz4_runs_count_dirty(r->start, r->pages) :
-				      0;
-		r->dirty = (uint32_t)left;
-		hz4_runs_insert_locked(r, hz4_runs.aged.next);
-		hz4_runs_unlock();
+		if (!refused)
+			put_back(r);
+		else if (unmap_run(r))
+			purged = n;
+		gone += purged;
 	}
 }
 
@@ -141,23 +242,8 @@ void
 hz4_pageheap_unmap(size_t least)
 {
 	struct hz4_run *r;
-	size_t bytes;
-	bool gone = true;
 
-	while (gone && (r = take_large(least / HZ4_PAGE)) != NULL) {
-		bytes = r->pages * (size_t)HZ4_PAGE;
-		hz4_open(r->start, bytes);
-		gone = hz4_os_unmap((void *)r->start, bytes);
-		if (!gone)
-			hz4_close(r->start, bytes);
-		hz4_runs_lock();
-		if (gone) {
-			hz4_poke(&hz4_runs_hints.mapped,
-				 hz4_pageheap_mapped() - bytes);
-			hz4_runs_put_by_locked(r);
-		} else {
-			hz4_runs_insert_locked(r, hz4_runs.aged.next);
-		}
-		hz4_runs_unlock();
-	}
+	do
+		r = take_large(least / HZ4_PAGE);
+	while (r != NULL && unmap_run(r));
 }

@@ -1,7 +1,7 @@
 /*
  * pageruns.h - the inside of the page heap: the free runs, as pageheap.c
  * keeps them and pagepurge.c takes some of them out for a while.  Nobody
- * else includes this.
+ * else includes this, but the heap walker (walker.c).
  *
  * A run that was taken out is in no list and no neighbour finds it in the
  * page map, so it may be worked on without the lock.
@@ -40,7 +40,7 @@ struct hz4_runs {
 	struct hz4_list spare;	 /* unused structures [lock] */
 	size_t spares;		 /* [lock] */
 	size_t handed_out;	 /* runs [lock] */
-	uintptr_t first_huge;	 /* of the latest region that has any [lock] */
+	uintptr_t first_huge;	 /* of a new region, until it is used [lock] */
 };
 
 /*
@@ -52,6 +52,8 @@ struct hz4_runs_hints {
 	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
 	_Atomic size_t mapped;	 /* bytes [lock] writes; relaxed hint */
 	_Atomic size_t free;	 /* pages [lock] writes; relaxed hint */
+	_Atomic size_t moved;	 /* mappings [lock] writes; relaxed hint */
+	_Atomic bool pinned;	 /* new mappings [lock] writes; relaxed hint */
 } HZ4_LINE_ALIGNED;
 
 extern struct hz4_runs hz4_runs;
@@ -74,6 +76,16 @@ struct hz4_list *hz4_runs_remove_locked(struct hz4_run *r);
  */
 void hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at);
 
+/* Make a free run. */
+void hz4_runs_add_locked(uintptr_t start, size_t pages, size_t dirty,
+			 uint64_t stamp);
+
+/*
+ * Map a region with room for `pages` pages that are aligned to `align`
+ * (pagegrow.c).  False when the system refuses.
+ */
+bool hz4_runs_grow_locked(size_t pages, size_t align, uint64_t now);
+
 /* Put structures by until `more` runs can be handed out or split off. */
 bool hz4_runs_secure_locked(size_t more);
 
@@ -92,9 +104,10 @@ size_t hz4_runs_want_huge_locked(size_t bytes);
 
 /*
  * A run was handed out.  Where a huge page begins with it, touch that for its
- * user, to learn the price.  Without the lock.
+ * user, to learn the price; `fresh`: nothing of it was touched before.
+ * Without the lock.
  */
-void hz4_runs_touch_huge(uintptr_t start);
+void hz4_runs_touch_huge(uintptr_t start, bool fresh);
 
 /* Put by the structure of a run that is no more. */
 void hz4_runs_put_by_locked(struct hz4_run *r);

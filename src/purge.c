@@ -1,19 +1,26 @@
 /*
- * purge.c - delay, allowance and the nudge's timing.
+ * purge.c - delay, allowance, and who watches.
  */
 #include "purge.h"
 
+#include "holes.h"
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "spans.h"
 #include "tune.h"
 
-/* When the threads were nudged last, ms. [atomic] relaxed: rate limits */
-static _Atomic uint64_t nudged_at, decayed_at;
+/*
+ * Until when nobody else watches, and when the CPUs' caches decay next, ms.
+ * [atomic] relaxed: rate limits
+ */
+static _Atomic uint64_t watched_until, decay_at;
 
 /* Not to purge again before, ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
+
+/* The last purge has not come to its end.  [atomic] relaxed: a hint */
+static _Atomic bool goes_on;
 
 /*
  * Of more idle spans than the allowance, since when the oldest was idle when
@@ -22,8 +29,8 @@ static _Atomic uint64_t next_round;
  */
 static _Atomic uint64_t idle_since;
 
-/* [atomic] relaxed: compared only for being another one. */
-static _Atomic uint32_t flushes, decays;
+/* See allowance.  [atomic] relaxed: stands for itself */
+static _Atomic size_t allowed = HZ4_PURGE_ALLOWANCE;
 
 static uint64_t
 delay(void)
@@ -31,11 +38,26 @@ delay(void)
 	return hz4_option(HZ4_OPT_purge_delay);
 }
 
-/* With no delay nothing is kept either: RSS follows every free. */
+void
+hz4_purge_allow(size_t bytes)
+{
+	hz4_poke(&allowed, hz4_max(bytes, HZ4_PURGE_ALLOWANCE_LEAST));
+}
+
+/*
+ * With no delay nothing is kept either: RSS follows every free.  Where memory
+ * is pinned little is, unless the program has said how much.
+ */
 static size_t
 allowance(void)
 {
-	return delay() == 0 ? 0 : HZ4_PURGE_ALLOWANCE;
+	size_t bytes = hz4_peek(&allowed);
+
+	if (delay() == 0)
+		return 0;
+	if (bytes == HZ4_PURGE_ALLOWANCE && hz4_pageheap_pinned())
+		return HZ4_PURGE_ALLOWANCE_LEAST;
+	return bytes;
 }
 
 /* Without delay a class's last empty span stays: no more than that is. */
@@ -75,50 +97,44 @@ hz4_purge_due(uint64_t now)
 	       oldest + delay() <= now && now >= hz4_peek(&next_round);
 }
 
-/* True for one caller when `at` lies `age` ms back. */
+/* True for one caller when `at` has come, which is `next` from now on. */
 static bool
-claim(_Atomic uint64_t *at, uint64_t now, uint64_t age)
+claim(_Atomic uint64_t *at, uint64_t now, uint64_t next)
 {
-	uint64_t last = hz4_peek(at);
+	uint64_t when = hz4_peek(at);
 
-	return now >= last + age &&
-	       atomic_compare_exchange_strong_explicit(at, &last, now,
+	return now >= when &&
+	       atomic_compare_exchange_strong_explicit(at, &when, next,
 						       memory_order_relaxed,
 						       memory_order_relaxed);
 }
 
 bool
-hz4_purge_arm(uint64_t now)
+hz4_purge_watch(uint64_t now)
 {
-	return claim(&nudged_at, now, HZ4_PURGE_NUDGES);
+	return claim(&watched_until, now, now + HZ4_WATCH_TIME);
+}
+
+void
+hz4_purge_watch_on(uint64_t now)
+{
+	hz4_poke(&watched_until, now + HZ4_WATCH_TIME);
+}
+
+void
+hz4_purge_watch_end(void)
+{
+	hz4_poke(&watched_until, 0);
 }
 
 bool
 hz4_purge_decay_arm(uint64_t now)
 {
-	if (!claim(&decayed_at, now, HZ4_CACHE_DECAY))
+	if (!claim(&decay_at, now, now + HZ4_CACHE_DECAY))
 		return false;
 	hz4_spans_settle();
-	atomic_fetch_add_explicit(&decays, 1, memory_order_relaxed);
+	hz4_pageheap_look(now);
 	return true;
-}
-
-uint32_t
-hz4_purge_flushes(void)
-{
-	return hz4_peek(&flushes);
-}
-
-uint32_t
-hz4_purge_decays(void)
-{
-	return hz4_peek(&decays);
-}
-
-void
-hz4_purge_ask_flush(void)
-{
-	atomic_fetch_add_explicit(&flushes, 1, memory_order_relaxed);
 }
 
 static void
@@ -128,28 +144,40 @@ trim_spans(void)
 	hz4_poke(&idle_since, 0);
 }
 
+bool
+hz4_purge_goes_on(void)
+{
+	return hz4_peek(&goes_on);
+}
+
 void
 hz4_purge_run(uint64_t now)
 {
 	size_t done;
+	bool ended;
 
-	trim_spans();
-	done = hz4_pageheap_purge(now, delay(), allowance(), HZ4_PURGE_STEP);
-	hz4_poke(&next_round, done >= HZ4_PURGE_STEP || delay() == 0 ?
-				      0 :
-				      now + HZ4_PURGE_ROUNDS);
+	if (!hz4_purge_goes_on())
+		trim_spans();
+	done = hz4_pageheap_purge(now, delay(), allowance(), HZ4_PURGE_MOST);
+	ended = done < HZ4_PURGE_MOST || hz4_pageheap_dirty() <= allowance();
+	hz4_poke(&goes_on, !ended);
+	hz4_poke(&next_round, ended && delay() > 0 ? now + HZ4_PURGE_ROUNDS :
+						     0);
 }
 
 size_t
 hz4_purge_all(void)
 {
+	hz4_pageheap_look(hz4_os_now());
 	trim_spans();
-	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	return hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX) +
+	       hz4_holes_purge_all();
 }
 
 void
 hz4_purge_exhausted(void)
 {
 	trim_spans();
-	hz4_pageheap_unmap(HZ4_REGION_MIN / 2);
+	hz4_pageheap_unmap(hz4_pageheap_pinned() ? HZ4_PAGE :
+						   HZ4_REGION_MIN / 2);
 }

@@ -2,11 +2,11 @@
  * purge.h - when free memory goes back to the kernel.
  *
  * Free pages beyond an allowance are purged once they have been free for
- * `purge_delay` ms, on the time of ordinary calls.  So that such a call is
- * made (the fast paths know no clock), all threads are nudged when pages
- * begin to wait: cache.h.
+ * `purge_delay` ms, on the time of ordinary slow paths.  The fast paths know
+ * no clock: where pages wait one thread watches (stacks.h), so that they go
+ * even if no thread has a slow path any more.
  *
- * Layer 3.  Decides; heap.c acts.
+ * Layer 3.  Decides; upkeep.c acts.
  */
 #ifndef HZ4_PURGE_H
 #define HZ4_PURGE_H
@@ -23,31 +23,33 @@ bool hz4_purge_pending(void);
 bool hz4_purge_due(uint64_t now);
 
 /*
- * For a caller who sees pages pending: true for the one that has to nudge
- * all threads, since that has not been done for HZ4_PURGE_NUDGES ms.  Who is
- * refused nudges itself, so that nothing is forgotten.
+ * For a caller who sees pages pending: true for the one that has to watch for
+ * a while.  It says so when it goes on, and when nothing waits any more.
  */
-bool hz4_purge_arm(uint64_t now);
+bool hz4_purge_watch(uint64_t now);
+void hz4_purge_watch_on(uint64_t now);
+void hz4_purge_watch_end(void);
 
 /*
- * True for the one caller that has to nudge all threads because idle
- * classes are due to decay.  Spans that were left to others (spans.h) are
- * seen to then, so that they count as idle and get old.
+ * True for the one caller that sees to what lies idle between the threads:
+ * the CPUs' caches.  Spans that were left to others (spans.h) are seen to
+ * then, so that they count as idle and get old, and the system is asked
+ * whether memory is pinned.
  */
 bool hz4_purge_decay_arm(uint64_t now);
 
 /*
- * How often all threads were asked to flush their caches, and to let idle
- * classes decay.  A thread whose own number differs has yet to do so.
+ * From now on so many free bytes may stay resident whatever their age, a
+ * MiB at least.
  */
-uint32_t hz4_purge_flushes(void);
-uint32_t hz4_purge_decays(void);
+void hz4_purge_allow(size_t bytes);
 
-/* Ask for a flush; the caller nudges. */
-void hz4_purge_ask_flush(void);
-
-/* Purge what is due at `now`, a bounded piece of it. */
+/*
+ * Purge what is due at `now`, a bounded piece of it; whether the last one did
+ * not come to its end.
+ */
 void hz4_purge_run(uint64_t now);
+bool hz4_purge_goes_on(void);
 
 /* Purge everything free; returns the bytes given back. */
 size_t hz4_purge_all(void);

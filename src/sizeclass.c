@@ -7,13 +7,14 @@ struct hz4_class hz4_classes[HZ4_CLS_VALUES];
 
 /* The class of the sizes from 16 * n + 1 on, by the rule of sizeclass.h. */
 #define CLASS(n) \
-	((n) < 16 ? (n) + 1 : \
-	 (n) < 32 ? 17 + ((n) - 16) / 2 : \
-	 (n) < 64 ? 25 + ((n) - 32) / 4 : 33 + ((n) - 64) / 8)
+	(HZ4_STACK_BYTES * \
+	 ((n) < 16 ? (n) + 1 : \
+	  (n) < 32 ? 17 + ((n) - 16) / 2 : \
+	  (n) < 64 ? 25 + ((n) - 32) / 4 : 33 + ((n) - 64) / 8))
 #define FOUR(n) CLASS(n), CLASS((n) + 1), CLASS((n) + 2), CLASS((n) + 3)
 #define SIXTEEN(n) FOUR(n), FOUR((n) + 4), FOUR((n) + 8), FOUR((n) + 12)
 
-const uint8_t hz4_sizeclass_table[] HZ4_LINE_ALIGNED = {
+const uint16_t hz4_sizeclass_table[] HZ4_LINE_ALIGNED = {
 	SIXTEEN(0),  SIXTEEN(16), SIXTEEN(32), SIXTEEN(48),
 	SIXTEEN(64), SIXTEEN(80), SIXTEEN(96), SIXTEEN(112),
 };
@@ -100,9 +101,9 @@ hz4_sizeclass_aligned(size_t size, size_t align)
 
 	if (align > HZ4_PAGE || size > HZ4_CLASS_MAX)
 		return HZ4_CLS_NONE;
-	size = hz4_round_up(size, align);
+	size = (size + align - 1) & ~(align - 1);
 	for (cls = hz4_sizeclass(size); cls < HZ4_CLS_ZERO; cls++)
-		if (hz4_classes[cls].size % align == 0)
+		if ((hz4_classes[cls].size & (align - 1)) == 0)
 			return cls;
 	return HZ4_CLS_NONE;
 }

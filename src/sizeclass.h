@@ -13,10 +13,11 @@
  * a span, part of which lies idle.
  *
  * Class 0 means "not ours", HZ4_CLS_RUN a large object of whole pages,
+ * HZ4_CLS_MARKED a sampled one (samples.h),
  * HZ4_CLS_ZERO an object of no bytes, which nobody may touch: addresses 16
  * bytes apart in pages without access.
  *
- * A small size leads to its class by a table of two cache lines, all others
+ * A small size leads to its class by a table of four cache lines, all others
  * by arithmetic, since one for them would take more lines from the program
  * than it is worth.
  *
@@ -34,8 +35,16 @@ enum {
 	HZ4_CLS_ZERO = 69,
 	HZ4_CLS_END = 70,
 	HZ4_CLS_RUN = HZ4_CLS_END,
-	/* Values a page's class byte can have. */
-	HZ4_CLS_VALUES = HZ4_CLS_RUN + 1,
+	HZ4_CLS_MARKED,
+	/* Values a page's class can have. */
+	HZ4_CLS_VALUES,
+
+	/*
+	 * Bytes from the stack of a class to that of the next one in a
+	 * thread's cache (stacks.h), which the page map counts in.
+	 */
+	HZ4_STACK_BYTES = 4 * sizeof(void *) +
+			  (HZ4_MID_STATS_B1 ? 2 * sizeof(uint64_t) : 0),
 
 	/* log2 of HZ4_SMALL_MAX. */
 	HZ4_SMALL_BITS = 11,
@@ -56,12 +65,15 @@ extern struct hz4_class hz4_classes[HZ4_CLS_VALUES];
 
 void hz4_sizeclass_init(void);
 
-/* The class of each 16 bytes up to HZ4_SMALL_MAX. */
-extern const uint8_t hz4_sizeclass_table[HZ4_SMALL_MAX / HZ4_ALIGN];
+/* The class of each 16 bytes up to HZ4_SMALL_MAX, in HZ4_STACK_BYTES. */
+extern const uint16_t hz4_sizeclass_table[HZ4_SMALL_MAX / HZ4_ALIGN];
 
-/* The class of a size from 1 to HZ4_SMALL_MAX. */
-HZ4_FAST uint32_t
-hz4_sizeclass_small(size_t size)
+/*
+ * Where the stack of the class of a size from 1 to HZ4_SMALL_MAX lies, counted
+ * from that of class 0.
+ */
+HZ4_FAST size_t
+hz4_sizeclass_small_offset(size_t size)
 {
 	return hz4_sizeclass_table[(size - 1) / HZ4_ALIGN];
 }
@@ -87,8 +99,9 @@ hz4_sizeclass(size_t size)
 {
 	if (size == 0)
 		return HZ4_CLS_ZERO;
-	return size <= HZ4_SMALL_MAX ? hz4_sizeclass_small(size) :
-				       hz4_sizeclass_big(size);
+	if (size > HZ4_SMALL_MAX)
+		return hz4_sizeclass_big(size);
+	return (unsigned)(hz4_sizeclass_small_offset(size) / HZ4_STACK_BYTES);
 }
 
 /* Bytes of an object that the user may touch; `cls` is no HZ4_CLS_RUN. */

@@ -9,6 +9,7 @@
 #define HZ4_SPAN_H
 
 #include "list.h"
+#include "sample.h"
 #include "sizeclass.h"
 
 /*
@@ -37,6 +38,7 @@ struct hz4_span {
 	uint8_t shard;	 /* whose lists it is in [const] */
 	bool active : 1; /* has pages [lock: class] */
 	bool idle : 1;	 /* in the idle list [lock: class] */
+	bool marked : 1; /* its maps say something (holes.h) [lock: class] */
 	/*
 	 * In the partial or the idle list.
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
@@ -59,7 +61,11 @@ struct hz4_span {
 	 * since the pages were clean. [lock: class] or not admitted yet
 	 */
 	uint16_t touched;
-	_Atomic uint64_t bits[]; /* words of the class */
+	/*
+	 * Words of the class; behind them two maps of OS pages (holes.h).
+	 * Those: [lock: class], or not admitted yet
+	 */
+	_Atomic uint64_t bits[];
 };
 
 enum { HZ4_SPAN_WHOLE = 0x80 };
@@ -74,7 +80,9 @@ struct hz4_large {
 	size_t bytes;	 /* usable, whole pages [owner] */
 	size_t asked;	 /* of these, by the user: the rest is room [owner] */
 	size_t whole;	 /* of these, known to be used [owner] */
-	bool mapping;	 /* of its own [const] */
+	bool mapping;	 /* of its own [owner] */
+	bool copied;	 /* from another large object, to grow [owner] */
+	struct hz4_sample sample;
 };
 
 /* A run of free pages in the page heap.  All fields [lock: pages]. */

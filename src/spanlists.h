@@ -1,7 +1,7 @@
 /*
  * spanlists.h - the inside of the classes' spans: their lists, as spans.c
  * keeps them and spanpages.c takes idle ones out to let their pages go.
- * Nobody else includes this.
+ * Nobody else includes this, but the heap walker (walker.c).
  *
  * Layer 3.
  */
@@ -49,8 +49,11 @@ void hz4_lists_add_locked(struct hz4_spans *c, struct hz4_list *l,
 			  struct hz4_span *s);
 void hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s);
 
-/* Unlock.  Returns how many spans went back to the page heap. */
-unsigned hz4_lists_unlock(struct hz4_spans *c);
+/*
+ * Unlock, and let idle spans go that are too many, or all of them.  Returns
+ * how many went back to the page heap.
+ */
+unsigned hz4_lists_unlock(struct hz4_spans *c, bool all);
 
 /* The pages of a span that has gone, and since when it was empty. */
 struct hz4_gone {
@@ -73,10 +76,11 @@ hz4_idle_changed(const struct hz4_spans *c)
 size_t hz4_idle_tell_locked(struct hz4_spans *c);
 
 /*
- * The same, and take out idle spans that are too many, the oldest first, at
- * most HZ4_SPANS_GONE of them.
+ * The same, and take out idle spans that are too many, or all of them, the
+ * oldest first, at most HZ4_SPANS_GONE at once.
  */
-unsigned hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone);
+unsigned hz4_idle_shed_locked(struct hz4_spans *c, bool all,
+			      struct hz4_gone *gone);
 
 /*
  * The inbox has so many pages more now, or less.  Returns true when those of

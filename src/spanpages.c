@@ -3,6 +3,7 @@
  * pages go.
  */
 #include "fresh.h"
+#include "holes.h"
 #include "meta.h"
 #include "option.h"
 #include "os.h"
@@ -79,6 +80,7 @@ retire_locked(struct hz4_spans *c)
 	atomic_store(&s->linked, false);
 	s->active = false;
 	hz4_fresh_end(s);
+	hz4_holes_end(s, &hz4_classes[s->cls]);
 	hz4_list_push(&c->unused, &s->link);
 	return gone;
 }
@@ -149,16 +151,15 @@ hz4_idle_sub_waiting(struct hz4_spans *c, size_t pages)
  * has of the class: the next object may be asked for at once.
  */
 unsigned
-hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone)
+hz4_idle_shed_locked(struct hz4_spans *c, bool all, struct hz4_gone *gone)
 {
 	uint32_t each = hz4_classes[hz4_lists_class(c)].pages;
 	size_t most = limit(), pages = hz4_idle_tell_locked(c);
 	unsigned n = 0;
 
-	while (pages > most && n < HZ4_SPANS_GONE &&
-	       (hz4_peek(&c->idle_pages) > each ||
-		(hz4_peek(&c->idle_pages) > 0 &&
-		 !hz4_list_empty(&c->partial)))) {
+	while (n < HZ4_SPANS_GONE && hz4_peek(&c->idle_pages) > 0 &&
+	       (all || (pages > most && (hz4_peek(&c->idle_pages) > each ||
+					 !hz4_list_empty(&c->partial))))) {
 		gone[n++] = retire_locked(c);
 		pages -= hz4_min(pages, each);
 	}
@@ -171,20 +172,15 @@ hz4_idle_shed_locked(struct hz4_spans *c, struct hz4_gone *gone)
 static void
 trim_lists(struct hz4_spans *c)
 {
-	struct hz4_gone gone[HZ4_SPANS_GONE];
-	unsigned n;
+	unsigned n = HZ4_SPANS_GONE;
 
-	if (hz4_peek(&c->idle_pages) == 0 && hz4_peek(&c->waiting) == 0)
-		return;
-	do {
+	/* Once more where somebody else had the lock in between. */
+	while (n >= HZ4_SPANS_GONE &&
+	       (hz4_peek(&c->idle_pages) > 0 || hz4_peek(&c->waiting) > 0)) {
 		hz4_lists_lock(c);
 		hz4_lists_drain_locked(c);
-		for (n = 0; n < HZ4_SPANS_GONE && !hz4_list_empty(&c->idle);
-		     n++)
-			gone[n] = retire_locked(c);
-		hz4_lists_unlock(c);
-		hz4_idle_release(hz4_lists_class(c), gone, n);
-	} while (n == HZ4_SPANS_GONE);
+		n = hz4_lists_unlock(c, true);
+	}
 }
 
 void
@@ -221,7 +217,7 @@ oldest_of(struct hz4_spans *c)
 	hz4_lists_drain_locked(c);
 	if (!hz4_list_empty(&c->idle))
 		since = hz4_peek(&hz4_lists_span(c->idle.prev)->since);
-	hz4_lists_unlock(c);
+	hz4_lists_unlock(c, false);
 	return since;
 }
 
@@ -255,8 +251,9 @@ new_structure(struct hz4_spans *c, unsigned cls)
 {
 	struct hz4_span *s;
 
-	s = hz4_meta_alloc(sizeof *s + hz4_classes[cls].words *
-					       sizeof s->bits[0]);
+	s = hz4_meta_alloc(sizeof *s +
+			   hz4_classes[cls].words * sizeof s->bits[0] +
+			   hz4_holes_bytes(&hz4_classes[cls]));
 	if (s == NULL)
 		return NULL;
 	hz4_list_init(&s->link);
@@ -286,7 +283,7 @@ take_structure(struct hz4_spans *c, unsigned cls)
 		s = hz4_lists_span(c->unused.next);
 		hz4_list_remove(&s->link);
 	}
-	hz4_lists_unlock(c);
+	hz4_lists_unlock(c, false);
 	return s != NULL ? s : new_structure(c, cls);
 }
 
@@ -297,7 +294,7 @@ keep_structure(struct hz4_span *s)
 
 	hz4_lists_lock(c);
 	hz4_list_push(&c->unused, &s->link);
-	hz4_lists_unlock(c);
+	hz4_lists_unlock(c, false);
 }
 
 struct hz4_span *
@@ -320,6 +317,7 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 		atomic_store_explicit(&s->bits[w], hz4_spans_full_word(k, w),
 				      memory_order_relaxed);
 	hz4_fresh_start(s, k, spans);
+	hz4_holes_start(s, k);
 	hz4_close(s->start, k->pages * (size_t)HZ4_PAGE);
 	set_access(cls, s->start, false);
 	hz4_pagemap_set(s->start, k->pages, cls, s);

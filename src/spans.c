@@ -216,23 +216,23 @@ is_crowded(struct hz4_spans *c)
  * they push, then try; so one of the two sees the other.
  */
 unsigned
-hz4_lists_unlock(struct hz4_spans *c)
+hz4_lists_unlock(struct hz4_spans *c, bool all)
 {
 	struct hz4_gone gone[HZ4_SPANS_GONE];
-	unsigned n = 0, all = 0;
+	unsigned n = 0, sum = 0;
 
 	for (;;) {
-		if (n == HZ4_SPANS_GONE || hz4_idle_changed(c))
-			n = hz4_idle_shed_locked(c, gone);
+		if (n == HZ4_SPANS_GONE || all || hz4_idle_changed(c))
+			n = hz4_idle_shed_locked(c, all, gone);
 		else
 			n = 0;
 		hz4_lock_release(&c->lock);
 		hz4_idle_release(hz4_lists_class(c), gone, n);
-		all += n;
+		sum += n;
 		if (n < HZ4_SPANS_GONE && !is_crowded(c))
-			return all;
+			return sum;
 		if (!hz4_lock_try(&c->lock))
-			return all;
+			return sum;
 		hz4_lists_drain_locked(c);
 	}
 }
@@ -267,7 +267,7 @@ hz4_spans_lock_next(unsigned cls, unsigned *shard)
 void
 hz4_spans_unlock(struct hz4_spans *c)
 {
-	hz4_lists_unlock(c);
+	hz4_lists_unlock(c, false);
 }
 
 void
@@ -280,7 +280,7 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 	c->spans++;
 	if (has_free)
 		link_locked(c, s);
-	hz4_lists_unlock(c);
+	hz4_lists_unlock(c, false);
 }
 
 void
@@ -292,34 +292,38 @@ hz4_spans_note_whole(struct hz4_span *s)
 		return;
 	hz4_lists_lock(c);
 	hz4_fresh_note_whole(s);
-	hz4_lists_unlock(c);
+	hz4_lists_unlock(c, false);
+}
+
+void
+hz4_spans_note_changed(struct hz4_span *s, uint64_t now,
+		       struct hz4_changed *to)
+{
+	hz4_fork_look();
+	to->shards |= (uint32_t)1 << s->shard;
+	if (push(hz4_lists_of(s), s, now))
+		to->full |= (uint32_t)1 << s->shard;
 }
 
 bool
-hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
+hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 		  unsigned *gone)
 {
-	unsigned cls = todo[0]->cls, shard;
-	uint32_t shards = 0, full = 0;
+	uint32_t shards = changed->shards;
 	bool locked = false;
 	struct hz4_spans *c;
+	unsigned shard;
 
 	*gone = 0;
-	for (; n > 0; n--, todo++) {
-		shard = (*todo)->shard;
-		shards |= (uint32_t)1 << shard;
-		if (push(hz4_lists_of(*todo), *todo, now))
-			full |= (uint32_t)1 << shard;
-	}
 	for (; shards != 0; shards &= shards - 1) {
 		shard = (unsigned)__builtin_ctz(shards);
 		c = &hz4_lists[shard][cls];
-		if (!(full >> shard & 1) && !is_crowded(c))
+		if (!(changed->full >> shard & 1) && !is_crowded(c))
 			continue;
 		if (!hz4_lock_try(&c->lock))
 			continue;
 		hz4_lists_drain_locked(c);
-		*gone += hz4_lists_unlock(c);
+		*gone += hz4_lists_unlock(c, false);
 		locked = true;
 	}
 	return locked;
@@ -338,7 +342,7 @@ hz4_spans_settle(void)
 				continue;
 			hz4_lists_lock(c);
 			hz4_lists_drain_locked(c);
-			hz4_lists_unlock(c);
+			hz4_lists_unlock(c, false);
 		}
 }
 
@@ -353,7 +357,7 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 		c = &hz4_lists[shard][cls];
 		hz4_lists_lock(c);
 		out->spans += c->spans;
-		hz4_lists_unlock(c);
+		hz4_lists_unlock(c, false);
 	}
 	out->objects = out->spans * hz4_classes[cls].slots;
 }
@@ -389,19 +393,36 @@ start_afresh(struct hz4_spans *c)
 /*
  * A thread that is gone may have marked a span as queued and not pushed it:
  * such marks mean nothing from now on, and what is in the inbox is out of it
- * by then.  All stays where this thread itself changes the lists or the inbox,
- * in a function that a signal's handler has interrupted; there spans that
- * have such a mark are lost.  True when there was something.
+ * by then.
  */
-static bool
+static void
 empty_inbox(struct hz4_spans *c)
 {
-	if (hz4_peek(&c->waiting) == 0 || pushing == c ||
-	    hz4_lock_is_mine(&c->lock))
-		return false;
 	hz4_lists_drain_locked(c);
 	hz4_poke(&c->waiting, 0);
 	c->epoch += 2;
+}
+
+/*
+ * All stays where this thread itself changes the lists or the inbox, in a
+ * function that a signal's handler has interrupted; there spans that have
+ * the mark of a gone thread are lost.  True when there was something to do.
+ */
+static bool
+fork_child_of_class(struct hz4_spans *c)
+{
+	bool lost = hz4_fork_lost(&c->lock);
+	bool waiting = hz4_peek(&c->waiting) != 0 && pushing != c &&
+		       !hz4_lock_is_mine(&c->lock);
+
+	if (!lost && !waiting)
+		return false;
+	hz4_fork_seize(&c->lock);
+	if (lost)
+		start_afresh(c);
+	if (waiting)
+		empty_inbox(c);
+	hz4_fork_drop(&c->lock);
 	return true;
 }
 
@@ -411,15 +432,9 @@ fork_child_of(unsigned shard)
 	bool changed = false;
 	unsigned cls;
 
-	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		struct hz4_spans *c = &hz4_lists[shard][cls];
-
-		if (hz4_lock_fork_child(&c->lock)) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		if (fork_child_of_class(&hz4_lists[shard][cls]))
 			changed = true;
-			start_afresh(c);
-		}
-		changed = empty_inbox(c) || changed;
-	}
 	/* Else it is right, or this thread is just about to make it so. */
 	if (changed)
 		hz4_idle_recount(shard);

@@ -83,15 +83,27 @@ void hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 struct hz4_span *hz4_spans_make(struct hz4_spans *c, unsigned cls);
 void hz4_spans_admit(struct hz4_span *s, bool has_free);
 
+/* The shards of spans that have changed, and which have too many; bits. */
+struct hz4_changed {
+	uint32_t shards, full;
+};
+
 /*
- * Objects came back to these spans of one class, which were not linked or may
- * be empty now, so that each may belong into another list.  It may since have
+ * Objects came back to a span, which was not linked or may be empty now, so
+ * that it may belong into another list: it goes into the inbox, and is added
+ * to `*to`.  `now` (ms) since when it is idle, if it stays.  It may since have
  * been released and made anew by others; what is done with it is right for
- * whatever it is then.  Never waits for a class's lock: false when all was
- * left to others.  Tells in `*gone` how many spans went back to the page heap.
- * `now` (ms) since when those that stay are idle; `n` is at least 1.
+ * whatever it is then.
  */
-bool hz4_spans_refresh(struct hz4_span **todo, unsigned n, uint64_t now,
+void hz4_spans_note_changed(struct hz4_span *s, uint64_t now,
+			    struct hz4_changed *to);
+
+/*
+ * See to such spans of one class.  Never waits for a class's lock: false when
+ * all was left to others.  Tells in `*gone` how many spans went back to the
+ * page heap.
+ */
+bool hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 		       unsigned *gone);
 
 /* An object of the span, above HZ4_FRESH_WHOLE, is used (fresh.h). */

@@ -1,109 +1,158 @@
 /*
- * stacks.h - a thread's caches as data: one stack of free objects per size
+ * stacks.h - a thread's cache as data: one stack of free objects per size
  * class, and where malloc and free stop.
  *
- *      start       base        top            high        start + room
- *        |   gone  NULL |  objects  |    limit     |   not used yet  |
+ *      base             top            high        base + room
+ *        |   objects     |    limit     |   not used yet  |
  *
- *     base <= top <= high,  high - base == limit,  high <= start + room
+ *     base <= top <= high,  high - base == limit,  limit <= room
  *
- * The oldest objects lie at the base, which rises when they go back to the
- * spans; the others need not move for it until there is no room above.  The
- * word below the base is NULL.
+ * The oldest objects lie at the base.  HZ4_STACK_BELOW words lie below it, so
+ * that the fast paths may look there (cache.h).
  *
- * `high` and `low` follow from the array, the limit, the careful calls, the
- * window of L0 and the nudges.  Whoever changes one of those says so here,
- * and both are set anew.
- *
- * `low` is what malloc compares top with.  It equals base, unless somebody
- * has nudged the thread: then it lies above every address, and the next
- * malloc of each class takes the slow path, where the thread looks at the
- * clock and gives back what lies idle (heap.c).  So memory returns without
- * a background thread and without a test on the fast path.
+ * `high` and `low` follow from the array, the limit, the careful calls and the
+ * watch.  Whoever changes one of those says so here, and both are set anew.
  *
  * The first HZ4_CAREFUL_CALLS calls of a class are careful: high is top and
  * low lies above, so that both malloc and free take the slow path.  There a
  * free is looked up in the span and in all of the stack.  A program that
  * uses a class now and then has its double frees found at the call, and one
- * that uses it much does not pay.
+ * that uses it much does not pay.  Careful again are the calls after the stack
+ * was emptied, or ran over and holds less than HZ4_STACK_PLENTY: what was just
+ * freed may have left it, and the fast paths would not find it.
+ *
+ * The fast paths know no clock.  While free pages wait for their time one
+ * thread watches: its `low`s lie above every address, so that its mallocs take
+ * the slow path, where it looks at the clock now and then (heap.c).  The same
+ * of all threads while allocations are sampled (profile.c).
  *
  * Layer 3.
  */
 #ifndef HZ4_STACKS_H
 #define HZ4_STACKS_H
 
-#include "budget.h"
-#include "l0.h"
+#include "lock.h"
 #include "pace.h"
+#include "sample.h"
+#include "share.h"
+#include "sizeclass.h"
 #include "stats.h"
 
 struct hz4_stack {
 	/* [owner] writes; [atomic] relaxed: others read it for figures */
 	void **_Atomic top;
-	/* base, the floor of L0, or HZ4_NUDGED. [atomic] relaxed: a hint */
+	/*
+	 * Where malloc stops, base or HZ4_STOP, and free.  [owner] writes, and
+	 * who empties the cache, and `low` who starts to sample; [atomic]
+	 * relaxed
+	 */
 	void **_Atomic low;
-	void **high; /* [owner] */
+	void **_Atomic high;
 	/* [owner] writes; [atomic] relaxed: others read it for figures */
 	void **_Atomic base;
 	HZ4_HITS_MEMBER
 };
 
-#define HZ4_NUDGED ((void **)UINTPTR_MAX)
+#define HZ4_STOP ((void **)UINTPTR_MAX)
+
+enum {
+	/*
+	 * As far as malloc looks below the object that it takes: so many of
+	 * the latest that were freed are found when they are freed again.
+	 */
+	HZ4_STACK_BELOW = 4,
+	/* Of a stack of so many, as many stay when half of it goes. */
+	HZ4_STACK_PLENTY = 2 * HZ4_STACK_BELOW,
+};
 
 /* What happened last at the ends of a class's stack. */
 enum hz4_turn { HZ4_TURN_NONE, HZ4_TURN_MISS, HZ4_TURN_OVERFLOW };
 
-/* The colder half of a class's cache. */
+/* The colder half of a class's stack. */
 struct hz4_tier {
 	uint16_t limit;	 /* objects the stack may hold [owner] */
 	uint16_t room;	 /* objects its array has room for [owner] */
-	uint16_t gone;	 /* places of its array below the base [owner] */
 	uint16_t events; /* misses and overflows since the decay [owner] */
 	uint8_t turn;	 /* enum hz4_turn [owner] */
 	uint8_t calls;	 /* careful ones so far [owner] */
-	uint8_t streak;	 /* events without a turn in a row [owner] */
 	/*
 	 * Objects taken from spans less those given back: what the user
 	 * and the cache have.  [owner] writes; [atomic] relaxed
 	 */
 	_Atomic int64_t net;
+	/*
+	 * Of the oldest objects so many were taken by others, who leave the
+	 * rest where it lies.  [lock: cache]; [atomic] relaxed: for figures
+	 */
+	_Atomic uint16_t gone;
 };
+
+/* How far others have come with a cache whose thread stays away (idle.h). */
+enum hz4_idle { HZ4_IDLE_NO, HZ4_IDLE_ASKED, HZ4_IDLE_STOPPED, HZ4_IDLE_EMPTY };
 
 struct hz4_cache {
 	struct hz4_stack stack[HZ4_CLS_VALUES];
-	struct hz4_l0 l0[HZ4_L0_CLASSES];
 	struct hz4_tier tier[HZ4_CLS_END];
 	/*
-	 * The class whose array is being changed, 0: none.  The child of a
-	 * fork can use all other stacks of a thread that is gone.
+	 * The class whose stack is being changed, 0: none.  Calls that come
+	 * meanwhile, from a wrapper around one of libc's or a signal's
+	 * handler, do without the cache; the child of a fork can use all
+	 * other stacks of a thread that is gone.
 	 * [owner] writes; [atomic] release: the change lies in between
 	 */
 	_Atomic uint32_t busy;
-	/*
-	 * Somebody has nudged.  Set before `low` of all classes; the owner
-	 * clears it before it settles them.  [atomic] seq_cst
-	 */
-	_Atomic bool nudged;
 	/*
 	 * One bit for each class that had an event, or a limit from the
 	 * thread before: the others have no limit and hold nothing. [owner]
 	 */
 	uint64_t used[HZ4_CLS_END / 64 + 1];
+	/*
+	 * Slow paths that the thread is in: none, mostly.  [owner] writes;
+	 * [atomic] release when it leaves
+	 */
+	_Atomic uint32_t inside;
+	_Atomic uint32_t idle; /* enum hz4_idle [atomic] acquire, release */
+	struct hz4_lock lock;  /* while another thread has the stacks */
+	bool waking;	       /* its thread comes back [owner] */
+	/* Bytes that the limits may come to: left + limits == granted. */
+	size_t granted;	  /* [owner] */
+	size_t left;	  /* [owner] */
+	size_t taken;	  /* of them, from what threads share [owner] */
+	uint32_t events;  /* of all classes, since they grew [owner] */
+	bool first;	  /* of the first thread: starts with more [const] */
+	bool proven;	  /* its thread is no short one [owner] */
+	bool watching;	  /* see above [owner] */
+	uint16_t to_look; /* mallocs until it looks at the clock [owner] */
 	uint32_t visits;  /* slow paths so far [owner] */
-	uint32_t flushed; /* hz4_purge_flushes() at the last flush [owner] */
-	uint32_t decayed; /* hz4_purge_decays() at the last decay [owner] */
-	uint64_t looked;  /* ms of the last look while nudged [owner] */
-	bool looking;	  /* at the clock, since a nudge [owner] */
-	uint32_t misses;  /* slow paths not asked for, since: [owner] */
-	uint64_t missed_since; /* ms [owner] */
-	uint64_t resting; /* ms until which it does not nudge [owner] */
+	uint64_t decayed; /* ms of the last decay [owner] */
 	/* Addresses of what realloc moved last, and which comes next: */
 	uintptr_t grown[HZ4_GROWN_LATEST]; /* [owner] */
 	uint32_t grown_next;		   /* [owner] */
-	struct hz4_budget budget;
 	struct hz4_pace pace;
+	struct hz4_sampler sampler;
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
 };
+
+_Static_assert(sizeof(struct hz4_stack) == HZ4_STACK_BYTES &&
+		       offsetof(struct hz4_cache, stack) == 0,
+	       "the page map leads to the stacks");
+
+/*
+ * Every call reads where it stops anew, also one that is inlined into a loop of
+ * the program: another thread may have stopped the stack.
+ */
+HZ4_FAST void
+hz4_stacks_look(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* The stack at so many bytes from that of class 0. */
+HZ4_FAST struct hz4_stack *
+hz4_stacks_at(struct hz4_cache *c, size_t offset)
+{
+	return (struct hz4_stack *)(void *)((char *)c + offset);
+}
 
 /* The class's calls are still looked at. */
 HZ4_FAST bool
@@ -121,36 +170,40 @@ hz4_stacks_limit(struct hz4_cache *c, unsigned cls)
 	return base == NULL ? NULL : base + c->tier[cls].limit;
 }
 
-/* Set high and low; L0 keeps its floor if it may. */
+/* Set high and low. */
 void hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls);
+
+/* Have both malloc and free of the class take the slow path, whoever calls. */
+void hz4_stacks_stop(struct hz4_cache *c, unsigned cls);
 
 /* As hz4_stacks_set_ends, after one call of malloc or free in a slow path. */
 void hz4_stacks_called(struct hz4_cache *c, unsigned cls);
 
 /*
- * A decay: the class lay idle, and its next calls are careful ones; or it
- * did not, and its L0 gets another chance.
+ * The class lay idle, or the latest objects have left its stack: its next
+ * calls are careful ones.
  */
 void hz4_stacks_idle(struct hz4_cache *c, unsigned cls);
-void hz4_stacks_busy(struct hz4_cache *c, unsigned cls);
 
-/* The floor of an open L0 moves; too often, and L0 is closed. */
-void hz4_stacks_move_floor(struct hz4_cache *c, unsigned cls, void **floor);
+/* A stack is being changed, HZ4_CLS_NONE: none, on this side of the call. */
+void hz4_stacks_set_busy(struct hz4_cache *c, unsigned cls);
+
+/*
+ * Between the two neither malloc nor free of the class is served by its
+ * stack, and a fork's child must not use it: what follows the first call, and
+ * what comes before the second, stays on its side.
+ */
+void hz4_stacks_close(struct hz4_cache *c, unsigned cls);
+void hz4_stacks_open(struct hz4_cache *c, unsigned cls);
+
+/* With it closed, which it stays: another top, maybe in another array. */
+void hz4_stacks_move_top(struct hz4_cache *c, unsigned cls, void **top);
+
+/* Watch, or watch no more. */
+void hz4_stacks_watch(struct hz4_cache *c, bool watch);
 
 /* Add the hits that the stack counted to those of the tier that it is. */
 void hz4_stacks_add_hits(struct hz4_cache *c, unsigned cls,
 			 struct hz4_counts *out);
-
-/* Nudge: see above.  May be called by any thread. */
-void hz4_stacks_nudge(struct hz4_cache *c);
-
-/* Undo the nudge for all classes.  Owner only. */
-void hz4_stacks_settle(struct hz4_cache *c);
-
-HZ4_FAST bool
-hz4_stacks_nudged(struct hz4_cache *c)
-{
-	return hz4_peek(&c->nudged);
-}
 
 #endif

@@ -7,11 +7,17 @@
  * Fork: nothing is locked over it.  The child has one thread and finds
  * each lock free, or held by that very thread (fork called from a signal
  * handler), or held by a thread that is gone; what the last kind protects
- * is started afresh.  The caches of the other threads are adopted by the
- * pool, when the child first looks at it: many children never do.
+ * is started afresh, by whoever comes by first (lock.h).  The caches of the
+ * other threads are adopted by the pool when the thread that forked first
+ * looks at it: many children never do.  Another thread of the child cannot
+ * know which cache is that one's, and leaves them all.
  */
 #include "thread.h"
 
+#include "guard.h"
+#include "holes.h"
+#include "idle.h"
+#include "l1.h"
 #include "list.h"
 #include "lock.h"
 #include "log.h"
@@ -19,6 +25,7 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
+#include "samples.h"
 #include "spans.h"
 
 #include <pthread.h>
@@ -37,6 +44,8 @@ enum thread_state { FRESH, STARTING, LIVE, ENDED };
 
 HZ4_TLS struct hz4_cache *hz4_tls_cache =
 	(struct hz4_cache *)&hz4_empty_cache;
+HZ4_TLS struct hz4_cache *hz4_tls_operators =
+	(struct hz4_cache *)&hz4_empty_cache;
 static HZ4_TLS unsigned char tls_state; /* enum thread_state */
 static HZ4_TLS unsigned char tls_freed; /* while it is FRESH */
 
@@ -50,11 +59,10 @@ static struct {
 	 */
 	struct hz4_thread *_Atomic made;
 	/*
-	 * In the child of a fork, until the caches of gone threads are
-	 * adopted: the mark of the thread that goes on, and whether the lists
-	 * may be half changed. [lock] but in fork_child
+	 * In the child of a fork: caches of gone threads are not adopted yet;
+	 * the lists may be half changed. [lock] but in start_afresh
 	 */
-	uint32_t survivor;
+	bool forked;
 	bool torn;
 } threads = {
 	.lock = HZ4_LOCK_INIT(HZ4_RANK_THREADS),
@@ -109,84 +117,84 @@ hz4_thread_count_slow(unsigned cls, enum hz4_counter which)
 					  memory_order_relaxed);
 }
 
-void
-hz4_thread_start(void)
-{
-	if (hz4_likely(atomic_load_explicit(&process.ready,
-					    memory_order_acquire)))
-		return;
-	hz4_lock_acquire(&process.lock);
-	if (!hz4_peek(&process.ready)) {
-		hz4_os_init();
-		hz4_sizeclass_init();
-		hz4_spans_init();
-		hz4_option_init();
-		if (hz4_option(HZ4_OPT_os_page) != 0)
-			hz4_os_pretend_page(hz4_option(HZ4_OPT_os_page));
-		atomic_store_explicit(&process.ready, true,
-				      memory_order_release);
-	}
-	hz4_lock_release(&process.lock);
-}
-
 static struct hz4_thread *
 of_link(struct hz4_list *l)
 {
 	return hz4_container(l, struct hz4_thread, link);
 }
 
+/* Into the list where it belongs. */
 static void
-move_locked(struct hz4_thread *t, struct hz4_list *to, uint32_t owner)
+put_locked(struct hz4_thread *t)
 {
-	t->owner = owner;
 	hz4_list_remove(&t->link);
-	hz4_list_push(to, &t->link);
+	hz4_list_push(t->owner != 0 ? &threads.live : &threads.ended,
+		      &t->link);
 }
 
-/* Into the pool, with what its gone thread has left. */
+/* To or from the live ones; `owner` is 0 in the pool. */
 static void
-adopt_locked(struct hz4_thread *t)
+move_locked(struct hz4_thread *t, uint32_t owner)
 {
-	hz4_cache_adopt(&t->cache);
-	t->adopted = true;
-	move_locked(t, &threads.ended, 0);
+	int change = (owner != 0) - (t->owner != 0);
+
+	t->owner = owner;
+	put_locked(t);
+	if (change != 0)
+		hz4_share_add_user(change);
 }
 
 /*
- * After a fork: only the thread that forked is live, with what it owned by
- * then.
+ * After a fork.  Of the threads that were there before only the one that
+ * forked is live, and if this is that one, the others are gone: into the pool
+ * with what they have left.
  */
 static void
 regroup_locked(void)
 {
-	uint32_t survivor = threads.survivor;
-	bool torn = threads.torn;
+	uint32_t self = hz4_lock_self(), users = 0;
+	bool torn = threads.torn, known = hz4_fork_is_old(self);
 	struct hz4_thread *t;
 
+	if (!torn && !known)
+		return;
 	/* First: a signal handler may fork once more. */
-	threads.survivor = 0;
 	threads.torn = false;
+	threads.forked = !known;
 	if (torn) {
 		hz4_list_init(&threads.live);
 		hz4_list_init(&threads.ended);
 	}
 	for (t = hz4_peek(&threads.made); t != NULL; t = t->older) {
+		bool gone = known && t->owner != 0 && t->owner != self &&
+			    hz4_fork_is_old(t->owner);
+
+		/* A handler's fork, while this thread empties it: later. */
+		if (gone && hz4_lock_is_mine(&t->cache.lock)) {
+			gone = false;
+			threads.forked = true;
+		}
+		if (gone) {
+			hz4_lock_acquire(&t->cache.lock);
+			hz4_cache_adopt(&t->cache);
+			hz4_lock_release(&t->cache.lock);
+			t->adopted = true;
+			t->owner = 0;
+		}
 		if (torn)
 			hz4_list_init(&t->link);
-		else if (t->owner == 0 || t->owner == survivor)
-			continue;
-		if (t->owner == survivor)
-			move_locked(t, &threads.live, survivor);
-		else
-			adopt_locked(t);
+		if (torn || gone)
+			put_locked(t);
+		users += t->owner != 0;
 	}
+	hz4_share_set_users(users);
 }
 
 static void
 lock_threads(void)
 {
 	hz4_lock_acquire(&threads.lock);
-	if (hz4_unlikely(threads.survivor != 0))
+	if (hz4_unlikely(threads.forked))
 		regroup_locked();
 }
 
@@ -212,7 +220,7 @@ take_ended(bool adopted)
 			break;
 	if (l != &threads.ended) {
 		t = of_link(l);
-		move_locked(t, &threads.live, hz4_lock_self());
+		move_locked(t, hz4_lock_self());
 		t->adopted = false;
 	}
 	unlock_threads();
@@ -224,7 +232,7 @@ static void
 put_ended(struct hz4_thread *t)
 {
 	lock_threads();
-	move_locked(t, &threads.ended, 0);
+	move_locked(t, 0);
 	unlock_threads();
 }
 
@@ -243,7 +251,7 @@ make_thread(void)
 	lock_threads();
 	t->older = hz4_peek(&threads.made);
 	hz4_cache_init(&t->cache, t->older == NULL);
-	move_locked(t, &threads.live, hz4_lock_self());
+	move_locked(t, hz4_lock_self());
 	atomic_store_explicit(&threads.made, t, memory_order_release);
 	unlock_threads();
 	return t;
@@ -258,57 +266,99 @@ end_thread(void *arg)
 {
 	struct hz4_thread *t = arg;
 
+	hz4_tls_operators = (struct hz4_cache *)&hz4_empty_cache;
 	hz4_tls_cache = (struct hz4_cache *)&hz4_empty_cache;
-	hz4_cache_pass_on(&t->cache);
-	hz4_budget_add_user(-1);
+	hz4_cache_end(&t->cache);
 	tls_state = ENDED;
 	put_ended(t);
 }
 
-/*
- * The child may shut itself off from files, and its heap may grow then.
- * What they tell is asked for before, if it was not yet.
- */
+/* With a mark the thread is known again in the child. */
 static void
 before_fork(void)
 {
-	if (hz4_option(HZ4_OPT_huge_pages))
-		hz4_os_read_files();
+	hz4_lock_self();
 }
 
+/*
+ * A thread that is gone may have been emptying another one's cache, and been
+ * about to note what it took or gave.
+ */
+static void
+repair_caches(void)
+{
+	size_t taken = 0;
+	struct hz4_thread *t = atomic_load_explicit(&threads.made,
+						    memory_order_acquire);
+
+	for (; t != NULL; t = t->older) {
+		if (hz4_fork_lost(&t->cache.lock)) {
+			hz4_cache_cut_off(&t->cache);
+			hz4_fork_drop(&t->cache.lock);
+		}
+		taken += t->cache.taken;
+	}
+	hz4_share_set_taken(taken);
+}
+
+/* For hz4_fork_watch. */
 static void
 start_afresh(void)
 {
-	hz4_lock_fork_child(&process.lock);
-	if (hz4_lock_fork_child(&threads.lock))
+	if (hz4_fork_lost(&process.lock))
+		hz4_fork_drop(&process.lock);
+	if (hz4_fork_lost(&threads.lock)) {
 		threads.torn = true;
-	threads.survivor = hz4_lock_self();
-	hz4_budget_fork_child(tls_state == LIVE);
+		hz4_fork_drop(&threads.lock);
+	}
+	threads.forked = true;
+	if (hz4_fork_is_old(hz4_lock_self()) &&
+	    !hz4_lock_is_mine(&threads.lock))
+		hz4_share_set_users(tls_state == LIVE);
+	repair_caches();
+	hz4_idle_fork_child();
+	hz4_l1_fork_child();
 	hz4_spans_fork_child();
+	hz4_holes_fork_child();
+	hz4_samples_fork_child();
+	hz4_guard_fork_child();
 	hz4_pageheap_fork_child();
 	hz4_meta_fork_child();
 }
 
-static void
-fork_child(void)
-{
-	if (hz4_lock_in_child())
-		start_afresh();
-}
-
-/* There will be threads that hold locks while others fork. */
+/*
+ * Before anything is locked: a thread that has never come by may fork while
+ * this one holds locks.
+ */
 static void
 watch_forks(void)
 {
 	static _Atomic bool watched;
-	void *word;
 
-	if (hz4_peek(&watched) ||
-	    atomic_exchange_explicit(&watched, true, memory_order_relaxed))
+	if (!hz4_peek(&watched) &&
+	    !atomic_exchange_explicit(&watched, true, memory_order_relaxed))
+		hz4_fork_watch(hz4_os_map_wiped(), start_afresh);
+}
+
+void
+hz4_thread_start(void)
+{
+	if (hz4_likely(atomic_load_explicit(&process.ready,
+					    memory_order_acquire)))
 		return;
-	word = hz4_os_map_wiped();
-	if (word != NULL)
-		hz4_lock_watch_forks(word, start_afresh);
+	watch_forks();
+	hz4_lock_acquire(&process.lock);
+	if (!hz4_peek(&process.ready)) {
+		hz4_os_init();
+		hz4_sizeclass_init();
+		hz4_spans_init();
+		hz4_option_init();
+		if (hz4_option(HZ4_OPT_os_page) != 0)
+			hz4_os_pretend_page(hz4_option(HZ4_OPT_os_page));
+		atomic_store_explicit(&process.ready, true,
+				      memory_order_release);
+	}
+	hz4_lock_release(&process.lock);
 }
 
 /*
@@ -339,7 +389,7 @@ have_key(void)
 				      memory_order_release);
 	}
 	hz4_lock_release(&process.lock);
-	if (first && pthread_atfork(before_fork, NULL, fork_child) != 0)
+	if (first && pthread_atfork(before_fork, NULL, hz4_fork_in_child) != 0)
 		hz4_log("no memory to register the fork handler");
 	if (made && !first)
 		pthread_key_delete(key);
@@ -357,15 +407,12 @@ hz4_thread_cache(void)
 		return NULL;
 	tls_state = STARTING;
 	hz4_thread_start();
-	if (hz4_peek(&threads.made) != NULL)
-		watch_forks();
 	t = make_thread();
 	if (t == NULL) {
 		tls_state = FRESH;
 		return NULL;
 	}
 	tls_state = LIVE;
-	hz4_budget_add_user(1);
 	hz4_tls_cache = &t->cache;
 	/* A cache that nobody would empty in the end must not be filled. */
 	if (!have_key() || pthread_setspecific(process.key, t) != 0) {
@@ -381,7 +428,6 @@ hz4_thread_cache_to_free(void)
 	if (tls_state != FRESH || tls_freed == HZ4_FIRST_FREES)
 		return hz4_thread_cache();
 	tls_freed++;
-	watch_forks();
 	return NULL;
 }
 
@@ -392,20 +438,9 @@ hz4_thread_flush_ended(void)
 
 	/* One at a time, as a cache of our own: no lock is held meanwhile. */
 	while ((t = take_ended(true)) != NULL) {
-		hz4_cache_pass_on(&t->cache);
+		hz4_cache_end(&t->cache);
 		put_ended(t);
 	}
-}
-
-void
-hz4_thread_nudge_all(void)
-{
-	struct hz4_list *l;
-
-	lock_threads();
-	for (l = threads.live.next; l != &threads.live; l = l->next)
-		hz4_stacks_nudge(&of_link(l)->cache);
-	unlock_threads();
 }
 
 static void
@@ -425,4 +460,16 @@ hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg), void *arg)
 	each(&threads.live, visit, arg);
 	each(&threads.ended, visit, arg);
 	unlock_threads();
+}
+
+struct hz4_cache *
+hz4_thread_next(const struct hz4_cache *c)
+{
+	struct hz4_thread *t;
+
+	/* Acquire: what it leads to comes before. */
+	t = c == NULL ? atomic_load_explicit(&threads.made,
+					     memory_order_acquire) :
+			((const struct hz4_thread *)(const void *)c)->older;
+	return t != NULL ? &t->cache : NULL;
 }

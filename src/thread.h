@@ -15,6 +15,13 @@
 extern HZ4_TLS struct hz4_cache *hz4_tls_cache;
 
 /*
+ * The same for C++'s operators (cxx.c): the thread's cache only once it is
+ * known that the program has none of its own, the empty one before, and for
+ * ever if it has.
+ */
+extern HZ4_TLS struct hz4_cache *hz4_tls_operators;
+
+/*
  * The calling thread's cache, made now when there is none.  NULL while it
  * is being made (libc may allocate then), after the thread's end, and
  * without memory: the caller works on the spans directly.
@@ -31,9 +38,6 @@ struct hz4_cache *hz4_thread_cache_to_free(void);
 /* Make sure that shapes and options are ready. */
 void hz4_thread_start(void);
 
-/* Nudge all threads (cache.h). */
-void hz4_thread_nudge_all(void);
-
 /* Give back what the caches of ended threads hold (after a fork). */
 void hz4_thread_flush_ended(void);
 
@@ -43,6 +47,12 @@ void hz4_thread_flush_ended(void);
  */
 void hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg),
 		     void *arg);
+
+/*
+ * The caches there are, those of ended threads among them: NULL comes before
+ * the latest one, and after the first.  No lock: none ever goes away.
+ */
+struct hz4_cache *hz4_thread_next(const struct hz4_cache *c);
 
 /* Objects of a class taken without a cache less those given back so. */
 int64_t hz4_thread_bare_net(unsigned cls);

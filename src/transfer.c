@@ -15,11 +15,13 @@
  */
 #include "transfer.h"
 
-#include "budget.h"
 #include "fresh.h"
+#include "holes.h"
 #include "log.h"
+#include "os.h"
 #include "pagemap.h"
 #include "shard.h"
+#include "share.h"
 #include "spans.h"
 
 enum { LINE = 64 };
@@ -39,7 +41,7 @@ open_objects(const struct hz4_class *k, void *const *objects, unsigned n)
 static bool
 may_share_lines(const struct hz4_class *k)
 {
-	return k->size % LINE != 0 && hz4_budget_users() > 1;
+	return k->size % LINE != 0 && hz4_share_users() > 1;
 }
 
 /*
@@ -140,6 +142,8 @@ take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
 		end = hz4_max(end, end_of(k, objects, got));
 	}
 	open_objects(k, objects, got);
+	if (hz4_unlikely(s->marked))
+		hz4_holes_fill(s, k, objects, got);
 	if (hz4_unlikely(end > hz4_fresh_from(s)))
 		hz4_fresh_take(s, k, end, f);
 	return got;
@@ -162,7 +166,7 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
 }
 
 /* The same from the lists of other shards. */
-static unsigned
+static HZ4_DEEP unsigned
 take_elsewhere(unsigned cls, void **objects, unsigned want,
 	       struct hz4_fresh *f)
 {
@@ -192,34 +196,99 @@ take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
 	return got;
 }
 
-unsigned
-hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
+/*
+ * From the lists `c`, locked, of other shards or of a new span; unlocks.
+ * Inlined: below it a thread's stack is needed for pages.
+ */
+HZ4_FAST unsigned
+take(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
+     struct hz4_fresh *fresh, unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	struct hz4_spans *c = hz4_spans_lock(cls);
-	struct hz4_fresh fresh = { 0, 0 };
 	unsigned got;
 
 	*path = HZ4_TRANSFER_LOCKED;
-	got = take_locked(c, k, objects, want, &fresh);
+	got = take_locked(c, k, objects, want, fresh);
 	if (got == 0 && hz4_unlikely(hz4_shards() > 1)) {
 		hz4_spans_unlock(c);
 		c = NULL;
-		got = take_elsewhere(cls, objects, want, &fresh);
+		got = take_elsewhere(cls, objects, want, fresh);
 		if (got == 0) {
 			c = hz4_spans_lock(cls);
-			got = take_locked(c, k, objects, want, &fresh);
+			got = take_locked(c, k, objects, want, fresh);
 		}
 	}
 	if (got == 0) {
 		*path |= HZ4_TRANSFER_CREATED;
-		got = take_new(c, cls, objects, want, &fresh);
+		got = take_new(c, cls, objects, want, fresh);
 	} else if (c != NULL) {
 		hz4_spans_unlock(c);
 	}
-	if (fresh.to != 0)
-		hz4_fresh_populate(k, objects, got, &fresh);
 	return got;
+}
+
+unsigned
+hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
+{
+	struct hz4_fresh fresh = { 0, 0 };
+	unsigned got;
+
+	got = take(hz4_spans_lock(cls), cls, objects, want, &fresh, path);
+	if (fresh.to != 0)
+		hz4_fresh_populate(&hz4_classes[cls], objects, got, &fresh);
+	return got;
+}
+
+/* Where the first free object of a span lies; 0 without any. */
+static uintptr_t
+first_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint64_t free;
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++) {
+		free = hz4_peek(&s->bits[w]);
+		if (free != 0)
+			return s->start +
+			       ((uintptr_t)w * 64 +
+				(uintptr_t)__builtin_ctzll(free)) *
+				       k->size;
+	}
+	return 0;
+}
+
+/* Whether the next object was used before, by more than its first OS page. */
+static bool
+next_is_used_locked(struct hz4_spans *c, const struct hz4_class *k)
+{
+	struct hz4_span *s;
+	uintptr_t p;
+
+	while ((s = hz4_spans_next_locked(c)) != NULL) {
+		p = first_free(k, s);
+		if (p != 0)
+			return p + hz4_os_page <= hz4_fresh_from(s);
+		hz4_spans_drained_locked(c, k, s);
+	}
+	return false;
+}
+
+void *
+hz4_transfer_take_zeroed(unsigned cls, size_t bytes, unsigned *path)
+{
+	const struct hz4_class *k = &hz4_classes[cls];
+	struct hz4_spans *c = hz4_spans_lock(cls);
+	struct hz4_fresh fresh = { 0, 0 };
+	void *p;
+
+	if (next_is_used_locked(c, k)) {
+		hz4_spans_unlock(c);
+		return NULL;
+	}
+	if (take(c, cls, &p, 1, &fresh, path) == 0)
+		return NULL;
+	hz4_fresh_zero((uintptr_t)p, bytes, &fresh);
+	return p;
 }
 
 _Noreturn static HZ4_SLOW void
@@ -249,18 +318,6 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	HZ4_CHAOS();
 	return (before | bits) == hz4_spans_full_word(k, w) &&
 	       hz4_spans_is_empty(k, s);
-}
-
-/* These spans have to enter a list, or to leave one. */
-static void
-refresh(struct hz4_span **todo, unsigned n, uint64_t now, unsigned *path)
-{
-	unsigned gone;
-
-	if (hz4_spans_refresh(todo, n, now, &gone))
-		*path |= HZ4_TRANSFER_LOCKED;
-	if (gone > 0)
-		*path |= HZ4_TRANSFER_RELEASED;
 }
 
 /* The span of an object that is given back; aborts when there is none. */
@@ -309,27 +366,35 @@ fetch_spans(const struct hz4_class *k, void *const *objects, unsigned n)
 			hz4_pagemap_owner((uintptr_t)objects[n - 1]));
 }
 
+static void
+note_changed(struct hz4_span *s, uint64_t *now, struct hz4_changed *changed)
+{
+	if (*now == 0)
+		*now = hz4_os_now();
+	hz4_spans_note_changed(s, *now, changed);
+}
+
 /*
- * `bits` are those of word `w` of the span `s` that are still to be set; its
- * objects lie in the `reach` bytes from `from`.  While there are any, an
- * object of that span is out, so it has its pages, and others that lie in
- * these need no look at the page map.
+ * Set the bits of objects.  `bits` are those of word `w` of the span `s` that
+ * are still to be set; its objects lie in the `reach` bytes from `from`.
+ * While there are any, an object of that span is out, so it has its pages, and
+ * others that lie in these need no look at the page map.
+ *
+ * Out of line: what it has on the thread's stack is gone when spans that have
+ * changed are seen to.
  */
-void
-hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
-		  uint64_t now, unsigned *path)
+static HZ4_DEEP void
+set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
+	 struct hz4_changed *changed)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	struct hz4_span *todo[HZ4_BATCH_MAX], *s, *next;
+	struct hz4_span *s, *next;
 	size_t size = k->size, all = size * k->slots, reach = 0;
 	uintptr_t p, start, from = 0;
-	unsigned todos = 0, i;
-	uint32_t slot, w = 0;
 	uint64_t bits = 0, bit;
+	uint32_t slot, w = 0;
+	unsigned i;
 
-	*path = 0;
-	if (n == 0)
-		return;
 	fetch_spans(k, objects, n);
 	s = next = find_span(cls, k, objects[0]);
 	start = next->start;
@@ -346,11 +411,7 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 			}
 			slot = find_slot(k, objects[i], p - start);
 			if (bits != 0 && give_bits(k, s, w, bits))
-				todo[todos++] = s;
-			if (hz4_unlikely(todos == HZ4_BATCH_MAX)) {
-				refresh(todo, todos, now, path);
-				todos = 0;
-			}
+				note_changed(s, &now, changed);
 			bits = 0;
 			s = next;
 			w = slot / 64;
@@ -364,9 +425,86 @@ hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		bits |= bit;
 	}
 	if (bits != 0 && give_bits(k, s, w, bits))
-		todo[todos++] = s;
-	if (todos > 0)
-		refresh(todo, todos, now, path);
+		note_changed(s, &now, changed);
+}
+
+/* Inlined: below it a thread's stack is needed for pages. */
+HZ4_FAST void
+give(unsigned cls, void *const *objects, unsigned n, uint64_t now,
+     unsigned *path)
+{
+	struct hz4_changed changed = { 0, 0 };
+	unsigned gone = 0;
+
+	*path = 0;
+	if (n == 0)
+		return;
+	set_bits(cls, objects, n, now, &changed);
+	if (changed.shards == 0)
+		return;
+	/* Some spans have to enter a list, or to leave one. */
+	if (hz4_spans_refresh(cls, &changed, &gone))
+		*path |= HZ4_TRANSFER_LOCKED;
+	if (gone > 0)
+		*path |= HZ4_TRANSFER_RELEASED;
+}
+
+void
+hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
+		  uint64_t now, unsigned *path)
+{
+	give(cls, objects, n, now, path);
+}
+
+void
+hz4_transfer_give_bits(struct hz4_span *s, uint32_t w, uint64_t bits)
+{
+	struct hz4_changed changed = { 0, 0 };
+	unsigned gone;
+
+	if (!give_bits(&hz4_classes[s->cls], s, w, bits))
+		return;
+	hz4_spans_note_changed(s, hz4_os_now(), &changed);
+	hz4_spans_refresh(s->cls, &changed, &gone);
+}
+
+unsigned
+hz4_transfer_take_run(unsigned cls, void **objects, unsigned want,
+		      struct hz4_counts *counts)
+{
+	unsigned path, i, n = hz4_transfer_take(cls, objects, want, &path);
+	void *swap;
+
+	if (n == 0)
+		return 0;
+	for (i = 0; i < n / 2; i++) {
+		swap = objects[i];
+		objects[i] = objects[n - 1 - i];
+		objects[n - 1 - i] = swap;
+	}
+	hz4_count(counts, cls, HZ4_COUNT_malloc_lock_path, 1);
+	hz4_count(counts, cls, path & HZ4_TRANSFER_CREATED ?
+				       HZ4_COUNT_malloc_span_create :
+				       HZ4_COUNT_malloc_transfer_hit, 1);
+	hz4_count(counts, cls, HZ4_COUNT_malloc_alloc_run_refill_calls, 1);
+	hz4_count(counts, cls, HZ4_COUNT_malloc_alloc_run_refill_objs, n);
+	return n;
+}
+
+void
+hz4_transfer_give_run(unsigned cls, void *const *objects, unsigned n,
+		      uint64_t now, struct hz4_counts *counts)
+{
+	unsigned path;
+
+	give(cls, objects, n, now, &path);
+	hz4_count(counts, cls, HZ4_COUNT_free_alloc_run_flush_calls, 1);
+	hz4_count(counts, cls, HZ4_COUNT_free_alloc_run_flush_objs, n);
+	hz4_count(counts, cls, path & HZ4_TRANSFER_LOCKED ?
+				       HZ4_COUNT_free_lock_path :
+				       HZ4_COUNT_free_transfer_hit, 1);
+	hz4_count(counts, cls, HZ4_COUNT_free_span_release,
+		  (path & HZ4_TRANSFER_RELEASED) != 0);
 }
 
 void

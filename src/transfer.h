@@ -9,6 +9,7 @@
 
 #include "pagemap.h"
 #include "span.h"
+#include "stats.h"
 
 /* What a call had to do; bits. */
 enum hz4_transfer_path {
@@ -26,14 +27,29 @@ unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
 			   unsigned *path);
 
 /*
+ * Take one object of a class above HZ4_FRESH_WHOLE that nobody has used yet;
+ * its first `bytes` are zero, and what is known to be so is not touched.
+ * NULL when the next one was used, or there is none.
+ */
+void *hz4_transfer_take_zeroed(unsigned cls, size_t bytes, unsigned *path);
+
+/*
  * Give objects of a class back, whichever threads they came from; `now` (ms)
- * is the caller's, since asking for the time may call a preloaded wrapper,
- * which allocates, when `objects` are neither here nor there.  Aborts when
+ * 0: the time is asked for if it is needed.  Aborts when
  * one of them is not the start of an object or lies in its span already (a
  * double free).  `n` may be any number.
  */
 void hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		       uint64_t now, unsigned *path);
+
+/*
+ * The same for caches: the object to use next comes last, and what happened
+ * is counted.
+ */
+unsigned hz4_transfer_take_run(unsigned cls, void **objects, unsigned want,
+			       struct hz4_counts *counts);
+void hz4_transfer_give_run(unsigned cls, void *const *objects, unsigned n,
+			   uint64_t now, struct hz4_counts *counts);
 
 /*
  * The span of an address whose page had this class just now; NULL when that
@@ -66,6 +82,9 @@ hz4_transfer_is_out(const void *p, unsigned cls)
 	return slot * (size_t)k->size == offset && slot < k->slots &&
 	       !(hz4_peek(&s->bits[slot / 64]) >> slot % 64 & 1);
 }
+
+/* The objects of these bits of a span's word are free again. */
+void hz4_transfer_give_bits(struct hz4_span *s, uint32_t w, uint64_t bits);
 
 /* Abort over the free of what is no live object of the class. */
 HZ4_SLOW void hz4_transfer_reject(unsigned cls, void *object);

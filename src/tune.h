@@ -10,8 +10,8 @@
 #include "base.h"
 
 /* What configure has checked; a config.h may be written by hand, too. */
-#if HZ4_MID_DUAL_TIER_L0_LIMIT < 1 || HZ4_MID_DUAL_TIER_L0_LIMIT > 16
-#error "HZ4_MID_DUAL_TIER_L0_LIMIT must be from 1 to 16"
+#if HZ4_MID_DUAL_TIER_L0_LIMIT < 1 || HZ4_MID_DUAL_TIER_L0_LIMIT > 64
+#error "HZ4_MID_DUAL_TIER_L0_LIMIT must be from 1 to 64"
 #endif
 #if HZ4_MID_DUAL_TIER_L0_REFILL_BATCH < 1 || \
 	HZ4_MID_DUAL_TIER_L0_REFILL_BATCH > HZ4_MID_DUAL_TIER_L0_LIMIT
@@ -85,68 +85,75 @@ enum {
 
 	/*
 	 * Most objects that move between a cache and the spans at once, and
-	 * most bytes of them.  Empty spans whose pages go at once.
+	 * most bytes of them.  Of these as many as may lie on a thread's
+	 * stack meanwhile, which may be a small one.  Empty spans whose pages
+	 * go at once, likewise.
 	 */
 	HZ4_BATCH_MAX = 128,
 	HZ4_BATCH_BYTES = 1024 * 1024,
-	HZ4_SPANS_GONE = 64,
+	HZ4_BATCH_FEW = 2,
+	HZ4_SPANS_GONE = 2,
 
 	/*
-	 * A class's cache grows without proof up to a base limit: so many
+	 * A class's stack grows without proof up to a base limit: so many
 	 * bytes and objects for small ones, so many objects for mid ones
-	 * (--with-alloc-run-limit).  Above it only when a miss follows an
-	 * overflow or the other way round, which a larger cache would have
+	 * (--with-l0-limit with the dual tier, else --with-alloc-run-limit).
+	 * Above it, without the dual tier, only when a miss follows an
+	 * overflow or the other way round, which a larger one would have
 	 * saved.
 	 */
 	HZ4_CACHE_BASE_BYTES = 16384,
 	HZ4_CACHE_BASE_OBJECTS = 64,
-	HZ4_CACHE_MAX_OBJECTS = 8192,
+	/* The dual tier's L0 has so many of each small class at least. */
+	HZ4_L0_LEAST = 16,
+	HZ4_CACHE_MAX_OBJECTS = 1024,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
-	/* And by no more than this part of what is left of the budget. */
+	/* And by no more than this part of what is left for its thread. */
 	HZ4_CACHE_TAKES = 4,
-	/* The array of a large one has so much more: stacks.h. */
-	HZ4_CACHE_SLACK = 8,
-	/* So many misses, or overflows, in a row tell a one-way traffic. */
-	HZ4_CACHE_ONE_WAY = 16,
 
 	/*
-	 * What all caches of a thread may hold (bytes).  The first thread
-	 * starts with more than others: most programs have one.  The others
+	 * What a thread's cache may hold from its start (bytes).  The first
+	 * thread has more than others: most programs have one.  The others
 	 * share so much for each CPU, from next to nothing where there are
 	 * hundreds of them to what a thread of some 10,000 calls has use for.
 	 */
-	HZ4_BUDGET_FIRST_THREAD = 256 * 1024,
-	HZ4_BUDGET_STARTS = 64 * 1024,
-	HZ4_BUDGET_START_LEAST = 2 * 1024,
-	HZ4_BUDGET_START_MOST = 32 * 1024,
+	HZ4_START_FIRST_THREAD = 256 * 1024,
+	HZ4_START_SHARED = 64 * 1024,
+	HZ4_START_LEAST = 2 * 1024,
+	HZ4_START_MOST = 32 * 1024,
 	/*
-	 * What a thread has earned its cache's next one starts with, up to
-	 * its share of so much for each CPU.
+	 * So many misses and overflows double it, fewer once they have, up to
+	 * the maximum.  So one of a thousand threads with a thousand
+	 * operations each stays small, and a thread that works for a
+	 * millisecond has all it can use.
 	 */
-	HZ4_BUDGET_PASSED_ON = 256 * 1024,
+	HZ4_EARN_FIRST = 2048,
+	HZ4_EARN_PROVEN = 128,
 	/*
-	 * So many missed bytes double it, fewer once it has grown and is so
-	 * large, up to the maximum.  So one of a thousand threads with a
-	 * thousand small operations each stays below 32 KiB of RSS, and a
-	 * thread that works for a millisecond has all it can use.  A miss
-	 * counts as so many bytes at least: that of a small object costs no
-	 * less time.
+	 * So much of it each thread may have of its own; more comes from the
+	 * pool (KiB for each CPU: cpu_cache).  That of a large heap is this
+	 * part of it; one taker gets no more than this part of what is left.
 	 */
-	HZ4_BUDGET_DOUBLES = 768 * 1024,
-	HZ4_BUDGET_PROVEN = 16 * 1024,
-	HZ4_BUDGET_DOUBLES_PROVEN = 64 * 1024,
-	HZ4_BUDGET_MISS = 512,
+	HZ4_EARN_OWN = 256 * 1024,
+	HZ4_POOL_HEAP_SHARE = 8,
+	HZ4_POOL_TAKES = 4,
+
 	/*
-	 * Up to so many times the maximum where there are few threads or
-	 * the heap is large: so many of them may have it once together, or
-	 * this part of the heap in use.  Above the maximum the budget doubles
-	 * with so many times its bytes.
+	 * The dual tier: the part of cpu_cache that one L1 may hold, and so
+	 * many bytes where memory is pinned; numbers that have an L1 of their
+	 * own; how many a thread tries to lock before it goes to the spans;
+	 * and how many times what is asked for comes from the spans at once.
 	 */
-	HZ4_BUDGET_FEW = 4,
-	HZ4_BUDGET_SHARERS = 16,
-	HZ4_BUDGET_HEAP_SHARE = 2,
-	HZ4_BUDGET_PRICE = 4,
+	HZ4_L1_SHARE = 4,
+	HZ4_L1_PINNED = 1024 * 1024,
+	HZ4_L1_MOST = 1024,
+	HZ4_L1_TRIES = 4,
+	HZ4_L1_RUN = 4,
+	/* Most objects of a class in an L1, whose array is metadata. */
+	HZ4_L1_OBJECTS = 512,
+	/* How many of the latest objects a careful free is looked up in. */
+	HZ4_L1_LOOK = 64,
 
 	/*
 	 * Back-pressure (pace.h): a thread may take so many bytes more than
@@ -168,19 +175,30 @@ enum {
 	HZ4_FIRST_FREES = 64,
 
 	/*
-	 * A class of a thread that had no miss for so long (ms) gives half
-	 * of what it holds back.  A thread looks at the clock in every n-th
-	 * of its slow paths.
+	 * A class of a thread that had no event for so long (ms) gives half
+	 * of what it holds back, and an L1 what nobody took.  A thread looks
+	 * at the clock in every n-th of its slow paths.
 	 */
 	HZ4_CACHE_DECAY = 1000,
 	HZ4_CLOCK_VISITS = 64,
 	/*
 	 * Whether pages wait is looked at in every n-th of the classes',
-	 * where there are shards in fewer; divisors of HZ4_CLOCK_VISITS, and
-	 * below HZ4_PURGE_MISSES.
+	 * where there are shards in fewer; divisors of HZ4_CLOCK_VISITS.
 	 */
 	HZ4_PURGE_VISITS = 8,
 	HZ4_PURGE_VISITS_SHARDS = 32,
+
+	/*
+	 * The caches of threads that stay away (idle.h): time between two steps
+	 * with one, by the clock, which may tick 100 times a second, or slept
+	 * (ms); between two rounds through all (ms); threads, and objects of
+	 * theirs, that are seen to at once.
+	 */
+	HZ4_IDLE_GRACE = 20,
+	HZ4_IDLE_NAPS = 2,
+	HZ4_IDLE_ROUND = 1000,
+	HZ4_IDLE_THREADS = 64,
+	HZ4_IDLE_OBJECTS = 2048,
 
 	/*
 	 * The first calls of malloc and free in a class of a cache, and the
@@ -190,20 +208,34 @@ enum {
 	HZ4_CAREFUL_CALLS = 64,
 
 	/*
-	 * The dual tier: so many moves of L0's floor between two decays close
-	 * it for a class.
-	 */
-	HZ4_L0_MOVES = 16,
-
-	/*
 	 * Pages nobody has touched yet are asked for together: up to so many
 	 * bytes more than the objects at hand have, and at most this part of
 	 * what the class has.  Of an object that is larger than so many
-	 * bytes only the first and the last page.
+	 * bytes only the first and the last page, a system call each; and of
+	 * so many of a batch alone, since one malloc pays for them.
 	 */
+	HZ4_FRESH_OBJECTS = 4,
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,
 	HZ4_FRESH_WHOLE = 8192,
+	/*
+	 * Of one above so many bytes calloc leaves alone what is zero.  The
+	 * smaller ones are filled by most programs, and a fault for each of
+	 * their pages costs twice what clearing them with huge pages does.
+	 */
+	HZ4_FRESH_SPARSE = 32768,
+
+	/*
+	 * OS pages of spans in use that hold nothing (holes.h): time between
+	 * two rounds (ms); spans that are looked at, and bytes that are purged,
+	 * at once, about; and how many bytes, and which part of the heap in
+	 * use, there must be more of.
+	 */
+	HZ4_HOLES_ROUND = 300,
+	HZ4_HOLES_SPANS = 128,
+	HZ4_HOLES_STEP = 2 * 1024 * 1024,
+	HZ4_HOLES_LEAST = 8 * 1024 * 1024,
+	HZ4_HOLES_SHARE = 8,
 
 	/* Regions of the page heap: alignment, least and most (bytes). */
 	HZ4_REGION_ALIGN = 2 * 1024 * 1024,
@@ -211,6 +243,20 @@ enum {
 	HZ4_REGION_MAX = 64 * 1024 * 1024,
 	/* A new region is this part of what is mapped already. */
 	HZ4_REGION_SHARE = 8,
+	/*
+	 * While a heap is smaller than so much, regions are half of what they
+	 * are aligned to, and nothing of hz4's lies between: an access so far
+	 * beside an object that it leaves the region is a fault, but for what
+	 * the program maps there.  A mapping each is the price.
+	 */
+	HZ4_REGION_APART = 1024 * 1024,
+	HZ4_REGION_APART_UP_TO = 128 * 1024 * 1024,
+	/*
+	 * Where new mappings are pinned, all of a region is resident at once:
+	 * a smaller part then, and so many bytes at most.
+	 */
+	HZ4_REGION_PINNED_SHARE = 32,
+	HZ4_REGION_PINNED_MAX = 1024 * 1024,
 
 	/*
 	 * Huge pages are advised while objects up to HZ4_FRESH_WHOLE, and
@@ -243,32 +289,46 @@ enum {
 	HZ4_HUGE_MIN = 32 * 1024 * 1024,
 
 	/*
+	 * A smaller one becomes a mapping by a move of its page tables where
+	 * it has so many bytes and cannot grow in place, and there are fewer
+	 * than so many mappings.  A mapping that grows gets this part of
+	 * itself more, at most so many bytes.
+	 */
+	HZ4_MOVED_MIN = 1024 * 1024,
+	HZ4_MOVED_MAX = 512,
+	HZ4_MOVED_ROOM = 8,
+	HZ4_MOVED_ROOM_MAX = 4 * 1024 * 1024,
+
+	/*
 	 * Free pages that may stay resident whatever their age (bytes): the
 	 * working reserve of the page heap.
 	 */
 	HZ4_PURGE_ALLOWANCE = 8 * 1024 * 1024,
-	/* Bytes given back in one call at most: bounds its latency. */
-	HZ4_PURGE_STEP = 64 * 1024 * 1024,
+	/* The same where new mappings are pinned, and the least there is. */
+	HZ4_PURGE_ALLOWANCE_LEAST = 1024 * 1024,
+	/*
+	 * Bytes given back in one system call at most, and in one malloc or
+	 * free: bounds their latency.  A process may have few calls to come.
+	 */
+	HZ4_PURGE_STEP = 4 * 1024 * 1024,
+	HZ4_PURGE_MOST = 256 * 1024 * 1024,
 	/* Time between two purges, unless the first left something (ms). */
 	HZ4_PURGE_ROUNDS = 100,
-	/*
-	 * All threads are nudged at most once in this time, and a thread
-	 * whose misses bring it by anyway is left alone for so long (ms).
-	 */
-	HZ4_PURGE_NUDGES = 200,
-	/* Nobody looks at the clock for pages that are due later (ms). */
+	/* Nobody watches for pages that are due later (ms). */
 	HZ4_PURGE_LOOK = 1000,
 	/*
-	 * Misses within so many ms of a nudge or a flush prove nothing; so
-	 * many in as long a time prove that more are to come.
+	 * A watching thread looks at the clock in every n-th of its mallocs;
+	 * nobody else watches for so long after it did (ms).
 	 */
-	HZ4_PURGE_SETTLING = 10,
-	HZ4_PURGE_MISSES = 64,
+	HZ4_WATCH_CALLS = 256,
+	HZ4_WATCH_TIME = 200,
 
 	/* Tries before a thread sleeps for a lock. */
 	HZ4_LOCK_SPINS = 100,
+	/* It looks again whether it is a fork's child after so long (s). */
+	HZ4_LOCK_PATIENCE = 1,
 
-	/* Metadata is mapped in chunks of this size (bytes). */
+	/* Metadata is mapped in chunks of so many bytes, pinned of a page. */
 	HZ4_META_CHUNK = 256 * 1024,
 };
 

@@ -393,7 +393,7 @@ class Parsing(unittest.TestCase):
         plain, more = lanes.select("guard_r0/2,guard_r0/2x8")
         self.assertEqual((plain.id, more.id), ("guard_r0/2", "guard_r0/2x8"))
         self.assertEqual(more.iters, 8 * plain.iters)
-        self.assertEqual(len(more.args()), 7)
+        self.assertEqual(len(more.args()), 8)
         self.assertEqual(more.args()[0], "2")
         self.assertEqual(verdict.family(more.id), "guard_r0")
         standard = lanes.select("main_r0/16x2,main_r0/16x1")

@@ -6,6 +6,7 @@
 #define HZ4_E2E_CHECK_H
 
 #include "e2e_common.h"
+#include "only.h"
 
 #include <check.h>
 

@@ -6,6 +6,9 @@
  * what other threads of its parent had allocated.
  *
  * A hang ends in SIGALRM in the child or in Check's time limit here.
+ *
+ * How many forks there are is what make check has time for; make stress
+ * (HZ4_TEST_SCALE) makes more of them.
  */
 #include "e2e_check.h"
 
@@ -204,7 +207,7 @@ fork_times(unsigned count)
 START_TEST(fork_while_threads_allocate)
 {
 	start_noise(NOISE);
-	fork_times(30 * e2e_scale());
+	fork_times(12 * e2e_scale());
 	end_noise(NOISE);
 	clear_table();
 }
@@ -214,7 +217,7 @@ static void *
 fork_in_a_thread(void *arg)
 {
 	(void)arg;
-	fork_times(10 * e2e_scale());
+	fork_times(4 * e2e_scale());
 	return NULL;
 }
 
@@ -236,7 +239,7 @@ END_TEST
 /* The parent's own state is untouched by what its children did. */
 START_TEST(parent_goes_on_after_forks)
 {
-	enum { BLOCKS = 2000 };
+	enum { BLOCKS = 800 };
 	static unsigned char *p[BLOCKS];
 	static size_t n[BLOCKS];
 	struct e2e_rng r = e2e_rng_start(e2e_seed(), 7);
@@ -248,7 +251,7 @@ START_TEST(parent_goes_on_after_forks)
 		e2e_fill(p[i], n[i], i);
 	}
 	start_noise(2);
-	for (unsigned round = 0; round < 20; round++) {
+	for (unsigned round = 0; round < 6 * e2e_scale(); round++) {
 		pid_t pid = fork();
 
 		if (pid == 0) {
@@ -339,7 +342,7 @@ static void (*const preinit)(int, char **, char **) = register_early;
 static void
 fork_with_handlers(void)
 {
-	const unsigned forks = 20 * e2e_scale();
+	const unsigned forks = 7 * e2e_scale();
 
 	start_noise(3);
 	fork_times(forks);
@@ -373,7 +376,7 @@ START_TEST(many_handlers)
 		ck_assert_int_eq(pthread_atfork(late_prepare, late_after,
 		    late_after), 0);
 	start_noise(2);
-	fork_times(20);
+	fork_times(8 * e2e_scale());
 	end_noise(2);
 	clear_table();
 }
@@ -434,7 +437,7 @@ interrupted_by_forks(unsigned forks)
 	struct e2e_rng r = e2e_rng_start(e2e_seed(), 11);
 	struct sigaction action = { .sa_handler = fork_in_the_handler,
 		.sa_flags = SA_RESTART };
-	uint64_t end = e2e_now() + 15000;
+	uint64_t end = e2e_now() + 15000 * e2e_scale();
 
 	sigaction(SIGALRM, &action, NULL);
 	timer(1500);
@@ -461,14 +464,14 @@ interrupted_by_forks(unsigned forks)
 
 START_TEST(fork_from_a_signal_handler)
 {
-	interrupted_by_forks(400);
+	interrupted_by_forks(200 * e2e_scale());
 }
 END_TEST
 
 START_TEST(fork_from_a_signal_handler_that_returns)
 {
 	child_goes_on = 1;
-	interrupted_by_forks(200);
+	interrupted_by_forks(60 * e2e_scale());
 }
 END_TEST
 
@@ -524,7 +527,7 @@ START_TEST(stdio_closes_no_cycle)
 	ck_assert_int_eq(pthread_create(&t[2], NULL, flush_all, NULL), 0);
 	ck_assert_int_eq(pthread_create(&t[3], NULL, make_noise,
 	    (void *)9), 0);
-	fork_times(30 * e2e_scale());
+	fork_times(12 * e2e_scale());
 	atomic_store(&stop, true);
 	for (unsigned i = 0; i < 4; i++)
 		pthread_join(t[i], NULL);
@@ -571,7 +574,7 @@ START_TEST(a_line_of_generations)
 	pid_t pid = fork();
 
 	if (pid == 0)
-		generations(60);
+		generations(30 * e2e_scale());
 	child_is_well(pid);
 }
 END_TEST
@@ -583,7 +586,7 @@ START_TEST(spawn_and_system)
 	char *argv[] = { name, NULL };
 
 	start_noise(NOISE);
-	for (unsigned i = 0; i < 30; i++) {
+	for (unsigned i = 0; i < 15 * e2e_scale(); i++) {
 		pid_t pid;
 
 		ck_assert_int_eq(posix_spawnp(&pid, name, NULL, NULL, argv,

@@ -687,11 +687,11 @@ free_and_stay(void *arg)
 	return NULL;
 }
 
-/* Fill 256 MiB and free them in the way of `who`, then look at the RSS. */
+/* Fill 160 MiB and free them in the way of `who`, then look at the RSS. */
 static void
 free_a_lot(enum who who, bool trim)
 {
-	enum { BYTES = 256 * E2E_MIB, ALLOWED = 32 * E2E_MIB };
+	enum { BYTES = 160 * E2E_MIB, ALLOWED = 32 * E2E_MIB };
 	size_t before;
 	size_t now;
 	pthread_t t;
@@ -741,7 +741,7 @@ END_TEST
 
 /* --- a long run, in short ------------------------------------------------ */
 
-enum { PHASE_BLOCKS = 1 << 20, PHASE_BYTES = 300 * E2E_MIB };
+enum { PHASE_BLOCKS = 1 << 20, PHASE_BYTES = 200 * E2E_MIB };
 
 static void *phase_block[2][PHASE_BLOCKS];
 static unsigned phase_count[2];

@@ -1,6 +1,6 @@
 /*
- * Counts the instructions of one malloc and of one free, by running them in
- * a child one instruction at a time.  A disassembly shows every path; this
+ * Counts the instructions of one malloc and of one free, and of C++'s
+ * operators, by running them in a child one instruction at a time.  A disassembly shows every path; this
  * shows the one that is taken when the thread's cache can serve the call.
  *
  * Prints a line for each call: NAME SIZE INSTRUCTIONS CALLS LOCKS.  Exits
@@ -49,25 +49,69 @@ struct count {
 
 static const size_t sizes[] = { 16, 100, 1024, 2048, 2049, 10000, 65536 };
 
-/* Not known to the compiler, so that no call is optimised away. */
-static void *(*volatile call_malloc)(size_t) = malloc;
-static void (*volatile call_free)(void *) = free;
+/*
+ * All are called as malloc(size, align) and free(p, size, align), in any
+ * order of the latter: it does not matter here what the numbers are.
+ */
+typedef void *make_function(size_t size, size_t align);
+typedef void drop_function(void *p, size_t size, size_t align);
+
+enum { ALIGN = 64 };
+
+static const struct pair {
+	const char *make, *drop;
+} pairs[] = {
+	{ "malloc", "free" },
+	{ "_Znwm", "_ZdlPv" },
+	{ "_Znwm", "_ZdlPvm" },
+	{ "_Znam", "_ZdaPv" },
+	{ "_Znam", "_ZdaPvm" },
+	{ "_ZnwmRKSt9nothrow_t", "_ZdlPvRKSt9nothrow_t" },
+	{ "_ZnamRKSt9nothrow_t", "_ZdaPvRKSt9nothrow_t" },
+	{ "_ZnwmSt11align_val_t", "_ZdlPvSt11align_val_t" },
+	{ "_ZnwmSt11align_val_t", "_ZdlPvmSt11align_val_t" },
+	{ "_ZnamSt11align_val_t", "_ZdaPvSt11align_val_t" },
+	{ "_ZnamSt11align_val_t", "_ZdaPvmSt11align_val_t" },
+	{ "_ZnwmSt11align_val_tRKSt9nothrow_t",
+	    "_ZdlPvSt11align_val_tRKSt9nothrow_t" },
+	{ "_ZnamSt11align_val_tRKSt9nothrow_t",
+	    "_ZdaPvSt11align_val_tRKSt9nothrow_t" },
+};
+
+enum {
+	PAIRS = sizeof(pairs) / sizeof(pairs[0]),
+	SIZES = sizeof(sizes) / sizeof(sizes[0]),
+};
+
+static union {
+	void *address;
+	make_function *make;
+	drop_function *drop;
+} makes[PAIRS], drops[PAIRS];
+
+/* The operators for the first sizes only. */
+static unsigned
+sizes_of(unsigned pair)
+{
+	return pair == 0 ? SIZES : 2;
+}
 
 /* Stops before each pair of calls that is to be counted. */
 static void
 child(void)
 {
-	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		void *p;
+	for (unsigned i = 0; i < PAIRS; i++)
+		for (unsigned j = 0; j < sizes_of(i); j++) {
+			void *p;
 
-		for (int k = 0; k < WARM_ROUNDS; k++) {
-			p = call_malloc(sizes[i]);
-			call_free(p);
+			for (int k = 0; k < WARM_ROUNDS; k++) {
+				p = makes[i].make(sizes[j], ALIGN);
+				drops[i].drop(p, sizes[j], ALIGN);
+			}
+			raise(SIGSTOP);
+			p = makes[i].make(sizes[j], ALIGN);
+			drops[i].drop(p, sizes[j], ALIGN);
 		}
-		raise(SIGSTOP);
-		p = call_malloc(sizes[i]);
-		call_free(p);
-	}
 	_exit(0);
 }
 
@@ -151,19 +195,44 @@ count_call(pid_t pid, uint64_t entry)
 	return count;
 }
 
+/* Count the next pair of calls of the child. */
+static void
+count_pair(pid_t pid, unsigned i, size_t size)
+{
+	struct count c;
+	int status;
+
+	if (pid < 0 || waitpid(pid, &status, 0) != pid ||
+	    (WIFEXITED(status) && WEXITSTATUS(status) == 77))
+		skip("ptrace is not allowed");
+	if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
+		broken("the child does not stop");
+	c = count_call(pid, (uintptr_t)makes[i].address);
+	printf("%s %zu %u %u %u\n", pairs[i].make, size, c.instructions,
+	    c.calls, c.locks);
+	c = count_call(pid, (uintptr_t)drops[i].address);
+	printf("%s %zu %u %u %u\n", pairs[i].drop, size, c.instructions,
+	    c.calls, c.locks);
+	if (ptrace(PTRACE_CONT, pid, NULL, NULL) != 0)
+		broken("the child does not go on");
+}
+
 int
 main(void)
 {
 	/* Not &malloc, which may be an entry of this program's own table. */
 	void *lib = dlopen("libhz4.so.0", RTLD_LAZY | RTLD_NOLOAD);
-	uint64_t entry_malloc, entry_free;
 	pid_t pid;
 	int status;
 
 	if (!lib)
 		skip("not linked to the shared library");
-	entry_malloc = (uintptr_t)dlsym(lib, "malloc");
-	entry_free = (uintptr_t)dlsym(lib, "free");
+	for (unsigned i = 0; i < PAIRS; i++) {
+		makes[i].address = dlsym(lib, pairs[i].make);
+		drops[i].address = dlsym(lib, pairs[i].drop);
+		if (makes[i].address == NULL || drops[i].address == NULL)
+			broken(pairs[i].make);
+	}
 
 	pid = fork();
 	if (pid == 0) {
@@ -171,23 +240,9 @@ main(void)
 			_exit(77);
 		child();
 	}
-	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		struct count c;
-
-		if (pid < 0 || waitpid(pid, &status, 0) != pid ||
-		    (WIFEXITED(status) && WEXITSTATUS(status) == 77))
-			skip("ptrace is not allowed");
-		if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP)
-			broken("the child does not stop");
-		c = count_call(pid, entry_malloc);
-		printf("malloc %zu %u %u %u\n", sizes[i], c.instructions,
-		    c.calls, c.locks);
-		c = count_call(pid, entry_free);
-		printf("free %zu %u %u %u\n", sizes[i], c.instructions,
-		    c.calls, c.locks);
-		if (ptrace(PTRACE_CONT, pid, NULL, NULL) != 0)
-			broken("the child does not go on");
-	}
+	for (unsigned i = 0; i < PAIRS; i++)
+		for (unsigned j = 0; j < sizes_of(i); j++)
+			count_pair(pid, i, sizes[j]);
 	if (waitpid(pid, &status, 0) != pid || status != 0)
 		broken("the child does not end");
 	return 0;

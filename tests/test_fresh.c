@@ -4,11 +4,11 @@
  */
 #include "unit_huge.h"
 
-#include "budget.h"
 #include "fresh.h"
 #include "option.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "share.h"
 #include "spans.h"
 #include "transfer.h"
 
@@ -147,6 +147,30 @@ START_TEST(ahead_is_a_part_of_the_class)
 }
 END_TEST
 
+/* Nothing is asked for ahead of the end of a span. */
+START_TEST(a_span_ends_at_its_last_page)
+{
+	struct hz4_span *s;
+	unsigned cls, n, i;
+
+	unit_os_init();
+	hz4_sizeclass_init();
+	for (cls = 1; cls < HZ4_CLS_FIRST_MID; cls += 5)
+		for (i = 0; i < 4; i++) {
+			unsigned slots = hz4_classes[cls].slots;
+
+			for (n = 0; n < slots && n < MOST - HZ4_BATCH_MAX;)
+				n += take(cls, held + n, HZ4_BATCH_MAX);
+			s = hz4_pagemap_owner((uintptr_t)held[n - 1]);
+			ck_assert_uint_le(s->touched * HZ4_FRESH_UNIT,
+					  hz4_classes[cls].pages * HZ4_PAGE);
+			s = hz4_pagemap_owner((uintptr_t)held[0]);
+			ck_assert_uint_le(s->touched * HZ4_FRESH_UNIT,
+					  hz4_classes[cls].pages * HZ4_PAGE);
+		}
+}
+END_TEST
+
 START_TEST(touched_pages_are_left_alone)
 {
 	const unsigned cls = 64;
@@ -265,7 +289,7 @@ END_TEST
 START_TEST(not_where_there_are_many_threads)
 {
 	start();
-	hz4_budget_add_user(5);
+	hz4_share_add_user(5);
 	ck_assert(!grows_huge(hz4_sizeclass(4096), 8));
 }
 END_TEST
@@ -274,8 +298,8 @@ START_TEST(the_child_of_a_fork_has_one_thread)
 {
 	if (!start_huge())
 		return;
-	hz4_budget_add_user(5);
-	hz4_budget_fork_child(true);
+	hz4_share_add_user(5);
+	hz4_share_set_users(1);
 	ck_assert(grows_huge(hz4_sizeclass(4096), 8));
 }
 END_TEST
@@ -342,6 +366,7 @@ add(TCase *t)
 	tcase_add_test(t, small_objects_are_resident);
 	tcase_add_test(t, of_large_objects_both_ends_are);
 	tcase_add_test(t, ahead_is_a_part_of_the_class);
+	tcase_add_test(t, a_span_ends_at_its_last_page);
 	tcase_add_test(t, touched_pages_are_left_alone);
 	tcase_add_test(t, no_bytes_are_not_touched);
 	tcase_add_test(t, small_objects_have_huge_pages);

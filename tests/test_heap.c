@@ -7,6 +7,9 @@
 #include "heap.h"
 #include "option.h"
 #include "os.h"
+#include "span.h"
+
+#include <sys/mman.h>
 
 enum {
 	KIB = 1024,
@@ -383,6 +386,76 @@ START_TEST(what_is_written_whole_has_huge_pages)
 		return;
 	for (i = 0; i < sizeof makes / sizeof *makes; i++)
 		unit_survives(huge_only_where_used, (void *)&makes[i]);
+}
+END_TEST
+
+/* OS pages of an object that are resident. */
+static size_t
+resident(void *p, size_t bytes)
+{
+	static unsigned char in[256 * KIB / 4096 + 1];
+	uintptr_t from = (uintptr_t)p / hz4_os_page * hz4_os_page;
+	size_t n = ((uintptr_t)p + bytes - from + hz4_os_page - 1) /
+		   hz4_os_page, sum = 0, i;
+
+	ck_assert_int_eq(mincore((void *)from, n * hz4_os_page, in), 0);
+	for (i = 0; i < n; i++)
+		sum += in[i] & 1;
+	return sum;
+}
+
+/* New pages and purged ones are zero, and calloc leaves them so. */
+START_TEST(calloc_touches_nothing_that_is_clean)
+{
+	enum { N = 40 };
+	static const size_t clean[] = {
+		33 * KIB, 40000, 66000, 140000, 256 * KIB - 100, 256 * KIB,
+	};
+	size_t bytes = clean[_i], sum;
+	unsigned char *p[N];
+	unsigned i, round;
+
+	hz4_heap_free(take(1));
+	for (round = 0; round < 3; round++) {
+		sum = 0;
+		for (i = 0; i < N; i++) {
+			p[i] = hz4_heap_calloc(1, bytes);
+			sum += resident(p[i], bytes);
+			unit_need(filled(p[i], bytes, 0), "%u", i);
+			memset(p[i], 0xa5, bytes);
+		}
+		/* Their first page may be their neighbour's last. */
+		ck_assert(round == 1 || sum <= N);
+		for (i = 0; i < N; i++)
+			hz4_heap_free(p[i]);
+		if (round == 1)
+			hz4_heap_trim();
+	}
+}
+END_TEST
+
+/* Of one that lies in both, what was used is cleared and no more. */
+START_TEST(calloc_clears_what_was_used_of_an_object)
+{
+	enum { BYTES = 80 * KIB };
+	struct hz4_span *s;
+	char *p;
+	unsigned i;
+
+	/* It writes to what is nobody's. */
+	if (HZ4_SHADOW)
+		return;
+	p = take(BYTES);
+	s = hz4_pagemap_owner((uintptr_t)p);
+	ck_assert_uint_eq((uintptr_t)p, s->start);
+	/* A page of the next one, as if the pages had come dirty. */
+	hz4_pagemap_mark(s->start + HZ4_PAGE, 1, HZ4_PAGE_DIRTY, 0);
+	memset(p + BYTES, 1, HZ4_PAGE - (BYTES - HZ4_PAGE));
+	p = hz4_heap_calloc(1, BYTES);
+	ck_assert_uint_eq((uintptr_t)p, s->start + BYTES);
+	ck_assert_uint_eq(resident(p, BYTES), 48 * KIB / hz4_os_page);
+	for (i = 0; i < BYTES; i++)
+		ck_assert_int_eq(p[i], 0);
 }
 END_TEST
 
@@ -947,6 +1020,8 @@ START_TEST(room_to_grow_is_no_need)
 		return;
 	ck_assert_uint_eq(hz4_heap_usable(growing), HZ4_CLASS_MAX);
 	small_one = take(100);
+	/* Pages for more than two of those below. */
+	hz4_heap_free(take(2 * MIB));
 	hz4_os_fail_from(1);
 	for (n = 0; n < 64 && (p[n] = hz4_heap_malloc(pages)) != NULL;)
 		n++;
@@ -1061,6 +1136,8 @@ add(TCase *t)
 	tcase_add_test(t, nothing_is_unique);
 	tcase_add_test(t, too_much);
 	tcase_add_test(t, calloc_clears_what_was_used);
+	tcase_add_loop_test(t, calloc_touches_nothing_that_is_clean, 0, 6);
+	tcase_add_test(t, calloc_clears_what_was_used_of_an_object);
 	tcase_add_test(t, realloc_keeps_contents);
 	tcase_add_test(t, realloc_in_place);
 	tcase_add_test(t, what_is_written_whole_has_huge_pages);

@@ -5,6 +5,11 @@
 #include "unit.h"
 
 #include "lock.h"
+#include "os.h"
+
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 enum { THREADS = 4, ROUNDS = 20000 };
 
@@ -127,7 +132,7 @@ static void
 child_of_free(void *arg)
 {
 	(void)arg;
-	unit_child_need(!hz4_lock_fork_child(&lock));
+	unit_child_need(!hz4_fork_lost(&lock));
 	unit_child_need(word_of(&lock) == 0);
 	hz4_lock_acquire(&lock);
 	hz4_lock_release(&lock);
@@ -143,7 +148,7 @@ static void
 child_of_own(void *arg)
 {
 	(void)arg;
-	unit_child_need(!hz4_lock_fork_child(&lock));
+	unit_child_need(!hz4_fork_lost(&lock));
 	/* Still held, and the sleepers have stayed behind. */
 	unit_child_need(word_of(&lock) == hz4_lock_self());
 	hz4_lock_release(&lock);
@@ -191,12 +196,18 @@ static void
 child_of_other(void *arg)
 {
 	(void)arg;
-	unit_child_need(hz4_lock_fork_child(&lock));
+	unit_child_need(hz4_fork_lost(&lock));
+	/* Until somebody has it: a fork meanwhile finds it lost again. */
+	unit_child_need(hz4_fork_lost(&lock));
+	hz4_fork_seize(&lock);
+	unit_child_need(hz4_lock_is_mine(&lock));
+	unit_child_need(!hz4_fork_lost(&lock));
+	hz4_fork_drop(&lock);
 	unit_child_need(word_of(&lock) == 0);
 	/* Told once: the lock is an ordinary free one from here on. */
-	unit_child_need(!hz4_lock_fork_child(&lock));
+	unit_child_need(!hz4_fork_lost(&lock));
 	hz4_lock_acquire(&lock);
-	unit_child_need(!hz4_lock_fork_child(&lock));
+	unit_child_need(!hz4_fork_lost(&lock));
 	hz4_lock_release(&lock);
 }
 
@@ -215,64 +226,257 @@ END_TEST
 
 /* What the kernel clears in a child. */
 static _Atomic uint32_t no_child;
-static unsigned started_afresh;
+static _Atomic unsigned started_afresh;
 
 static void
 start_afresh(void)
 {
 	started_afresh++;
-	hz4_lock_fork_child(&lock);
+	if (hz4_fork_lost(&lock))
+		hz4_fork_drop(&lock);
 }
 
-/* A handler that runs before ours waits for a thread that is gone. */
-START_TEST(who_would_wait_for_the_gone_starts_afresh)
+/* As if this were a child now, and a thread that is gone had the lock. */
+static void
+become_a_child(void)
 {
-	hz4_lock_watch_forks(&no_child, start_afresh);
-	ck_assert_uint_ne(no_child, 0);
+	no_child = HZ4_FORK_UNSEEN;
+	hz4_poke(&lock.word, 0x7ffffffe);
+}
+
+static void
+take_and_drop(void)
+{
 	hz4_lock_acquire(&lock);
 	hz4_lock_release(&lock);
+}
+
+static void *
+take_in_a_thread(void *arg)
+{
+	take_and_drop();
+	return arg;
+}
+
+/* A handler that runs before ours would wait for a thread that is gone. */
+START_TEST(the_first_at_a_lock_starts_afresh)
+{
+	uint32_t generation;
+
+	hz4_fork_watch(&no_child, start_afresh);
+	ck_assert_uint_eq(no_child, HZ4_FORK_SEEN);
+	take_and_drop();
 	ck_assert_uint_eq(started_afresh, 0);
-	no_child = 0;
-	hz4_poke(&lock.word, hz4_lock_self() + 2);
-	hz4_lock_acquire(&lock);
-	hz4_lock_release(&lock);
+	generation = hz4_fork_generation();
+	become_a_child();
+	take_and_drop();
 	ck_assert_uint_eq(started_afresh, 1);
+	ck_assert_uint_eq(no_child, HZ4_FORK_SEEN);
+	ck_assert_uint_ne(hz4_fork_generation(), generation);
 	/* Once: the handler has nothing left to do. */
-	ck_assert(!hz4_lock_in_child());
-	no_child = 0;
-	ck_assert(hz4_lock_in_child());
-	ck_assert(!hz4_lock_in_child());
+	hz4_fork_in_child();
+	ck_assert_uint_eq(started_afresh, 1);
+	become_a_child();
+	ck_assert(hz4_lock_try(&lock));
+	hz4_lock_release(&lock);
+	ck_assert_uint_eq(started_afresh, 2);
+	become_a_child();
+	hz4_fork_in_child();
+	take_and_drop();
+	ck_assert_uint_eq(started_afresh, 3);
+	ck_assert_uint_eq(word_of(&lock), 0);
 }
 END_TEST
 
+/* Without a mark nothing tells it from the thread that forked. */
+START_TEST(a_new_thread_starts_afresh_too)
+{
+	uint32_t self = hz4_lock_self();
+	pthread_t id;
+
+	hz4_fork_watch(&no_child, start_afresh);
+	become_a_child();
+	pthread_create(&id, NULL, take_in_a_thread, NULL);
+	pthread_join(id, NULL);
+	ck_assert_uint_eq(started_afresh, 1);
+	take_and_drop();
+	ck_assert_uint_eq(started_afresh, 1);
+	/* But only the one that forked is from before. */
+	ck_assert(hz4_fork_is_old(self));
+	ck_assert(!hz4_fork_is_old(self + 2));
+}
+END_TEST
+
+static _Atomic bool afresh, too_early;
+
+static void
+start_slowly(void)
+{
+	/* Its own locks and looks do not wait for it. */
+	hz4_fork_look();
+	hz4_poke(&lock.word, 0);
+	started++;
+	while (!stop)
+		unit_sleep(1);
+	afresh = true;
+}
+
 static void *
-let_go(void *arg)
+end_the_start(void *arg)
 {
 	unit_sleep(50);
 	stop = true;
 	return arg;
 }
 
-/* In a child whose threads are there: the holder is one of them. */
-START_TEST(nobody_starts_afresh_beside_other_threads)
+static void *
+look_when_all_is_afresh(void *arg)
 {
-	pthread_t id, other;
+	hz4_fork_look();
+	if (!afresh)
+		too_early = true;
+	return arg;
+}
+
+static void *
+mark_when_all_is_afresh(void *arg)
+{
+	/* Or it would count as one from before. */
+	if (hz4_fork_is_old(hz4_lock_self()) || !afresh)
+		too_early = true;
+	return arg;
+}
+
+/*
+ * A lock that is free by then is no reason to go on, nor a mark from before,
+ * which the thread that forked has.
+ */
+START_TEST(others_wait_for_who_starts_afresh)
+{
+	pthread_t id[4];
+	unsigned i;
 
 	hz4_lock_self();
-	hz4_lock_watch_forks(&no_child, start_afresh);
-	no_child = 0;
-	pthread_create(&id, NULL, hold, NULL);
+	hz4_fork_watch(&no_child, start_slowly);
+	become_a_child();
+	pthread_create(&id[0], NULL, take_in_a_thread, NULL);
 	while (started == 0)
 		unit_sleep(1);
-	pthread_create(&other, NULL, let_go, NULL);
+	pthread_create(&id[1], NULL, look_when_all_is_afresh, NULL);
+	pthread_create(&id[2], NULL, mark_when_all_is_afresh, NULL);
+	pthread_create(&id[3], NULL, end_the_start, NULL);
 	hz4_lock_acquire(&lock);
-	ck_assert(stop);
+	if (!afresh)
+		too_early = true;
 	hz4_lock_release(&lock);
+	for (i = 0; i < 4; i++)
+		pthread_join(id[i], NULL);
+	ck_assert(afresh);
+	ck_assert(!too_early);
+	ck_assert_uint_eq(started, 1);
+}
+END_TEST
+
+static void
+fork_while_starting(void)
+{
+	if (started++ > 0)
+		return;
+	/* A signal's handler forks, and this is the child. */
+	no_child = HZ4_FORK_UNSEEN;
+	hz4_fork_look();
+}
+
+/* What was interrupted starts afresh for the new child as well. */
+START_TEST(a_fork_from_within_starts_nothing)
+{
+	hz4_fork_watch(&no_child, fork_while_starting);
+	no_child = HZ4_FORK_UNSEEN;
+	hz4_poke(&lock.word, 0);
+	hz4_fork_look();
+	ck_assert_uint_eq(started, 1);
+	ck_assert_uint_eq(no_child, HZ4_FORK_SEEN);
+}
+END_TEST
+
+/* Where the kernel clears nothing there is libc's handler alone. */
+START_TEST(no_memory_that_is_cleared)
+{
+	uint32_t generation = hz4_fork_generation();
+
+	hz4_fork_watch(NULL, start_afresh);
+	take_and_drop();
 	ck_assert_uint_eq(started_afresh, 0);
-	pthread_join(id, NULL);
-	pthread_join(other, NULL);
-	/* The handler, should it come, does what it always did. */
-	ck_assert(hz4_lock_in_child());
+	hz4_poke(&lock.word, 0x7ffffffe);
+	hz4_fork_in_child();
+	ck_assert_uint_eq(started_afresh, 1);
+	ck_assert_uint_ne(hz4_fork_generation(), generation);
+	take_and_drop();
+}
+END_TEST
+
+static void *
+hold_for_ever(void *arg)
+{
+	hz4_lock_acquire(&lock);
+	started++;
+	while (true)
+		unit_sleep(1000);
+	return arg;
+}
+
+static _Atomic pid_t from_handler;
+
+/* Not by fork: no handler of libc's helps. */
+static void
+fork_in_handler(int sig)
+{
+	(void)sig;
+	from_handler = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
+
+static void *
+signal_the_sleeper(void *arg)
+{
+	int status = -1;
+
+	while (!(word_of(&lock) & 1))
+		unit_sleep(1);
+	unit_sleep(20);
+	pthread_kill(*(pthread_t *)arg, SIGUSR1);
+	while (from_handler == 0)
+		unit_sleep(1);
+	_exit(waitpid(from_handler, &status, 0) == from_handler &&
+	      status == 0 ? 0 : 1);
+}
+
+/* In the child of a thread that slept for a lock nobody wakes it. */
+START_TEST(a_sleeper_is_forked)
+{
+	_Atomic uint32_t *word = hz4_os_map_wiped();
+	struct sigaction action = { .sa_handler = fork_in_handler,
+				    .sa_flags = SA_RESTART };
+	pthread_t self = pthread_self(), id;
+	int status;
+	pid_t pid;
+
+	ck_assert_ptr_nonnull(word);
+	hz4_fork_watch(word, start_afresh);
+	pid = fork();
+	if (pid == 0) {
+		alarm(20);
+		hz4_fork_look();
+		sigaction(SIGUSR1, &action, NULL);
+		pthread_create(&id, NULL, hold_for_ever, NULL);
+		while (started == 0)
+			unit_sleep(1);
+		pthread_create(&id, NULL, signal_the_sleeper, &self);
+		hz4_lock_acquire(&lock);
+		/* Only the handler's child comes here. */
+		_exit(from_handler == 0 ? 0 : 1);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -328,8 +532,12 @@ add(TCase *t)
 	tcase_add_test(t, fork_with_an_own_lock);
 	tcase_add_test(t, fork_with_an_own_lock_and_sleepers);
 	tcase_add_test(t, fork_with_a_lock_of_another_thread);
-	tcase_add_test(t, who_would_wait_for_the_gone_starts_afresh);
-	tcase_add_test(t, nobody_starts_afresh_beside_other_threads);
+	tcase_add_test(t, the_first_at_a_lock_starts_afresh);
+	tcase_add_test(t, a_new_thread_starts_afresh_too);
+	tcase_add_test(t, others_wait_for_who_starts_afresh);
+	tcase_add_test(t, a_fork_from_within_starts_nothing);
+	tcase_add_test(t, no_memory_that_is_cleared);
+	tcase_add_test(t, a_sleeper_is_forked);
 	tcase_add_test(t, ranks_ascend);
 }
 

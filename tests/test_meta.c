@@ -207,9 +207,24 @@ START_TEST(no_memory)
 }
 END_TEST
 
+/* All of a chunk is for use, and what lies behind it is not. */
+START_TEST(the_last_of_a_chunk_can_be_written)
+{
+	unsigned i;
+	char *p;
+
+	for (i = 0; i < 3 * HZ4_META_CHUNK / 64; i++) {
+		p = hz4_meta_alloc(64);
+		unit_need(p != NULL, "block %u", i);
+		memset(p, 1, 64);
+	}
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
+	tcase_add_test(t, the_last_of_a_chunk_can_be_written);
 	tcase_add_test(t, every_size);
 	tcase_add_test(t, larger_than_a_chunk);
 	tcase_add_test(t, recycled_by_size);

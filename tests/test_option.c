@@ -157,6 +157,8 @@ START_TEST(paths)
 		ck_assert(hz4_option_text(r->name, text, sizeof text));
 		ck_assert_str_eq(text, path);
 		path[HZ4_OPTION_PATH_MAX - 1] = 'p';
+		ck_assert(assign_to(r, "/short"));
+		ck_assert_str_eq(hz4_option_path((enum hz4_option)i), "/short");
 	}
 }
 END_TEST
@@ -365,6 +367,14 @@ read_defaults(void *text)
 	hz4_option_init();
 }
 
+static void
+read_defaults_first(void *text)
+{
+	hz4_default_options = text;
+	setenv("HZ4_OPTIONS", "purge_delay=8", 1);
+	hz4_option_init();
+}
+
 START_TEST(strict_counts_for_defaults_too)
 {
 	char text[] = "strict=1,purge_delay=x";
@@ -373,6 +383,9 @@ START_TEST(strict_counts_for_defaults_too)
 	unit_child(&end, read_defaults, text);
 	ck_assert(WIFSIGNALED(end.status));
 	ck_assert_int_eq(WTERMSIG(end.status), SIGABRT);
+	/* Also where the environment's are good. */
+	unit_child(&end, read_defaults_first, text);
+	ck_assert(WIFSIGNALED(end.status));
 }
 END_TEST
 

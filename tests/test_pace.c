@@ -3,9 +3,9 @@
  */
 #include "unit.h"
 
-#include "budget.h"
 #include "option.h"
 #include "pace.h"
+#include "share.h"
 
 #include <sched.h>
 
@@ -17,12 +17,12 @@ start(int users)
 {
 	cpu_set_t one;
 
-	unit_os_init();
 	CPU_ZERO(&one);
 	CPU_SET((size_t)sched_getcpu(), &one);
 	ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+	unit_os_init();
 	ck_assert_uint_eq(hz4_os_cpus(), 1);
-	hz4_budget_add_user(users);
+	hz4_share_add_user(users);
 }
 
 /* As cache.c does at a miss. */
@@ -74,7 +74,7 @@ END_TEST
 START_TEST(fewer_threads_than_cpus_never_yield)
 {
 	unit_os_init();
-	hz4_budget_add_user((int)hz4_max(hz4_os_cpus(), 2) - 1);
+	hz4_share_add_user((int)hz4_max(hz4_os_cpus(), 2) - 1);
 	nothing_is_tried();
 }
 END_TEST

@@ -13,7 +13,9 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "pageruns.h"
 #include "tune.h"
+#include "walker.h"
 
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -349,6 +351,27 @@ count_huge(size_t mib, uint64_t price)
 	return n;
 }
 
+/*
+ * The regions of a small heap fill the first half of what they are aligned to:
+ * as far before and behind a page as they are long lies none of the heap's.
+ */
+START_TEST(small_regions_lie_apart)
+{
+	static uintptr_t p[200];
+	size_t n, i;
+
+	unit_os_init();
+	for (n = 0; n < 200; n++)
+		p[n] = hz4_pageheap_alloc(1 + n % 3, PAGE, false);
+	for (i = 0; i < n; i++)
+		unit_need(p[i] % HZ4_REGION_ALIGN + (1 + i % 3) * PAGE <=
+				  HZ4_REGION_APART,
+			  "%#zx", (size_t)p[i]);
+	/* Runs that are longer than such a region come from others. */
+	ck_assert_uint_ne(hz4_pageheap_alloc(17, PAGE, false), 0);
+}
+END_TEST
+
 /* After two in a row one is tried each time that the heap has doubled. */
 START_TEST(dear_huge_pages_are_few)
 {
@@ -358,8 +381,46 @@ START_TEST(dear_huge_pages_are_few)
 	/* At 4, 6 and 12 MiB, then at 26 and 52. */
 	ck_assert_uint_eq(count_huge(16, HZ4_HUGE_DEAR_US), 3);
 	ck_assert_uint_eq(count_huge(60, HZ4_HUGE_DEAR_US), 2);
-	/* At 114; that and others say nothing. */
-	ck_assert_uint_eq(count_huge(140, HZ4_HUGE_CLEARED_US - 1), 1);
+	/* At 114. */
+	ck_assert_uint_eq(count_huge(140, HZ4_HUGE_DEAR_US), 1);
+}
+END_TEST
+
+/* The first touch of a new one would take longer. */
+START_TEST(huge_pages_that_do_not_come_are_few)
+{
+	unit_os_init();
+	if (!unit_have_huge(192))
+		return;
+	ck_assert_uint_eq(count_huge(16, HZ4_HUGE_CLEARED_US - 1), 3);
+	ck_assert_uint_eq(count_huge(60, HZ4_HUGE_CLEARED_US - 1), 2);
+	/* The one at 114 MiB, and the next region. */
+	ck_assert_uint_ge(count_huge(160, HZ4_HUGE_CLEARED_US),
+			  1 + 114 / HZ4_REGION_SHARE / 2);
+}
+END_TEST
+
+/* Where a region begins again, its huge page may be there. */
+START_TEST(a_huge_page_that_was_there_says_nothing)
+{
+	uintptr_t p;
+	unsigned i;
+
+	unit_os_init();
+	if (!unit_have_huge(32))
+		return;
+	ck_assert_uint_ge(count_huge(8, HZ4_HUGE_CLEARED_US), 1);
+	unit_clock.step = HZ4_HUGE_CLEARED_US - 1;
+	do
+		p = hz4_pageheap_alloc(1, PAGE, true);
+	while (p % HZ4_REGION_ALIGN != 0);
+	for (i = 0; i < 4; i++) {
+		hz4_pageheap_free(p, 1, 0);
+		hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+		ck_assert_uint_eq(hz4_pageheap_alloc(1, PAGE, true), p);
+	}
+	ck_assert_uint_eq(count_huge((hz4_pageheap_mapped() >> 20) + 1,
+				     HZ4_HUGE_CLEARED_US), 1);
 }
 END_TEST
 
@@ -625,7 +686,7 @@ START_TEST(donated_pages)
 	ck_assert(hz4_pageheap_admit((uintptr_t)p, 5 * PAGE));
 	memset(p, 0xa5, 5 * PAGE);
 	model_take((uintptr_t)p, 5);
-	ck_assert(hz4_pageheap_donate((uintptr_t)p, 5));
+	ck_assert(hz4_pageheap_donate((uintptr_t)p, 5, false));
 	model_give((uintptr_t)p, 5);
 	ck_assert_uint_eq(figures().mapped, mapped + 5 * PAGE);
 	ck_assert_uint_eq(figures().dirty, 5 * PAGE);
@@ -835,6 +896,7 @@ START_TEST(random_walk)
 		unit_need(figures().dirty == dirty - n, "%zu of %zu", n,
 			  dirty);
 		compare();
+		unit_need(hz4_check() == 0, "the heap is not in order");
 	}
 	for (i = 0; i < HELD_MAX; i++)
 		if (held[i].pages > 0)
@@ -937,6 +999,40 @@ START_TEST(fork_while_threads_work)
 }
 END_TEST
 
+/* The word of a lock that a thread has which is gone. */
+enum { GONE = 0x7ffffffe };
+
+/*
+ * What was free when the lock was lost belongs to nobody: a run that comes
+ * back beside it stays what it is.
+ */
+START_TEST(lost_runs_are_left_alone)
+{
+	struct hz4_pageheap_figures f;
+	uintptr_t p, next;
+
+	start();
+	p = hz4_pageheap_alloc(12, PAGE, false);
+	next = hz4_pageheap_alloc(4, PAGE, false);
+	ck_assert_uint_ne(p, 0);
+	ck_assert_uint_eq(next, p + 12 * (uintptr_t)PAGE);
+	hz4_pageheap_free(p, 12, hz4_os_now());
+	/* In front of it free pages of before, and behind it, too. */
+	p = hz4_pageheap_alloc(8, PAGE, false);
+	ck_assert_uint_eq(p, next - 12 * (uintptr_t)PAGE);
+	hz4_poke(&hz4_runs.lock.word, GONE);
+	hz4_pageheap_fork_child();
+	ck_assert_uint_eq(hz4_runs.lock.word, 0);
+	ck_assert_uint_eq(figures().free, 0);
+	hz4_pageheap_free(next, 4, hz4_os_now());
+	hz4_pageheap_free(p, 8, hz4_os_now());
+	f = figures();
+	ck_assert_uint_eq(f.free, 12 * (size_t)PAGE);
+	ck_assert_uint_eq(hz4_pageheap_alloc(8, PAGE, false), p);
+	ck_assert_uint_eq(hz4_pageheap_alloc(4, PAGE, false), next);
+}
+END_TEST
+
 START_TEST(no_memory)
 {
 	struct hz4_pageheap_figures before;
@@ -1011,7 +1107,10 @@ add(TCase *t)
 	tcase_add_test(t, no_huge_pages_where_it_was_used);
 	tcase_add_test(t, no_huge_pages_below_the_threshold);
 	tcase_add_test(t, huge_pages_from_the_start);
+	tcase_add_test(t, small_regions_lie_apart);
 	tcase_add_test(t, dear_huge_pages_are_few);
+	tcase_add_test(t, huge_pages_that_do_not_come_are_few);
+	tcase_add_test(t, a_huge_page_that_was_there_says_nothing);
 	tcase_add_test(t, cheap_huge_pages_make_up_for_dear_ones);
 	tcase_add_test(t, cheap_huge_pages_are_many);
 	tcase_add_test(t, huge_pages_can_be_turned_off);
@@ -1030,6 +1129,7 @@ add(TCase *t)
 	tcase_add_test(t, random_walk);
 	tcase_add_test(t, from_many_threads);
 	tcase_add_test(t, fork_while_threads_work);
+	tcase_add_test(t, lost_runs_are_left_alone);
 	tcase_add_test(t, no_memory);
 	tcase_add_test(t, refused_purge);
 	tcase_add_test(t, refused_purge_gives_nothing_back);

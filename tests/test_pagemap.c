@@ -89,6 +89,10 @@ START_TEST(leaves_are_made_for_a_range)
 	ck_assert(hz4_pagemap_has_leaf(border));
 	/* A reserved page is not ours yet. */
 	ck_assert_uint_eq(class_at(border), HZ4_CLS_NONE);
+	/* What is there stays when more is reserved. */
+	hz4_pagemap_set(border, 1, 7, NULL);
+	ck_assert(hz4_pagemap_reserve(border - HZ4_PAGE, 2 * HZ4_PAGE));
+	ck_assert_uint_eq(class_at(border), 7);
 	ck_assert(!hz4_pagemap_has_leaf(UINTPTR_MAX));
 }
 END_TEST
@@ -123,6 +127,9 @@ START_TEST(entries_over_the_border)
 	}
 	ck_assert_uint_eq(class_at(start - 16), HZ4_CLS_NONE);
 	ck_assert_uint_eq(class_at(a), HZ4_CLS_NONE);
+	/* Each leaf has entries of its own: the next one is not reserved. */
+	ck_assert_uint_eq(class_at(border + ((uintptr_t)1 << HZ4_LEAF_SHIFT)),
+			  HZ4_CLS_NONE);
 	/* One page in the midst. */
 	hz4_pagemap_set(border, 1, HZ4_CLS_RUN, &owner_b);
 	ck_assert_uint_eq(class_at(border - 16), 7);

@@ -1,5 +1,5 @@
 /*
- * purge.h: pending, due, armed, run; with times of the tests' own.
+ * purge.h: pending, due, watched, run; with times of the tests' own.
  */
 #include "unit.h"
 
@@ -14,7 +14,7 @@
 
 #include <sys/mman.h>
 
-enum { PAGE = HZ4_PAGE, ALLOWANCE = HZ4_PURGE_ALLOWANCE / PAGE, ARMERS = 8 };
+enum { PAGE = HZ4_PAGE, ALLOWANCE = HZ4_PURGE_ALLOWANCE / PAGE, CALLERS = 8 };
 
 static void
 start(const char *delay)
@@ -35,6 +35,15 @@ leave_dirty(size_t pages)
 	hz4_pageheap_free(a, pages, hz4_os_now());
 	ck_assert_uint_eq(hz4_pageheap_dirty(), pages * PAGE);
 	return a;
+}
+
+/* To its end. */
+static void
+purge(uint64_t now)
+{
+	do
+		hz4_purge_run(now);
+	while (hz4_purge_goes_on());
 }
 
 START_TEST(nothing_is_pending_at_first)
@@ -61,6 +70,21 @@ START_TEST(the_allowance_never_pends)
 }
 END_TEST
 
+/* A program may say how much stays, but no less than a MiB. */
+START_TEST(the_allowance_is_the_programs)
+{
+	start("purge_delay=500");
+	hz4_purge_allow(SIZE_MAX);
+	leave_dirty(ALLOWANCE + 100);
+	ck_assert(!hz4_purge_pending());
+	hz4_purge_allow(0);
+	ck_assert(hz4_purge_pending());
+	purge(UINT64_MAX / 2);
+	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE_LEAST);
+	ck_assert(!hz4_purge_pending());
+}
+END_TEST
+
 START_TEST(due_after_the_delay)
 {
 	uint64_t since;
@@ -78,7 +102,7 @@ START_TEST(due_after_the_delay)
 	/* That was a round; the next one is a while later. */
 	ck_assert(!hz4_purge_due(since + HZ4_PURGE_ROUNDS - 1));
 	ck_assert(hz4_purge_due(since + 500));
-	hz4_purge_run(since + 500);
+	purge(since + 500);
 	ck_assert_uint_le(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
 	ck_assert(!hz4_purge_pending());
 	ck_assert(!hz4_purge_due(since + 500));
@@ -114,15 +138,21 @@ END_TEST
 
 START_TEST(a_bounded_piece_at_a_time)
 {
-	size_t step = HZ4_PURGE_STEP / PAGE, dirty;
+	const size_t step = HZ4_PURGE_MOST / PAGE;
+	uint64_t later;
 
-	start("purge_delay=0");
-	leave_dirty(step + step / 2);
-	hz4_purge_run(hz4_os_now() + 1000);
-	dirty = hz4_pageheap_dirty();
-	ck_assert_uint_ge(dirty, step / 2 * PAGE);
-	hz4_purge_run(hz4_os_now() + 1000);
-	ck_assert_uint_le(hz4_pageheap_dirty(), dirty / 2);
+	start("purge_delay=500");
+	leave_dirty(ALLOWANCE + step + step / 2);
+	later = hz4_os_now() + 1000;
+	ck_assert(!hz4_purge_goes_on());
+	hz4_purge_run(later);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), (ALLOWANCE + step / 2) * PAGE);
+	ck_assert(hz4_purge_goes_on());
+	ck_assert(hz4_purge_due(later));
+	hz4_purge_run(later);
+	ck_assert_uint_le(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
+	ck_assert(!hz4_purge_goes_on());
+	hz4_purge_all();
 	/* Everything has no bound. */
 	hz4_purge_all();
 	leave_dirty(step + step / 2);
@@ -234,7 +264,7 @@ START_TEST(idle_spans_age)
 	/* Every other one: runs that do not merge. */
 	for (i = 0; i < 2 * N; i += 2)
 		hz4_transfer_give(CLS, &p[i], 1, hz4_os_now(), &path);
-	hz4_purge_run(hz4_os_now() + 2000);
+	purge(hz4_os_now() + 2000);
 	ck_assert_uint_eq(hz4_spans_idle(), 0);
 	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);
 }
@@ -253,76 +283,68 @@ START_TEST(lazy_memory_is_not_known_zero)
 }
 END_TEST
 
-START_TEST(armed_once_in_a_while)
+/* One at a time, and nobody for longer than it says. */
+START_TEST(one_watches)
 {
-	uint64_t now;
+	uint64_t now = 5000;
 
-	start("purge_delay=500");
-	leave_dirty(ALLOWANCE + 1);
-	now = hz4_os_now();
-	ck_assert(hz4_purge_arm(now));
-	ck_assert(!hz4_purge_arm(now));
-	ck_assert(!hz4_purge_arm(now + HZ4_PURGE_NUDGES - 1));
-	ck_assert(hz4_purge_arm(now + HZ4_PURGE_NUDGES));
-	ck_assert(!hz4_purge_arm(now + HZ4_PURGE_NUDGES));
+	ck_assert(hz4_purge_watch(now));
+	ck_assert(!hz4_purge_watch(now));
+	ck_assert(!hz4_purge_watch(now + HZ4_WATCH_TIME - 1));
+	ck_assert(hz4_purge_watch(now + HZ4_WATCH_TIME));
+	/* It goes on. */
+	hz4_purge_watch_on(now + HZ4_WATCH_TIME);
+	now += HZ4_WATCH_TIME + HZ4_WATCH_TIME;
+	ck_assert(!hz4_purge_watch(now - 1));
+	ck_assert(hz4_purge_watch(now));
+	/* It is done. */
+	hz4_purge_watch_on(now);
+	hz4_purge_watch_end();
+	ck_assert(hz4_purge_watch(now));
 }
 END_TEST
 
-START_TEST(decay_is_asked_for_once_in_a_while)
+START_TEST(decay_is_due_once_in_a_while)
 {
 	uint64_t now;
-	uint32_t decays;
 
 	start("purge_delay=500");
 	now = hz4_os_now();
-	decays = hz4_purge_decays();
 	ck_assert(hz4_purge_decay_arm(now));
-	ck_assert_uint_ne(hz4_purge_decays(), decays);
-	decays = hz4_purge_decays();
+	ck_assert(!hz4_purge_decay_arm(now));
 	ck_assert(!hz4_purge_decay_arm(now + HZ4_CACHE_DECAY - 1));
-	ck_assert_uint_eq(hz4_purge_decays(), decays);
 	ck_assert(hz4_purge_decay_arm(now + HZ4_CACHE_DECAY));
-	ck_assert_uint_ne(hz4_purge_decays(), decays);
+	ck_assert(!hz4_purge_decay_arm(now + HZ4_CACHE_DECAY));
 }
 END_TEST
 
-START_TEST(a_flush_is_asked_for)
-{
-	uint32_t flushes = hz4_purge_flushes();
-
-	hz4_purge_ask_flush();
-	ck_assert_uint_ne(hz4_purge_flushes(), flushes);
-	ck_assert_uint_eq(hz4_purge_flushes(), hz4_purge_flushes());
-}
-END_TEST
-
-static _Atomic unsigned armed;
-static uint64_t armed_now;
-static bool (*arms)(uint64_t now);
+static _Atomic unsigned claimed;
+static uint64_t claim_now;
+static bool (*claims)(uint64_t now);
 static pthread_barrier_t all_here;
 
 static void *
-arm(void *number)
+claim_one(void *number)
 {
 	(void)number;
 	pthread_barrier_wait(&all_here);
-	armed += arms(armed_now);
+	claimed += claims(claim_now);
 	return NULL;
 }
 
-START_TEST(armed_by_one_of_many)
+START_TEST(one_of_many_does_it)
 {
 	unsigned round;
 
 	start("purge_delay=500");
 	leave_dirty(ALLOWANCE + 1);
-	pthread_barrier_init(&all_here, NULL, ARMERS);
+	pthread_barrier_init(&all_here, NULL, CALLERS);
 	for (round = 1; round <= 50; round++) {
-		armed = 0;
-		arms = round % 2 ? hz4_purge_arm : hz4_purge_decay_arm;
-		armed_now = hz4_os_now() + round * 10000;
-		unit_threads(ARMERS, arm);
-		ck_assert_uint_eq(armed, 1);
+		claimed = 0;
+		claims = round % 2 ? hz4_purge_watch : hz4_purge_decay_arm;
+		claim_now = hz4_os_now() + round * 10000;
+		unit_threads(CALLERS, claim_one);
+		ck_assert_uint_eq(claimed, 1);
 	}
 }
 END_TEST
@@ -352,6 +374,7 @@ add(TCase *t)
 {
 	tcase_add_test(t, nothing_is_pending_at_first);
 	tcase_add_test(t, the_allowance_never_pends);
+	tcase_add_test(t, the_allowance_is_the_programs);
 	tcase_add_test(t, due_after_the_delay);
 	tcase_add_test(t, rounds_keep_their_distance);
 	tcase_add_test(t, no_delay_keeps_nothing);
@@ -362,10 +385,9 @@ add(TCase *t)
 	tcase_add_test(t, idle_spans_age);
 	tcase_add_test(t, waiting_spans_are_counted_by_the_decay);
 	tcase_add_test(t, lazy_memory_is_not_known_zero);
-	tcase_add_test(t, armed_once_in_a_while);
-	tcase_add_test(t, decay_is_asked_for_once_in_a_while);
-	tcase_add_test(t, a_flush_is_asked_for);
-	tcase_add_test(t, armed_by_one_of_many);
+	tcase_add_test(t, one_watches);
+	tcase_add_test(t, decay_is_due_once_in_a_while);
+	tcase_add_test(t, one_of_many_does_it);
 	tcase_add_test(t, exhausted);
 }
 

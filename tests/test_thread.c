@@ -5,11 +5,16 @@
 #include "unit.h"
 
 #include "heap.h"
+#include "l1.h"
+#include "list.h"
 #include "lock.h"
 #include "meta.h"
 #include "os.h"
 #include "spans.h"
 #include "thread.h"
+
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 enum { THREADS = 8, IN_A_ROW = 300, KEYS = 6, FORKS = 12, BLOCKS = 400 };
 
@@ -50,15 +55,31 @@ add_nets(struct hz4_cache *c, void *arg)
 		sum->net[cls] += hz4_peek(&c->tier[cls].net);
 }
 
-/* Objects that users and caches have, over all threads, the bare included. */
+static void
+add_l1_nets(const struct hz4_l1 *l, void *arg)
+{
+	struct nets *sum = arg;
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		sum->net[cls] += hz4_peek(&l->shelf[cls].net);
+}
+
+/*
+ * Objects that users and threads' caches have, over all threads, the bare
+ * included: those that the CPUs have go first.
+ */
 static int64_t
 objects_out(void)
 {
+	static struct hz4_counts counts[HZ4_CLS_VALUES];
 	struct nets sum = { { 0 } };
 	int64_t n = 0;
 	unsigned cls;
 
+	hz4_l1_flush(counts);
 	hz4_thread_each(add_nets, &sum);
+	hz4_l1_each(add_l1_nets, &sum);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		n += sum.net[cls] + hz4_thread_bare_net(cls);
 	return n;
@@ -98,7 +119,7 @@ START_TEST(made_at_the_first_call)
 	ck_assert_ptr_ne(c, &hz4_empty_cache);
 	ck_assert_ptr_eq(hz4_tls_cache, c);
 	ck_assert_ptr_eq(hz4_thread_cache(), c);
-	ck_assert(c->budget.first);
+	ck_assert(c->first);
 	ck_assert_uint_eq(caches(), 1);
 	ck_assert(unit_all(&hz4_empty_cache, sizeof hz4_empty_cache, 0));
 }
@@ -173,7 +194,7 @@ START_TEST(one_for_each)
 	unit_threads(THREADS, note_cache);
 	for (i = 0; i < THREADS; i++) {
 		ck_assert_ptr_ne(cache_of[i], &hz4_empty_cache);
-		firsts += cache_of[i]->budget.first;
+		firsts += cache_of[i]->first;
 		for (k = 0; k < i; k++)
 			ck_assert_ptr_ne(cache_of[i], cache_of[k]);
 	}
@@ -366,22 +387,16 @@ end_waiters(void)
 		pthread_join(waiter[i], NULL);
 }
 
-static void
-check_nudged(struct hz4_cache *c, void *arg)
+/* What caches may hold depends on how many there are in use. */
+START_TEST(threads_with_a_cache_are_counted)
 {
-	++*(unsigned *)arg;
-	unit_need(hz4_stacks_nudged(c), "%p", (void *)c);
-}
-
-START_TEST(nudge_all)
-{
-	unsigned n = 0;
-
+	ck_assert_uint_eq(hz4_share_users(), 0);
+	use(1, 100);
+	ck_assert_uint_eq(hz4_share_users(), 1);
 	start_waiters();
-	hz4_thread_nudge_all();
-	hz4_thread_each(check_nudged, &n);
-	ck_assert_uint_eq(n, THREADS);
+	ck_assert_uint_eq(hz4_share_users(), THREADS + 1);
 	end_waiters();
+	ck_assert_uint_eq(hz4_share_users(), 1);
 }
 END_TEST
 
@@ -426,6 +441,84 @@ START_TEST(a_child_adopts_the_caches)
 }
 END_TEST
 
+/* Before anyone has had a reason to look at the list of threads. */
+static void
+count_in_child(void *arg)
+{
+	(void)arg;
+	unit_child_need(hz4_share_users() == 1);
+	use(1, 100);
+	unit_child_need(caches() == THREADS + 1);
+	unit_child_need(hz4_share_users() == 1);
+}
+
+START_TEST(a_child_counts_its_only_thread)
+{
+	unit_skip_threads_in_child();
+	use(1, 100);
+	start_waiters();
+	unit_survives(count_in_child, NULL);
+	end_waiters();
+}
+END_TEST
+
+static void
+adopt_without_a_cache(void *arg)
+{
+	(void)arg;
+	unit_child_need(caches() == THREADS + 1);
+	unit_child_need(hz4_share_users() == 0);
+}
+
+static void *
+fork_without_a_cache(void *arg)
+{
+	unit_survives(adopt_without_a_cache, NULL);
+	return arg;
+}
+
+/* It has not come by before, but fork's handler sees to it. */
+START_TEST(a_thread_without_a_cache_forks)
+{
+	pthread_t id;
+
+	unit_skip_threads_in_child();
+	use(1, 100);
+	start_waiters();
+	pthread_create(&id, NULL, fork_without_a_cache, NULL);
+	pthread_join(id, NULL);
+	end_waiters();
+}
+END_TEST
+
+/* A cache of the child's own is in use when those of the gone are adopted. */
+static void
+adopt_around_a_new_one(void *arg)
+{
+	pthread_t id;
+
+	(void)arg;
+	waiting = 0;
+	unit_child_need(pthread_create(&id, NULL, use_and_wait, NULL) == 0);
+	while (waiting == 0)
+		unit_sleep(1);
+	unit_child_need(caches() == THREADS + 2);
+	unit_child_need(hz4_share_users() == 2);
+	go_on = true;
+	unit_child_need(pthread_join(id, NULL) == 0);
+	unit_child_need(hz4_share_users() == 1);
+}
+
+START_TEST(new_threads_are_not_among_the_gone)
+{
+	unit_skip_threads_in_child();
+	use(1, 100);
+	start_waiters();
+	unit_survives(adopt_around_a_new_one, NULL);
+	end_waiters();
+}
+END_TEST
+
 static bool at_fork;
 
 /* A child handler that runs before ours. */
@@ -452,6 +545,141 @@ hold_the_class(void *arg)
 	hz4_spans_unlock(c);
 	return arg;
 }
+
+static void (*in_child)(void);
+
+/* A thread that has never come by forks; no handler runs in the child. */
+static void *
+fork_unknown(void *arg)
+{
+	int status = -1;
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+	if (pid == 0) {
+		alarm(20);
+		in_child();
+		_exit(0);
+	}
+	unit_need(waitpid(pid, &status, 0) == pid && status == 0,
+		  "the child ended with status %x", status);
+	return arg;
+}
+
+static void
+only_free_some(void)
+{
+	only_free(listed(BLOCKS, KEPT * 16));
+	use(1, 300);
+}
+
+static void *
+free_in_a_thread(void *arg)
+{
+	only_free_some();
+	return arg;
+}
+
+static void
+threads_come_first(void)
+{
+	pthread_t id;
+
+	unit_child_need(pthread_create(&id, NULL, free_in_a_thread, NULL) == 0);
+	unit_child_need(pthread_join(id, NULL) == 0);
+	only_free_some();
+}
+
+/* Nothing tells it from a new thread of the child, which is no matter. */
+START_TEST(an_unknown_thread_forks)
+{
+	pthread_t holder, id;
+
+	unit_skip_threads_in_child();
+	use(1, 100);
+	pthread_create(&holder, NULL, hold_the_class, NULL);
+	while (waiting < 1)
+		unit_sleep(1);
+	in_child = _i == 0 ? only_free_some : threads_come_first;
+	pthread_create(&id, NULL, fork_unknown, NULL);
+	pthread_join(id, NULL);
+	go_on = true;
+	pthread_join(holder, NULL);
+}
+END_TEST
+
+static struct hz4_cache *forkers;
+
+static void *
+need_an_own_cache(void *arg)
+{
+	/* Which locks the list of threads, and looks for caches to adopt. */
+	use(1, 300);
+	unit_need(hz4_tls_cache != forkers, "the forking thread's cache");
+	caches();
+	hz4_thread_flush_ended();
+	unit_need(hz4_tls_cache != forkers, "the forking thread's cache");
+	return arg;
+}
+
+static void
+another_comes_first(void)
+{
+	unsigned n;
+	pthread_t id;
+
+	unit_child_need(pthread_create(&id, NULL, need_an_own_cache, NULL) ==
+			0);
+	unit_child_need(pthread_join(id, NULL) == 0);
+	unit_child_need(hz4_tls_cache == forkers);
+	use(2, 300);
+	/* Now those of gone threads serve others: there are no more. */
+	hz4_thread_flush_ended();
+	n = caches();
+	unit_child_need(pthread_create(&id, NULL, need_an_own_cache, NULL) ==
+			0);
+	unit_child_need(pthread_join(id, NULL) == 0);
+	unit_child_need(caches() == n && hz4_share_users() == 1);
+}
+
+/* The cache of the thread that forked stays its own. */
+START_TEST(a_new_thread_comes_by_first)
+{
+	unit_skip_threads_in_child();
+	use(1, 100);
+	forkers = hz4_tls_cache;
+	start_waiters();
+	in_child = another_comes_first;
+	fork_unknown(NULL);
+	end_waiters();
+}
+END_TEST
+
+static void *
+be_new(void *arg)
+{
+	unit_child_need(!hz4_fork_is_old(hz4_lock_self()));
+	return arg;
+}
+
+static void
+a_mark_comes_first(void)
+{
+	pthread_t id;
+
+	unit_child_need(pthread_create(&id, NULL, be_new, NULL) == 0);
+	unit_child_need(pthread_join(id, NULL) == 0);
+	unit_child_need(hz4_fork_is_old(hz4_lock_self()));
+}
+
+/* The child's first look at the locks is for the mark of a new thread. */
+START_TEST(a_new_thread_is_marked_first)
+{
+	unit_skip_threads_in_child();
+	use(1, 100);
+	in_child = a_mark_comes_first;
+	fork_unknown(NULL);
+}
+END_TEST
 
 static void
 go_on_after_handlers(void *arg)
@@ -529,7 +757,7 @@ adopt_half_changed(void *arg)
 	unit_child_need(hz4_peek(&c->busy) == HZ4_CLS_NONE);
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		given += c->tier[cls].limit * (size_t)hz4_classes[cls].size;
-	unit_child_need(c->budget.granted == c->budget.left + given);
+	unit_child_need(c->granted == c->left + given);
 	/* Its next threads can use both, and leave nothing behind. */
 	unit_child_need(pthread_create(&id, NULL, free_others, NULL) == 0);
 	unit_child_need(pthread_join(id, NULL) == 0);
@@ -555,15 +783,22 @@ START_TEST(a_child_adopts_a_half_changed_cache_but_for_its_class)
 }
 END_TEST
 
-/* Holds the lock of all threads until it is told to go on. */
+/*
+ * Holds the lock of all threads until it is told to go on, with their list
+ * half changed: a thread's links follow its cache.
+ */
 static void
 hold(struct hz4_cache *c, void *arg)
 {
-	(void)c;
+	struct hz4_list *l = (struct hz4_list *)(c + 1), *next = l->next;
+
 	(void)arg;
+	unit_need(next->prev == l && l->prev->next == l, "%p", (void *)l);
+	l->next = NULL;
 	waiting++;
 	while (!go_on)
 		unit_sleep(1);
+	l->next = next;
 }
 
 static void *
@@ -702,13 +937,19 @@ add(TCase *t)
 	tcase_add_test(t, use_after_the_end);
 	tcase_add_test(t, a_thread_that_only_frees);
 	tcase_add_test(t, bare_counts);
-	tcase_add_test(t, nudge_all);
+	tcase_add_test(t, threads_with_a_cache_are_counted);
 	/*
 	 * Forks of a process with threads: qemu-user 7.2 fails assertions
 	 * of its own in the child.
 	 */
 	if (!unit_emulated()) {
 		tcase_add_test(t, a_child_adopts_the_caches);
+		tcase_add_test(t, a_child_counts_its_only_thread);
+		tcase_add_test(t, a_thread_without_a_cache_forks);
+		tcase_add_test(t, new_threads_are_not_among_the_gone);
+		tcase_add_test(t, a_new_thread_is_marked_first);
+		tcase_add_loop_test(t, an_unknown_thread_forks, 0, 2);
+		tcase_add_test(t, a_new_thread_comes_by_first);
 		tcase_add_test(t, an_earlier_handler_meets_a_held_lock);
 		tcase_add_test(t, a_child_makes_torn_lists_anew);
 		tcase_add_test(t, a_child_adopts_a_half_changed_cache_but_for_its_class);

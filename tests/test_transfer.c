@@ -10,15 +10,16 @@
  */
 #include "unit.h"
 
-#include "budget.h"
 #include "meta.h"
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
 #include "shard.h"
+#include "share.h"
 #include "spanlists.h"
 #include "transfer.h"
+#include "walker.h"
 
 #include <sys/time.h>
 
@@ -150,6 +151,7 @@ nothing_left(void)
 	}
 	hz4_pageheap_figures(&pages);
 	ck_assert_uint_eq(pages.free, pages.mapped);
+	ck_assert_uint_eq(hz4_check(), 0);
 }
 
 /* Two whole spans of every class and a few objects of a third one. */
@@ -216,14 +218,14 @@ START_TEST(whole_groups_before_parts_of_them)
 	give(1, held, 3);	  /* of the first group */
 	give(1, held + 4, 4);	  /* the second one */
 	give(1, held + 9, 1);	  /* of the third */
-	hz4_budget_add_user(2);
+	hz4_share_add_user(2);
 	take_all(1, again, 4);
 	for (i = 0; i < 4; i++)
 		ck_assert_ptr_eq(again[i], held[4 + i]);
 	/* Nor are they lost: the span is used up before there is another. */
 	take_all(1, held + 64, hz4_classes[1].slots - 60);
 	ck_assert_uint_eq(figures(1).spans, 1);
-	hz4_budget_add_user(-2);
+	hz4_share_add_user(-2);
 	/* Alone, a thread takes what is lowest. */
 	give(1, held, 3);
 	give(1, held + 4, 4);
@@ -882,7 +884,7 @@ START_TEST(waiting_spans_outlive_a_fork)
 }
 END_TEST
 
-enum { HANDLER_FORKS = 100, ROUNDS_IN_CHILD = 20 };
+enum { HANDLER_FORKS = 40, ROUNDS_IN_CHILD = 20 };
 
 static volatile sig_atomic_t handler_forks, in_child;
 
@@ -938,6 +940,77 @@ START_TEST(a_handler_forks_while_spans_move)
 		hz4_spans_trim();
 		_exit(figures(BIG).spans == 0 ? 0 : 1);
 	}
+	nothing_left();
+}
+END_TEST
+
+/* A thread that is gone was about to push a span into the inbox. */
+START_TEST(marks_of_the_gone_mean_nothing)
+{
+	const unsigned cls = 16;
+	struct hz4_spans *c;
+	struct hz4_span *s;
+	size_t n;
+
+	start();
+	n = hz4_classes[cls].slots;
+	/* One more: only then is the first span looked at again. */
+	take_all(cls, held, n + 1);
+	ck_assert_uint_eq(figures(cls).spans, 2);
+	s = hz4_pagemap_owner((uintptr_t)held[0]);
+	c = hz4_lists_of(s);
+	ck_assert(!atomic_load(&s->linked));
+	hz4_poke(&s->queued, c->epoch | 1);
+	hz4_poke(&c->waiting, hz4_classes[cls].pages);
+	hz4_spans_fork_child();
+	ck_assert_uint_eq(hz4_peek(&c->waiting), 0);
+	/* The span gets an object back and is found again. */
+	give(cls, held, 1);
+	ck_assert(atomic_load(&s->linked));
+	take_all(cls, held, 1);
+	give_all(cls, held, n + 1, 8);
+	nothing_left();
+}
+END_TEST
+
+static unsigned places, fork_at; /* places that were come by; 0: nowhere */
+
+static void
+fork_here(void)
+{
+	if (++places == fork_at)
+		hz4_spans_fork_child();
+}
+
+/*
+ * As if a signal's handler forked at one place after the other where the
+ * debug build yields, and this were the child that goes on from there.
+ */
+START_TEST(a_handler_forks_at_every_place)
+{
+	const unsigned rounds = 6;
+	unsigned i;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	if (_i == 0)
+		start();
+	else
+		start_spread();
+	hz4_poke(&hz4_chaos_hook, fork_here);
+	hz4_poke(&hz4_chaos_one_in, 1);
+	do {
+		fork_at++;
+		places = 0;
+		for (i = 0; i < rounds; i++) {
+			take_all(BIG, held, LEFT);
+			give_all(BIG, held, LEFT, 3);
+		}
+		hz4_spans_settle();
+		ck_assert_uint_eq(waiting(), 0);
+	} while (fork_at <= places);
+	ck_assert_uint_gt(fork_at, 10);
+	hz4_poke(&hz4_chaos_one_in, 0);
 	nothing_left();
 }
 END_TEST
@@ -1060,6 +1133,8 @@ add(TCase *t)
 	tcase_add_test(t, waiting_spans_are_settled);
 	tcase_add_test(t, waiting_spans_outlive_a_fork);
 	tcase_add_loop_test(t, a_handler_forks_while_spans_move, 0, 2);
+	tcase_add_test(t, marks_of_the_gone_mean_nothing);
+	tcase_add_loop_test(t, a_handler_forks_at_every_place, 0, 2);
 	tcase_add_test(t, who_waits_leaves_the_shard);
 	tcase_add_test(t, no_memory);
 }

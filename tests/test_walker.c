@@ -5,6 +5,10 @@
  */
 #include "walker.h"
 #include "heap.h"
+#include "l1.h"
+#include "pageruns.h"
+#include "spanlists.h"
+#include "transfer.h"
 #include "unit.h"
 
 enum { SLOTS = 512, ROUNDS = 12, STEPS = 4000, THREADS = 4 };
@@ -160,6 +164,28 @@ START_TEST(an_object_of_another_class_is_found)
 }
 END_TEST
 
+/* In the L1 that this thread gives to, and in its L0 as well. */
+START_TEST(an_object_in_both_tiers_is_found)
+{
+	void *p = hz4_heap_malloc(100);
+	unsigned cls = hz4_sizeclass(100);
+	struct hz4_l1 *l;
+
+	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX)
+		return;
+	hz4_heap_free(p);
+	ck_assert_uint_ge(hz4_cache_count(hz4_tls_cache, cls), 1);
+	ck_assert_uint_eq(hz4_check(), 0);
+	l = hz4_l1_lock();
+	ck_assert_ptr_nonnull(l);
+	hz4_l1_give(l, cls, &p, 1, hz4_tls_cache->counts);
+	hz4_l1_unlock(l);
+	/* That there is one more does not hide it. */
+	hz4_poke(&l->shelf[cls].net, hz4_peek(&l->shelf[cls].net) + 1);
+	ck_assert_uint_ge(faults_in_silence(), 1);
+}
+END_TEST
+
 START_TEST(a_lost_object_is_found)
 {
 	struct hz4_cache *c;
@@ -174,6 +200,135 @@ START_TEST(a_lost_object_is_found)
 }
 END_TEST
 
+/* The lists of the class of an object. */
+static struct hz4_spans *
+lists_of(void *p)
+{
+	return hz4_lists_of(hz4_transfer_span(p, hz4_pagemap_class(p)));
+}
+
+START_TEST(a_span_in_no_list_is_found)
+{
+	void *p = hz4_heap_malloc(100);
+	struct hz4_span *s = hz4_transfer_span(p, hz4_pagemap_class(p));
+
+	ck_assert_uint_eq(hz4_check(), 0);
+	hz4_lists_remove_locked(lists_of(p), s);
+	ck_assert_uint_ge(faults_in_silence(), 1);
+	atomic_store(&s->linked, false);
+	ck_assert_uint_ge(faults_in_silence(), 1);
+	hz4_lists_add_locked(lists_of(p), &lists_of(p)->partial, s);
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
+/* Each count and sum for itself: one more, or one less, is a fault. */
+START_TEST(wrong_sums_are_found)
+{
+	void *p = hz4_heap_malloc(100);
+	struct hz4_spans *c = lists_of(p);
+	struct hz4_l1 *l;
+
+	hz4_heap_free(hz4_heap_malloc(3000000));
+	ck_assert_uint_eq(hz4_check(), 0);
+#define WRONG(change, undo) \
+	do { \
+		change; \
+		ck_assert_msg(faults_in_silence() > 0, "%s", #change); \
+		undo; \
+		ck_assert_uint_eq(hz4_check(), 0); \
+	} while (0)
+	WRONG(c->spans++, c->spans--);
+	WRONG(c->listed++, c->listed--);
+	WRONG(c->idle_pages++, c->idle_pages--);
+	WRONG(c->idle_told++, c->idle_told--);
+	WRONG(c->waiting++, c->waiting--);
+	WRONG(hz4_idle_add_waiting(c, HZ4_SPAN_TELL / HZ4_PAGE),
+	      hz4_idle_sub_waiting(c, HZ4_SPAN_TELL / HZ4_PAGE));
+	WRONG(hz4_runs.spares++, hz4_runs.spares--);
+	WRONG(hz4_runs.handed_out -= 2, hz4_runs.handed_out += 2);
+	WRONG(hz4_runs.filled[0] ^= 2, hz4_runs.filled[0] ^= 2);
+	WRONG(hz4_runs_hints.free++, hz4_runs_hints.free--);
+	WRONG(hz4_runs_hints.dirty++, hz4_runs_hints.dirty--);
+	WRONG(hz4_runs_hints.oldest++, hz4_runs_hints.oldest--);
+	WRONG(hz4_tls_cache->left++, hz4_tls_cache->left--);
+	WRONG(hz4_tls_cache->taken++, hz4_tls_cache->taken--);
+	WRONG(hz4_share_give((size_t)-1), hz4_share_give(1));
+	WRONG(hz4_poke(&hz4_tls_cache->busy, 1),
+	      hz4_poke(&hz4_tls_cache->busy, HZ4_CLS_NONE));
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX) {
+		l = hz4_l1_lock();
+		ck_assert_ptr_nonnull(l);
+		hz4_l1_unlock(l);
+		WRONG(l->bytes++, l->bytes--);
+		WRONG(l->busy = 1, l->busy = HZ4_CLS_NONE);
+		WRONG(l->shelf[1].net++, l->shelf[1].net--);
+	}
+#undef WRONG
+}
+END_TEST
+
+/* The largest free run. */
+static struct hz4_run *
+some_run(void)
+{
+	unsigned bin = HZ4_RUNS_BINS;
+
+	while (hz4_list_empty(&hz4_runs.bin[bin - 1]))
+		bin--;
+	return hz4_container(hz4_runs.bin[bin - 1].next, struct hz4_run, link);
+}
+
+START_TEST(a_wrong_run_is_found)
+{
+	struct hz4_run *r;
+
+	hz4_heap_free(hz4_heap_malloc(3000000));
+	r = some_run();
+	ck_assert_uint_eq(hz4_check(), 0);
+	r->dirty = r->pages + 1;
+	ck_assert_uint_ge(faults_in_silence(), 1);
+	r->dirty = 0;
+	ck_assert_uint_ge(faults_in_silence(), 1);
+}
+END_TEST
+
+START_TEST(free_neighbours_are_found)
+{
+	struct hz4_run *r;
+	struct hz4_list *at;
+	uintptr_t start;
+	size_t pages, dirty;
+
+	hz4_heap_free(hz4_heap_malloc(3000000));
+	r = some_run();
+	start = r->start;
+	pages = r->pages;
+	dirty = r->dirty;
+	ck_assert_uint_eq(hz4_check(), 0);
+	at = hz4_runs_remove_locked(r);
+	hz4_runs_split_locked(r, start, pages / 2, 0, at);
+	hz4_runs_split_locked(r, start + pages / 2 * HZ4_PAGE,
+			      pages - pages / 2, dirty, at);
+	hz4_runs_put_by_locked(r);
+	ck_assert_uint_ge(faults_in_silence(), 1);
+}
+END_TEST
+
+START_TEST(a_wrong_large_object_is_found)
+{
+	void *p = hz4_heap_malloc(3000000);
+	struct hz4_large *l = hz4_pagemap_owner((uintptr_t)p);
+
+	ck_assert_uint_eq(hz4_check(), 0);
+	l->bytes += HZ4_PAGE;
+	ck_assert_uint_ge(faults_in_silence(), 1);
+	l->bytes -= HZ4_PAGE;
+	l->asked = l->bytes + 1;
+	ck_assert_uint_ge(faults_in_silence(), 1);
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -184,7 +339,13 @@ add(TCase *t)
 		return;
 	tcase_add_test(t, an_object_cached_twice_is_found);
 	tcase_add_test(t, an_object_of_another_class_is_found);
+	tcase_add_test(t, an_object_in_both_tiers_is_found);
 	tcase_add_test(t, a_lost_object_is_found);
+	tcase_add_test(t, a_span_in_no_list_is_found);
+	tcase_add_test(t, wrong_sums_are_found);
+	tcase_add_test(t, a_wrong_run_is_found);
+	tcase_add_test(t, free_neighbours_are_found);
+	tcase_add_test(t, a_wrong_large_object_is_found);
 }
 
 int

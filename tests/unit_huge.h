@@ -15,7 +15,7 @@
 static struct {
 	_Atomic uint64_t now;	/* microseconds */
 	_Atomic uint64_t step;	/* that pass from one look to the next */
-} unit_clock;
+} unit_clock = { .step = HZ4_HUGE_CLEARED_US };
 
 int
 clock_gettime(clockid_t clock, struct timespec *t)
@@ -30,6 +30,21 @@ clock_gettime(clockid_t clock, struct timespec *t)
 	return 0;
 }
 
+/* The kernel takes advice for huge pages, too, where it is to give none. */
+static bool
+unit_gives_huge(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+	char text[64] = "";
+
+	if (f == NULL)
+		return true;
+	if (fgets(text, sizeof text, f) == NULL)
+		text[0] = '\0';
+	fclose(f);
+	return strstr(text, "[never]") == NULL;
+}
+
 /* Says so where the kernel has none, or where a heap of `mib` has none. */
 static bool
 unit_have_huge(size_t mib)
@@ -38,8 +53,7 @@ unit_have_huge(size_t mib)
 	bool have;
 
 	unit_need(p != NULL, "no memory");
-	hz4_os_read_files();
-	have = hz4_os_advise_huge(p, HZ4_REGION_MIN, true) &&
+	have = unit_gives_huge() && hz4_os_advise_huge(p, HZ4_REGION_MIN, true) &&
 	       hz4_os_memory() / 2 >= mib << 20;
 	if (!have)
 		printf("skipped: no huge pages here\n");

@@ -4,7 +4,10 @@
  *
  * Reads the page of src/livepage.h and trusts nothing in it: whoever may
  * write to /dev/shm can leave a file there.  A page counts as a process's
- * own when that process has it mapped.
+ * own when that process has it mapped, and the file, the process and the name
+ * are one user's.  Its whole text is copied once; what is checked and shown is
+ * the copy, and of what is mapped only the values are looked at later.  A
+ * file that was cut meanwhile ends in SIGBUS, see cut().
  */
 #include "config.h"
 
@@ -52,8 +55,10 @@ static struct {
 /* A page that was looked at closely enough to be read. */
 struct page {
 	char path[PATH_BYTES];
-	const struct hz4_livepage *map;
+	const struct hz4_livepage *map; /* for what changes, and nothing else */
+	struct hz4_livepage *copy; /* of the whole page, once */
 	size_t bytes;
+	uid_t uid;	     /* the file's, the process's, that of the name */
 	ino_t inode;	     /* the file's */
 	size_t cells;	     /* values and table together */
 	const char **names;  /* values', then columns' */
@@ -271,6 +276,16 @@ has_mapped(int pid, const char *part)
 	return found;
 }
 
+/* The file of that name, not followed if it is a link, is the user's. */
+static bool
+is_users_file(const char *path, uid_t uid)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+	       st.st_uid == uid;
+}
+
 /* A decimal number up to `most`; NULL, or what comes behind it. */
 static const char *
 parse_number(const char *text, unsigned long most, unsigned long *n)
@@ -282,6 +297,34 @@ parse_number(const char *text, unsigned long most, unsigned long *n)
 	errno = 0;
 	*n = strtoul(text, &end, 10);
 	return errno == 0 && *n <= most ? end : NULL;
+}
+
+/*
+ * Whether the process runs as that user, by the kernel's word: its real and
+ * its effective user.  Who has only one of them runs another's program.
+ */
+static bool
+is_users(int pid, uid_t uid)
+{
+	char path[64], line[200];
+	const char *at = NULL;
+	unsigned long real = 0, effective = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	f = fopen(path, "re");
+	if (f == NULL)
+		return false;
+	while (at == NULL && fgets(line, sizeof line, f) != NULL)
+		if (strncmp(line, "Uid:", 4) == 0)
+			at = line + 4;
+	fclose(f);
+	if (at != NULL)
+		at = parse_number(at + strspn(at, " \t"), UINT_MAX, &real);
+	if (at != NULL)
+		at = parse_number(at + strspn(at, " \t"), UINT_MAX,
+				  &effective);
+	return at != NULL && real == uid && effective == uid;
 }
 
 /* The user and process of a page's name "hz4-stat.UID.PID". */
@@ -358,9 +401,13 @@ find_page(struct page *p)
 			remove_if_stale(path, uid, pid);
 			continue;
 		}
+		/* Whoever put it there, it is not this process's page. */
+		if (!is_users_file(path, uid) || !is_users(pid, uid))
+			continue;
 		mapped = has_mapped(pid, path);
 		if (mapped == MAPPED) {
 			memcpy(p->path, path, sizeof path);
+			p->uid = uid;
 			found = true;
 		} else if (mapped == NOT_MAPPED && uid == geteuid()) {
 			/* Of a process that had the number before. */
@@ -402,9 +449,9 @@ fits(const struct page *p, uint32_t at, uint64_t count)
 static bool
 read_names(struct page *p)
 {
-	size_t n = (size_t)p->map->values + p->map->columns, i;
-	const char *at = (const char *)p->map + p->map->names_at;
-	const char *end = (const char *)p->map + p->bytes;
+	size_t n = (size_t)p->copy->values + p->copy->columns, i;
+	const char *at = (const char *)p->copy + p->copy->names_at;
+	const char *end = (const char *)p->copy + p->bytes;
 
 	p->names = calloc(n, sizeof *p->names);
 	if (p->names == NULL)
@@ -438,7 +485,7 @@ is_text(const char *text, size_t size)
 static bool
 check_page(struct page *p)
 {
-	const struct hz4_livepage *m = p->map;
+	const struct hz4_livepage *m = p->copy;
 	uint64_t table = (uint64_t)m->columns * m->rows;
 
 	if (memcmp(m->magic, HZ4_LIVEPAGE_MAGIC, sizeof m->magic) != 0 ||
@@ -468,8 +515,10 @@ open_page(struct page *p)
 		return complain(NO_PROCESS, "process %d has ended", want.pid);
 	if (fd == -1)
 		return complain(DENIED, "%s: %s", p->path, strerror(errno));
+	/* It may be another file by now than the one that was found. */
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	    (size_t)st.st_size >= sizeof *p->map && st.st_size <= MAX_BYTES) {
+	    st.st_uid == p->uid && is_users(want.pid, p->uid) &&
+	    st.st_size >= (off_t)sizeof *p->map && st.st_size <= MAX_BYTES) {
 		p->bytes = (size_t)st.st_size;
 		p->inode = st.st_ino;
 		map = mmap(NULL, p->bytes, PROT_READ, MAP_SHARED, fd, 0);
@@ -478,7 +527,10 @@ open_page(struct page *p)
 	if (map == MAP_FAILED)
 		return complain(BAD_PAGE, "%s: not a page of hz4", p->path);
 	p->map = map;
-	if (!check_page(p))
+	p->copy = malloc(p->bytes);
+	if (p->copy != NULL)
+		memcpy(p->copy, map, p->bytes);
+	if (p->copy == NULL || !check_page(p))
 		return complain(BAD_PAGE, "%s: damaged, or of another version "
 				"of hz4 than " PACKAGE_VERSION, p->path);
 	return OK;
@@ -501,7 +553,7 @@ copy(struct page *p)
 	/* The page is const here, and atomic loads of it do not write. */
 	const struct hz4_livepage *m = p->map;
 	const _Atomic uint64_t *from = (const void *)((const char *)m +
-						      m->values_at);
+						      p->copy->values_at);
 	uint64_t before, after;
 	size_t i;
 	int tries;
@@ -531,7 +583,7 @@ copy(struct page *p)
 static const uint64_t *
 row_of(const struct page *p, const uint64_t *cells, size_t row)
 {
-	return cells + p->map->values + row * p->map->columns;
+	return cells + p->copy->values + row * p->copy->columns;
 }
 
 /* The table's first column, the size, is not a count. */
@@ -541,7 +593,7 @@ is_unused(const struct page *p, size_t row)
 	const uint64_t *r = row_of(p, p->now, row);
 	size_t i;
 
-	for (i = 1; i < p->map->columns; i++)
+	for (i = 1; i < p->copy->columns; i++)
 		if (r[i] != 0)
 			return false;
 	return true;
@@ -578,7 +630,7 @@ print_line(const struct page *p, const char *name, uint64_t now, uint64_t old)
 static void
 print_text(const struct page *p)
 {
-	const struct hz4_livepage *m = p->map;
+	const struct hz4_livepage *m = p->copy;
 	const uint64_t *now, *old;
 	char name[NAME_MAX_BYTES + 40];
 	size_t i, row;
@@ -602,7 +654,7 @@ print_text(const struct page *p)
 static void
 print_json_row(const struct page *p, size_t row, const char *separator)
 {
-	const struct hz4_livepage *m = p->map;
+	const struct hz4_livepage *m = p->copy;
 	const uint64_t *r = row_of(p, p->now, row);
 	size_t i;
 
@@ -616,7 +668,7 @@ print_json_row(const struct page *p, size_t row, const char *separator)
 static void
 print_json(const struct page *p)
 {
-	const struct hz4_livepage *m = p->map;
+	const struct hz4_livepage *m = p->copy;
 	bool first = true;
 	size_t i;
 
@@ -665,6 +717,7 @@ close_page(struct page *p)
 {
 	if (p->map != NULL)
 		munmap((void *)(uintptr_t)p->map, p->bytes);
+	free(p->copy);
 	free(p->names);
 	free(p->now);
 	free(p->old);

@@ -1,13 +1,14 @@
-"""The four standard lanes and their variants by number of threads."""
+"""The standard lanes and their variants by number of threads."""
 
 import os
 from typing import NamedTuple
 
 
 class Lane(NamedTuple):
-    """The seven arguments of the lane program, under a name.
+    """The arguments of the lane program, under a name.
 
-    `times` is what the steps were multiplied with.
+    `times` is what the steps were multiplied with; `take` how many objects
+    a receiver frees in a step, 0 for all that wait.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Lane(NamedTuple):
     remote: int
     ring: int
     times: int = 1
+    take: int = 4
 
     @property
     def id(self):
@@ -33,7 +35,7 @@ class Lane(NamedTuple):
         return f"{self.name}/{self.threads}"
 
     def args(self):
-        return [str(value) for value in self[1:8]]
+        return [str(value) for value in (*self[1:8], self.take)]
 
     def memory_guess(self):
         """Bytes the lane might touch, for the first warm-up of a lane.
@@ -56,8 +58,15 @@ STANDARD = {
         Lane("main_r0", 16, 2000000, 400, 16, 32768, 0, 65536),
         Lane("main_r50", 16, 2000000, 400, 16, 32768, 50, 65536),
         Lane("cross128_r90", 16, 600000, 400, 16, 131072, 90, 65536),
+        Lane("main_r50_bursts", 16, 2000000, 400, 16, 32768, 50, 65536,
+             take=0),
+        Lane("cross128_r90_bursts", 16, 600000, 400, 16, 131072, 90, 65536,
+             take=0),
     )
 }
+
+# What is run where nobody asks for lanes by name, and what is judged.
+USUAL = [name for name, lane in STANDARD.items() if lane.take]
 
 QUICK_DIVISOR = 20
 MOST_TIMES = 1000
@@ -104,7 +113,7 @@ def select(names=None, threads=None, quick=False):
     chosen = []
     counts = [_threads(part.strip()) for part in threads.split(",")] \
         if threads else [None]
-    for entry in (names.split(",") if names else STANDARD):
+    for entry in (names.split(",") if names else USUAL):
         name, _, own = entry.strip().partition("/")
         if name not in STANDARD:
             raise ValueError(f"unknown lane \"{name}\": the lanes are "

@@ -33,7 +33,8 @@ int hz4_option_get(const char *name, char *value, size_t size);
 /*
  * Set an option while the program runs.  Returns 0, or EINVAL for an
  * unknown name or a value out of range; then nothing has changed.  Options
- * that are read at start only (verbose, strict, os_page, stats_file,
+ * that are read at start only (verbose, strict, os_page, profile,
+ * profile_signal, profile_stacks, profile_seed, guards, stats_file,
  * stats_live) have no effect.
  */
 int hz4_option_set(const char *name, const char *value);
@@ -56,6 +57,24 @@ size_t hz4_stats_json(char *text, size_t size);
  * Returns the bytes that went back.
  */
 size_t hz4_release_free_memory(void);
+
+/*
+ * The heap profile, see hz4(7).  Start: sample one in `rate` bytes, 0 for the
+ * option profile or else 512 KiB; what was counted at another rate is
+ * forgotten.  Returns 0, or ENOMEM.  Stop: take no more samples; those that
+ * there are stay.  Reset: forget all samples.
+ */
+int hz4_profile_start(size_t rate);
+void hz4_profile_stop(void);
+void hz4_profile_reset(void);
+
+/*
+ * Write the profile to this path, or for NULL to the next file that the option
+ * profile_file names.  Returns 0, or an error number: EINVAL when no profile
+ * was ever started, EBUSY when one is just being written, or why the file
+ * cannot be.  May be called from a signal handler.
+ */
+int hz4_profile_dump(const char *path);
 
 /*
  * The bytes that malloc(size) really gets, as malloc_usable_size would tell;

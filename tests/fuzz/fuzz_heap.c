@@ -334,7 +334,8 @@ aligned(struct input *in, struct object *o, size_t n, size_t align,
 	case 0:
 		align -= how % 7 == 0;
 		r = api_posix_memalign(&p, align, n);
-		need(errno == MARK, "posix_memalign sets errno");
+		need(errno == (r == ENOMEM ? ENOMEM : MARK),
+		     "posix_memalign leaves errno %d", errno);
 		need(r == 0 || p == &p, "posix_memalign has written");
 		need((r == EINVAL) ==
 			     (!is_pow2(align) || align < sizeof(void *)),

@@ -1,24 +1,26 @@
 /*
  * fork.pml - a fork while another thread allocates and frees.
  *
- * Models fork_child and adopt_locked (src/thread.c), hz4_lock_fork_child
- * (src/lock.c), hz4_spans_fork_child with empty_inbox, link_locked and
- * hz4_spans_refresh (src/spans.c), hz4_cache_push (src/cache.h) and set_busy, give_oldest,
- * hz4_cache_refill, hz4_cache_adopt (src/cache.c), as one thread sees them
- * whose work is cut off anywhere.
+ * Models start_afresh and regroup_locked (src/thread.c), hz4_fork_look with
+ * hz4_fork_look_slow and hz4_fork_lost (src/lock.h, src/lock.c),
+ * hz4_spans_fork_child with empty_inbox, link_locked and hz4_spans_refresh
+ * (src/spans.c), hz4_cache_push (src/cache.h), hz4_stacks_close and
+ * hz4_stacks_open (src/stacks.c), and give_oldest, hz4_cache_refill,
+ * hz4_cache_adopt (src/cache.c), as one thread sees them whose work is cut off
+ * anywhere.
  *
  * Thread b works on its cache and on the spans until the fork, then it is no
- * more.  Thread a forks, runs the handler and goes on in the child: frees an
- * object of before, allocates from all there is, and its cache's successor
- * takes over what b's cache held.
+ * more.  Thread a forks and goes on in the child, without any handler: frees
+ * an object of before, allocates from all there is, and its cache's successor
+ * takes over what b's cache held.  Thread c is new in the child, and may come
+ * to a lock before a does: it takes an object and gives it back.
  *
  * Two spans of two objects.  Changing the list is two steps, between which
  * it is `torn`.  Holds in the child: no lock is waited for in vain, no torn
  * list is walked, no object is in two places, what b's cache gives was
  * written, and a span that gets an object back is in the list.
  *
- * b stops wherever it is, which is no deadlock; that a goes on is asserted
- * where it takes the lock.
+ * That a goes on is asserted where it takes the lock.
  *
  * compile with -DNOREDUCE
  * run with -E
@@ -26,10 +28,13 @@
  * MUTANT 1: a lock that a thread which is gone held stays held
  * MUTANT 2: the lock is dropped, the lists stay
  * MUTANT 3: the lists start afresh, `linked` stays
- * MUTANT 4: a stack is adopted though it was being moved
+ * MUTANT 4: a stack is adopted though it was closed
  * MUTANT 5: a push raises `top` before the object is written
- * MUTANT 6: objects go back while they lie in the stack
+ * MUTANT 6: objects go back before their stack is closed
  * MUTANT 7: a span that b was about to push counts as queued for ever
+ * MUTANT 8: who comes by while another starts afresh does not wait
+ * MUTANT 9: who does not take a lock at once does not look
+ * MUTANT 10: a new thread in the child does not start afresh
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -40,29 +45,34 @@
 #define NONE 255
 #define ROOM 2
 
-bool forked;		/* thread b is no more */
+bool forked;		/* thread b does nothing more */
+bool gone;		/* and has ended, at once */
 
 bool lies[OBJECTS];	/* in its span */
 bool users_a[OBJECTS];	/* a's, from before or since */
 bool users_b[OBJECTS];
+bool users_c[OBJECTS];
+bool ended;		/* thread c */
 
 byte stack[ROOM] = NONE; /* b's cache */
 byte top;
 bool busy;
 
-byte lock;		/* 0, or 1 for a, 2 for b */
+#define UNSEEN 0
+#define STARTING 1
+#define SEEN 2
+
+byte word = UNSEEN;	/* in the child */
+bool mine[4];		/* it is this thread that starts afresh */
+bool adopted;		/* a has b's cache */
+
+byte lock;		/* 0, or 1 for a, 2 for b, 3 for c */
 bool torn;
 bool in_list[SPANS];
 bool linked[SPANS];
 byte queued[SPANS];	/* `mark` if in the inbox, or about to be */
 byte mark = 1;
 bool in_inbox[SPANS];
-
-inline acquire(who) {
-	assert(!forked || lock != 2);
-	atomic { lock == 0; lock = who }
-}
-inline release() { lock = 0 }
 
 inline link(s) {
 	assert(!torn);
@@ -108,17 +118,91 @@ inline drain_one(s) {
 
 inline drain() { drain_one(0); drain_one(1) }
 
+inline start_afresh() {
+#if MUTANT != 1
+	if
+	:: lock == 2 ->
+#if MUTANT != 2
+		torn = false;
+		in_list[0] = false;
+		in_list[1] = false;
+#if MUTANT != 3
+		linked[0] = false;
+		linked[1] = false;
+#endif
+		if
+		:: HAS_FREE(0) -> link(0)
+		:: else
+		fi;
+		if
+		:: HAS_FREE(1) -> link(1)
+		:: else
+		fi;
+#endif
+		lock = 0
+	:: else
+	fi;
+#endif
+	drain();
+#if MUTANT != 7
+	mark = 2
+#endif
+}
+
+/* Whoever comes first starts the child afresh, the others wait. */
+inline look(who) {
+	if
+	:: forked && who != 2 ->
+		atomic {
+			if
+#if MUTANT == 10
+			:: who != 3 && word == UNSEEN ->
+#else
+			:: word == UNSEEN ->
+#endif
+				word = STARTING;
+				mine[who] = true
+			:: else
+			fi
+		};
+		if
+		:: mine[who] ->
+			start_afresh();
+			word = SEEN;
+			mine[who] = false
+		:: else
+		fi;
+#if MUTANT != 8 && MUTANT != 10
+		word == SEEN
+#endif
+	:: else
+	fi
+}
+
+inline acquire(who) {
+	look(who);
+	assert(!forked || lock != 2);
+	atomic { lock == 0; lock = who }
+}
+inline release() { lock = 0 }
+
 /* Give one object: the bit, then the inbox if its span is not linked. */
 inline give(who, o) {
 	atomic { assert(!lies[o]); lies[o] = true };
 	if
-	:: !linked[o / 2] && queued[o / 2] != mark ->
-		queued[o / 2] = mark;
+	:: !linked[o / 2] ->
+#if MUTANT != 9
+		look(who);
+#endif
+		if
+		:: atomic { queued[o / 2] != mark -> queued[o / 2] = mark };
 		assert(!in_inbox[o / 2]);
 		in_inbox[o / 2] = true;
 		acquire(who);
 		drain();
 		release()
+		:: else
+		fi
 	:: else
 	fi
 }
@@ -150,12 +234,14 @@ inline take(who, s, o) {
 	release()
 }
 
-proctype b() provided (!forked)
+proctype b()
 {
 	byte s, o;
 
+	{
 	do
 	:: top == 0 -> /* a miss: one for the user, one for the cache */
+		busy = true;
 		take(2, s, o);
 		if
 		:: o != NONE -> users_b[o] = true
@@ -167,7 +253,8 @@ proctype b() provided (!forked)
 			stack[top] = o;
 			top++
 		:: else
-		fi
+		fi;
+		busy = false
 	:: top > 0 -> /* a pop */
 		atomic { top--; o = stack[top]; users_b[o] = true }
 	:: top < ROOM -> /* a push of whatever b has */
@@ -196,19 +283,23 @@ proctype b() provided (!forked)
 		give(2, o);
 #endif
 		busy = true;
+#if MUTANT != 6
+		give(2, o);
+#endif
 		stack[0] = stack[1];
 		top--;
-		busy = false;
-#if MUTANT != 6
-		give(2, o)
-#endif
+		busy = false
 	od
+	} unless {
+		/* Where it was makes no difference to anyone any more. */
+		atomic { forked -> s = 0; o = 0; gone = true }
+	}
 }
 
 /* The places where an object is; b's own user is gone with b. */
 #define CACHED(o) (adopted && ((top > 0 && stack[0] == o) || \
 	(top > 1 && stack[1] == o)))
-#define PLACES(o) (lies[o] + users_a[o] + CACHED(o))
+#define PLACES(o) (lies[o] + users_a[o] + users_c[o] + CACHED(o))
 
 inline once() {
 	atomic {
@@ -220,50 +311,38 @@ inline once() {
 	}
 }
 
-inline fork_child() {
-#if MUTANT != 1
+/* By a alone, which knows that all others of before are gone. */
+inline adopt() {
+	atomic {
+#if MUTANT != 4
+		if
+		:: busy -> top = 0
+		:: else
+		fi;
+#endif
+		adopted = true
+	}
+}
+
+/* New in the child: an object from the spans, and back. */
+proctype c()
+{
+	byte s, o;
+
+	take(3, s, o);
 	if
-	:: lock == 2 ->
-		lock = 0;
-#if MUTANT != 2
-		torn = false;
-		in_list[0] = false;
-		in_list[1] = false;
-#if MUTANT != 3
-		linked[0] = false;
-		linked[1] = false;
-#endif
-		s = 0;
-		do
-		:: s < SPANS ->
-			if
-			:: HAS_FREE(s) -> link(s)
-			:: else
-			fi;
-			s++
-		:: else -> break
-		od
-#endif
+	:: o != NONE ->
+		atomic { assert(!users_a[o] && !users_c[o]); users_c[o] = true };
+		atomic { users_c[o] = false };
+		give(3, o)
 	:: else
 	fi;
-#endif
-	drain();
-#if MUTANT != 7
-	mark = 2;
-#endif
-	adopted = true;
-#if MUTANT != 4
-	if
-	:: busy -> top = 0
-	:: else
-	fi
-#endif
+	ended = true
 }
 
 active proctype a()
 {
-	bool adopted;
-	byte s, o, n, held = NONE;
+	byte s, o, n;
 
 	/* Before: span 0 is full but for a's object, span 1 is free. */
 	atomic {
@@ -277,13 +356,17 @@ active proctype a()
 		linked[1] = true;
 		run b()
 	};
-	forked = true;
-	fork_child();
-	once();
+	atomic { forked = true };
+	atomic { gone -> run c() };
 	users_a[0] = false;
 	give(1, 0);
-	assert(in_list[0] && linked[0]);
 	once();
+	look(1);
+	adopt();
+	once();
+	/* What c still has is not missed. */
+	ended;
+	assert(in_list[0] && linked[0]);
 	do
 	:: n < OBJECTS ->
 		take(1, s, o);

@@ -2,7 +2,7 @@
  * threads.pml - the life of a thread's cache, and the pool.
  *
  * Models make_thread, end_thread, hz4_thread_cache, hz4_thread_flush_ended
- * (src/thread.c), hz4_cache_pass_on (src/cache.c) as far as objects move, and
+ * (src/thread.c), hz4_cache_end (src/cache.c) as far as objects move, and
  * take_bare and give_bare (src/heap.c) for calls after the thread's end.
  *
  * Structures 0 and 1 exist; 0 was adopted by a fork before, and its cache
@@ -115,7 +115,7 @@ inline free(o) {
 	}
 }
 
-/* hz4_cache_pass_on: one object after the other. */
+/* hz4_cache_end: one object after the other. */
 inline reset(t) {
 	o = 0;
 	do

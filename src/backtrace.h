@@ -1,0 +1,45 @@
+/*
+ * backtrace.h - the return addresses on the calling thread's stack.
+ *
+ * By the tables that compilers write, with libgcc_s' unwinder: loaded when
+ * asked for, since the library needs none and most programs never profile;
+ * what the program has brought itself is taken first, which is the only one
+ * in a static program.  Or by frame pointers (option frame_pointers), which
+ * costs a tenth and needs code that keeps them.
+ *
+ * Layer 2.
+ */
+#ifndef HZ4_BACKTRACE_H
+#define HZ4_BACKTRACE_H
+
+#include "sample.h"
+
+#include <unwind.h>
+
+/* Both NULL: a static program that has no unwinder. */
+struct hz4_unwinder {
+	__typeof__(_Unwind_Backtrace) *walk;
+	__typeof__(_Unwind_GetIP) *address_of;
+};
+
+enum {
+	/* Most frames of a stack that are kept. */
+	HZ4_BACKTRACE_MOST = 64,
+};
+
+/*
+ * Load the unwinder, and have it allocate what it needs once.  Not with a
+ * lock held, nor in a signal's handler.  May be called again.
+ */
+void hz4_backtrace_start(void);
+
+/*
+ * The addresses, the innermost first, from that of `from` on and without those
+ * of the library itself.  0 when the stack cannot be walked.  The caller sees
+ * to it that what the unwinder allocates meanwhile does not come here.
+ */
+unsigned hz4_backtrace(uintptr_t *to, unsigned most,
+		       const struct hz4_caller *from,
+		       struct hz4_sampler *thread);
+
+#endif

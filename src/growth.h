@@ -1,0 +1,33 @@
+/*
+ * growth.h - how many objects each stack of a cache may hold.
+ *
+ * Layer 3.
+ */
+#ifndef HZ4_GROWTH_H
+#define HZ4_GROWTH_H
+
+#include "stacks.h"
+
+/* The first class in use from `cls` on, HZ4_CLS_END when there is none. */
+unsigned hz4_growth_next(const struct hz4_cache *c, unsigned cls);
+
+#define hz4_growth_each(c, cls) \
+	for ((cls) = hz4_growth_next(c, 1); (cls) < HZ4_CLS_END; \
+	     (cls) = hz4_growth_next(c, (cls) + 1))
+
+/* Bytes that the objects of a class may come to. */
+size_t hz4_growth_bytes(const struct hz4_cache *c, unsigned cls);
+
+/* The class may hold so many objects: no more than its array has room for. */
+void hz4_growth_set(struct hz4_cache *c, unsigned cls, uint32_t limit);
+
+/*
+ * The class missed, or ran over: it may hold more from now on, and so may the
+ * thread.
+ */
+void hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn);
+
+/* Others may have so many bytes of those that were taken. */
+void hz4_growth_give(struct hz4_cache *c, size_t bytes);
+
+#endif

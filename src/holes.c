@@ -1,0 +1,381 @@
+/*
+ * holes.c - finding OS pages of spans that hold nothing, and purging them.
+ */
+#include "holes.h"
+
+#include "fresh.h"
+#include "option.h"
+#include "os.h"
+#include "pageheap.h"
+#include "shard.h"
+#include "spanlists.h"
+#include "transfer.h"
+
+enum map { CLEAN, SEEN };
+
+/* A stretch of OS pages of a span, counted from its start. */
+struct stretch {
+	uint32_t from, to;
+};
+
+/* OS pages of all spans that were purged.  [atomic] relaxed: a sum */
+static _Atomic size_t purged;
+
+/* Who has a round, and how far it has come.  [atomic] acquire, release */
+static _Atomic bool walking;
+
+static struct {
+	struct hz4_span *span; /* the next one, NULL: of the next lists */
+	unsigned lists;
+	size_t empty; /* OS pages to purge that held nothing so far */
+} pass;
+
+/* That of the round before.  [atomic] relaxed: a hint */
+static _Atomic size_t last_empty;
+
+/* ms. [atomic] relaxed: a rate limit */
+static _Atomic uint64_t next_round;
+
+static uint32_t
+map_words(const struct hz4_class *k)
+{
+	return (k->pages * (HZ4_PAGE / 4096u) + 63) / 64;
+}
+
+size_t
+hz4_holes_bytes(const struct hz4_class *k)
+{
+	return 2 * sizeof(uint64_t) * map_words(k);
+}
+
+static _Atomic uint64_t *
+word_of(struct hz4_span *s, const struct hz4_class *k, enum map map,
+	uint32_t page)
+{
+	return &s->bits[k->words + map * map_words(k) + page / 64];
+}
+
+static bool
+get(struct hz4_span *s, const struct hz4_class *k, enum map map, uint32_t page)
+{
+	return hz4_peek(word_of(s, k, map, page)) >> page % 64 & 1;
+}
+
+static void
+set(struct hz4_span *s, const struct hz4_class *k, enum map map, uint32_t page,
+    bool on)
+{
+	_Atomic uint64_t *word = word_of(s, k, map, page);
+	uint64_t bit = (uint64_t)1 << page % 64;
+
+	hz4_poke(word, on ? hz4_peek(word) | bit : hz4_peek(word) & ~bit);
+}
+
+void
+hz4_holes_start(struct hz4_span *s, const struct hz4_class *k)
+{
+	uint32_t i;
+
+	s->marked = false;
+	for (i = 0; i < 2 * map_words(k); i++)
+		hz4_poke(&s->bits[k->words + i], 0);
+}
+
+size_t
+hz4_holes_count(struct hz4_span *s, const struct hz4_class *k)
+{
+	size_t n = 0;
+	uint32_t i;
+
+	for (i = 0; s->marked && i < map_words(k); i++)
+		n += (size_t)__builtin_popcountll(
+			hz4_peek(&s->bits[k->words + i]));
+	return n;
+}
+
+void
+hz4_holes_end(struct hz4_span *s, const struct hz4_class *k)
+{
+	size_t n = hz4_holes_count(s, k);
+
+	if (n > 0)
+		atomic_fetch_sub_explicit(&purged, n, memory_order_relaxed);
+	s->marked = false;
+}
+
+void
+hz4_holes_fill(struct hz4_span *s, const struct hz4_class *k,
+	       void *const *objects, unsigned n)
+{
+	uint32_t page, end, done = UINT32_MAX;
+	size_t offset, filled = 0;
+
+	for (; n > 0; n--) {
+		offset = (uintptr_t)objects[n - 1] - s->start;
+		page = (uint32_t)(offset / hz4_os_page);
+		end = (uint32_t)((offset + k->size - 1) / hz4_os_page) + 1;
+		/* Neighbours are in a row. */
+		if (end - page == 1 && page == done)
+			continue;
+		for (done = end - 1; page < end; page++) {
+			filled += get(s, k, CLEAN, page);
+			set(s, k, CLEAN, page, false);
+			set(s, k, SEEN, page, false);
+		}
+	}
+	if (filled > 0)
+		atomic_fetch_sub_explicit(&purged, filled,
+					  memory_order_relaxed);
+}
+
+/* The first slot that has a part in a stretch, and the one behind the last. */
+static uint32_t
+first_slot(const struct hz4_class *k, struct stretch *at)
+{
+	return (uint32_t)(at->from * hz4_os_page / k->size);
+}
+
+static uint32_t
+end_slot(const struct hz4_class *k, struct stretch *at)
+{
+	return (uint32_t)hz4_min((at->to * hz4_os_page - 1) / k->size + 1,
+				 k->slots);
+}
+
+/* The bits of slots from `first` to `end` that lie in the word of the first. */
+static uint64_t
+bits_from(uint32_t first, uint32_t end)
+{
+	uint32_t n = hz4_min(64 - first % 64, end - first);
+
+	return (n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << first % 64;
+}
+
+static bool
+holds_nothing(struct hz4_span *s, const struct hz4_class *k, uint32_t page)
+{
+	struct stretch at = { page, page + 1 };
+	uint32_t slot = first_slot(k, &at), end = end_slot(k, &at);
+	uint64_t bits;
+
+	for (; slot < end; slot = slot / 64 * 64 + 64) {
+		bits = bits_from(slot, end);
+		if ((hz4_peek(&s->bits[slot / 64]) & bits) != bits)
+			return false;
+	}
+	return true;
+}
+
+/* There may be a page that holds nothing. */
+static bool
+is_sparse(struct hz4_span *s, const struct hz4_class *k)
+{
+	size_t n = 0;
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++)
+		n += (size_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
+	return n * k->size >= hz4_os_page;
+}
+
+/* The objects of a stretch, all of them free, are nobody else's. */
+static void
+take_locked(struct hz4_span *s, const struct hz4_class *k, struct stretch *at)
+{
+	uint32_t slot = first_slot(k, at), end = end_slot(k, at);
+
+	/* Acquire: what their last users wrote comes before. */
+	for (; slot < end; slot = slot / 64 * 64 + 64)
+		atomic_fetch_and_explicit(&s->bits[slot / 64],
+					  ~bits_from(slot, end),
+					  memory_order_acq_rel);
+}
+
+static void
+give(struct hz4_span *s, const struct hz4_class *k, struct stretch *at)
+{
+	uint32_t slot = first_slot(k, at), end = end_slot(k, at), next;
+
+	for (; slot < end; slot = next) {
+		next = hz4_min(slot / 64 * 64 + 64, end);
+		hz4_transfer_give_bits(s, slot / 64, bits_from(slot, next));
+	}
+}
+
+/* Which of the pages that hold nothing: none, those that did before, all. */
+enum which { NONE, STAYED, ALL };
+
+/* The next stretch to purge, from its `from` on.  False: there is none. */
+static bool
+find_locked(struct hz4_span *s, const struct hz4_class *k, enum which which,
+	    struct stretch *at)
+{
+	uint32_t end = (uint32_t)(s->touched * (size_t)HZ4_FRESH_UNIT /
+				  hz4_os_page);
+	uint32_t page = at->from;
+	bool empty, stays;
+
+	at->to = 0;
+	for (; page < end; page++) {
+		empty = holds_nothing(s, k, page);
+		stays = empty && !get(s, k, CLEAN, page) &&
+			(which == ALL ||
+			 (which == STAYED && get(s, k, SEEN, page)));
+		/* It is looked at once more when this one is purged. */
+		if (!stays && at->to != 0)
+			break;
+		pass.empty += which != ALL && empty && !get(s, k, CLEAN, page);
+		if (which == STAYED) {
+			set(s, k, SEEN, page, empty);
+			s->marked = s->marked || empty;
+		}
+		if (stays) {
+			at->from = at->to == 0 ? page : at->from;
+			at->to = page + 1;
+		}
+	}
+	return at->to != 0;
+}
+
+/* Purge a stretch, which nobody else has.  Returns the bytes. */
+static size_t
+purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
+{
+	const struct hz4_class *k = &hz4_classes[s->cls];
+	size_t n = at->to - at->from;
+	bool lazy = hz4_option(HZ4_OPT_purge_lazy) != 0;
+	bool done = hz4_os_purge((void *)(s->start + at->from * hz4_os_page),
+				 n * hz4_os_page, lazy);
+	uint32_t page;
+
+	if (done) {
+		hz4_lists_lock(c);
+		s->marked = true;
+		for (page = at->from; page < at->to; page++)
+			set(s, k, CLEAN, page, true);
+		hz4_spans_unlock(c);
+		atomic_fetch_add_explicit(&purged, n, memory_order_relaxed);
+	}
+	give(s, k, at);
+	return done ? n * hz4_os_page : 0;
+}
+
+static size_t
+purge_span(struct hz4_span *s, enum which which)
+{
+	struct hz4_spans *c = hz4_lists_of(s);
+	const struct hz4_class *k = &hz4_classes[s->cls];
+	struct stretch at = { 0, 0 };
+	size_t bytes = 0;
+	bool found;
+
+	for (;; at.from = at.to) {
+		hz4_lists_lock(c);
+		found = s->active && !s->idle && is_sparse(s, k) &&
+			find_locked(s, k, which, &at);
+		if (found)
+			take_locked(s, k, &at);
+		hz4_spans_unlock(c);
+		if (!found)
+			return bytes;
+		bytes += purge(c, s, &at);
+	}
+}
+
+/* The latest span of the lists with this number; NULL: it has none. */
+static struct hz4_span *
+first_of(unsigned lists)
+{
+	struct hz4_spans *c = &hz4_lists[lists / HZ4_CLS_END]
+					[lists % HZ4_CLS_END];
+
+	/* Acquire: what it leads to comes before. */
+	return atomic_load_explicit(&c->made, memory_order_acquire);
+}
+
+/* The next span of all, NULL after the last. */
+static struct hz4_span *
+next_span(void)
+{
+	struct hz4_span *s = pass.span;
+
+	while (s == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
+		s = first_of(pass.lists++);
+	pass.span = s != NULL ? s->older : NULL;
+	return s;
+}
+
+/* Few are worth nothing: they are in use again soon. */
+static bool
+too_many(void)
+{
+	size_t bytes = hz4_peek(&last_empty) * hz4_os_page;
+
+	return bytes > HZ4_HOLES_LEAST &&
+	       bytes > hz4_pageheap_used() / HZ4_HOLES_SHARE;
+}
+
+static void
+walk(uint64_t now)
+{
+	enum which which = too_many() ? STAYED : NONE;
+	struct hz4_span *s;
+	size_t bytes = 0;
+	unsigned n;
+
+	for (n = 0; n < HZ4_HOLES_SPANS && bytes < HZ4_HOLES_STEP; n++) {
+		s = next_span();
+		if (s == NULL) {
+			hz4_poke(&last_empty, pass.empty);
+			pass.empty = 0;
+			pass.lists = 0;
+			hz4_poke(&next_round, now + HZ4_HOLES_ROUND);
+			return;
+		}
+		bytes += purge_span(s, which);
+	}
+	hz4_poke(&next_round, now + 1);
+}
+
+bool
+hz4_holes_waiting(void)
+{
+	return hz4_unlikely(too_many());
+}
+
+void
+hz4_holes_step(uint64_t now)
+{
+	if (now < hz4_peek(&next_round) || hz4_pageheap_pinned() ||
+	    atomic_exchange_explicit(&walking, true, memory_order_acquire))
+		return;
+	walk(now);
+	atomic_store_explicit(&walking, false, memory_order_release);
+}
+
+size_t
+hz4_holes_purge_all(void)
+{
+	unsigned lists, end = hz4_shards() * HZ4_CLS_END;
+	struct hz4_span *s;
+	size_t bytes = 0;
+
+	for (lists = 0; lists < end; lists++)
+		for (s = first_of(lists); s != NULL; s = s->older)
+			bytes += purge_span(s, ALL);
+	return bytes;
+}
+
+size_t
+hz4_holes(void)
+{
+	return hz4_peek(&purged) * hz4_os_page;
+}
+
+void
+hz4_holes_fork_child(void)
+{
+	pass.span = NULL;
+	pass.lists = 0;
+	hz4_poke(&walking, false);
+}

@@ -1,0 +1,15 @@
+/*
+ * leaks.h - objects that are live at exit and that nothing points to (option
+ * leaks).
+ *
+ * Layer 4.
+ */
+#ifndef HZ4_LEAKS_H
+#define HZ4_LEAKS_H
+
+#include "base.h"
+
+/* Look for them, and tell on stderr, by stack.  Once, at exit. */
+void hz4_leaks_tell(void);
+
+#endif

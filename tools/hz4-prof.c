@@ -1,0 +1,480 @@
+/*
+ * hz4-prof.c - ask a running process for a heap profile, and show one.  See
+ * hz4-prof(1).
+ */
+#include "config.h"
+
+#include "prof.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DEFAULT_PATH "hz4.%p"
+
+enum { LOOKS = 50 }; /* a second, for a profile */
+
+enum form { TEXT, FOLDED, PPROF, SVG };
+
+static struct {
+	enum form form;
+	bool diff, all;
+	size_t top;
+	unsigned patience; /* seconds */
+	long signal;	 /* 0: what the process was told */
+	const char *output;
+} want = { .top = 20, .patience = 10 };
+
+enum status
+complain(enum status status, const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fputs("hz4-prof: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return status;
+}
+
+static void
+usage(FILE *to)
+{
+	fputs("usage: hz4-prof [OPTION]... PID|FILE\n"
+	      "       hz4-prof --diff [OPTION]... BEFORE AFTER\n"
+	      "       hz4-prof --help | --version\n", to);
+}
+
+static void
+help(void)
+{
+	usage(stdout);
+	fputs("\n"
+	      "Show a heap profile: that of FILE, or one that process PID is\n"
+	      "asked for.  It must run on hz4 with a profile and a signal:\n"
+	      "    HZ4_OPTIONS=profile=524288,profile_signal=12 "
+	      "hz4-preload COMMAND\n"
+	      "\n"
+	      "  -a, --all            what was allocated, not what is live\n"
+	      "  -d, --diff           what has changed between two files\n"
+	      "  -f, --folded         a line for each stack: main;f;g BYTES\n"
+	      "  -p, --pprof          the form of pprof, compressed\n"
+	      "  -g, --svg            a flame graph for a browser\n"
+	      "  -n, --top=N          so many stacks [20]\n"
+	      "  -o, --output=FILE    write there\n"
+	      "  -s, --signal=N       the signal to send, if PID's "
+	      "environment does not tell\n"
+	      "  -t, --timeout=SECONDS  wait so long for PID [10]\n"
+	      "      --help           this text\n"
+	      "      --version        the version\n", stdout);
+}
+
+/* A decimal number up to `most`. */
+static bool
+parse(const char *text, long most, long *n)
+{
+	char *end;
+
+	errno = 0;
+	*n = strtol(text, &end, 10);
+	return isdigit((unsigned char)*text) && *end == '\0' && errno == 0 &&
+	       *n > 0 && *n <= most;
+}
+
+static enum status
+parse_value(int c)
+{
+	long n = 0;
+
+	switch (c) {
+	case 'n':
+		if (!parse(optarg, 1000000, &n))
+			return complain(USAGE, "%s: not a number of stacks",
+					optarg);
+		want.top = (size_t)n;
+		break;
+	case 's':
+		if (!parse(optarg, 64, &want.signal))
+			return complain(USAGE, "%s: not a signal's number",
+					optarg);
+		break;
+	case 't':
+		if (!parse(optarg, 86400, &n))
+			return complain(USAGE, "%s: not a number of seconds "
+					"from 1 to 86400", optarg);
+		want.patience = (unsigned)n;
+		break;
+	default:
+		want.output = optarg;
+		break;
+	}
+	return OK;
+}
+
+/* Exits for --help, --version and whatever is wrong. */
+static void
+parse_options(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "all", no_argument, NULL, 'a' },
+		{ "diff", no_argument, NULL, 'd' },
+		{ "folded", no_argument, NULL, 'f' },
+		{ "pprof", no_argument, NULL, 'p' },
+		{ "svg", no_argument, NULL, 'g' },
+		{ "top", required_argument, NULL, 'n' },
+		{ "output", required_argument, NULL, 'o' },
+		{ "signal", required_argument, NULL, 's' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ "help", no_argument, NULL, 'H' },
+		{ "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 },
+	};
+	unsigned forms = 0;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "adfpgn:o:s:t:", options,
+				NULL)) != -1) {
+		if (c == 'a')
+			want.all = true;
+		else if (c == 'd')
+			want.diff = true;
+		else if (strchr("fpg", c) != NULL) {
+			want.form = c == 'f' ? FOLDED : c == 'p' ? PPROF : SVG;
+			forms++;
+		} else if (c == 'H') {
+			help();
+			exit(OK);
+		} else if (c == 'V') {
+			printf("hz4-prof %s\n", PACKAGE_VERSION);
+			exit(OK);
+		} else if (strchr("nost", c) == NULL) {
+			usage(stderr);
+			exit(USAGE);
+		} else if (parse_value(c) != OK) {
+			exit(USAGE);
+		}
+	}
+	if (forms > 1 || (want.diff && want.form > FOLDED))
+		exit(complain(USAGE, "one of --folded, --pprof and --svg, the "
+			      "last two not with --diff"));
+	if (argc - optind != (want.diff ? 2 : 1)) {
+		usage(stderr);
+		exit(USAGE);
+	}
+}
+
+/* --- a process ------------------------------------------------------- */
+
+/* The text of /proc/PID/NAME, NULs as they are; NULL: not to be had. */
+static char *
+proc_text(long pid, const char *name, size_t *n)
+{
+	char path[64];
+	char *text;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%ld/%s", pid, name);
+	f = fopen(path, "re");
+	if (f == NULL)
+		return NULL;
+	text = need(malloc(1 << 20));
+	*n = fread(text, 1, (1 << 20) - 1, f);
+	text[*n] = '\0';
+	fclose(f);
+	return text;
+}
+
+/* The value of an option in the environment's HZ4_OPTIONS; the last one. */
+static char *
+find_option(long pid, const char *name)
+{
+	size_t n = 0, length = strlen(name);
+	char *text = proc_text(pid, "environ", &n), *at, *found = NULL;
+	char *end = text + n, *word;
+
+	for (at = text; at != NULL && at < end; at += strlen(at) + 1)
+		if (strncmp(at, "HZ4_OPTIONS=", 12) == 0)
+			break;
+	at = at != NULL && at < end ? at + 12 : NULL;
+	while (at != NULL && (word = strsep(&at, ",")) != NULL) {
+		if (strncmp(word, name, length) != 0 || word[length] != '=')
+			continue;
+		free(found);
+		found = need(strdup(word + length + 1));
+	}
+	free(text);
+	return found;
+}
+
+/* The last word of a line of /proc/PID/status. */
+static char *
+status_of(long pid, const char *name)
+{
+	size_t n = 0;
+	char *text = proc_text(pid, "status", &n), *at, *end;
+	char *found = NULL;
+
+	at = text != NULL ? strstr(text, name) : NULL;
+	if (at != NULL) {
+		end = at + strcspn(at, "\n");
+		*end = '\0';
+		at = end;
+		while (at[-1] != ' ' && at[-1] != '\t')
+			at--;
+		found = need(strdup(at));
+	}
+	free(text);
+	return found;
+}
+
+/* Without one the signal would end the process. */
+static bool
+has_handler(long pid, long signal)
+{
+	char *mask = status_of(pid, "SigCgt:");
+	bool has = mask != NULL &&
+		   (strtoull(mask, NULL, 16) >> (signal - 1) & 1) != 0;
+
+	free(mask);
+	return has;
+}
+
+/*
+ * Where the process writes to, seen from here: in its own directory, root and
+ * process namespace.
+ */
+static void
+find_prefix(long pid, char *to, size_t size)
+{
+	char *option = find_option(pid, "profile_file");
+	const char *from = option != NULL ? option : DEFAULT_PATH;
+	char *inner = status_of(pid, "NSpid:");
+	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s/", pid,
+				    *from == '/' ? "root" : "cwd");
+
+	while (*from != '\0' && n + 24 < size) {
+		if (from[0] == '%' && from[1] == 'p') {
+			n += (size_t)sprintf(to + n, "%.20s",
+					     inner != NULL ? inner : "");
+			from += 2;
+		} else {
+			to[n++] = *from++;
+		}
+	}
+	to[n] = '\0';
+	free(inner);
+	free(option);
+}
+
+struct found {
+	char name[NAME_MAX + 1];
+	struct stat st;
+};
+
+/* The profile of that prefix and user that was written last. */
+static bool
+find_latest(const char *directory, const char *base, uid_t uid,
+	    struct found *to)
+{
+	DIR *d = opendir(directory);
+	struct dirent *e;
+	struct found f;
+	bool any = false;
+	size_t n = strlen(base);
+	char *end;
+
+	while (d != NULL && (e = readdir(d)) != NULL) {
+		if (strncmp(e->d_name, base, n) != 0 || e->d_name[n] != '.' ||
+		    strtoul(e->d_name + n + 1, &end, 10) == 0 ||
+		    strcmp(end, ".heap") != 0 ||
+		    fstatat(dirfd(d), e->d_name, &f.st,
+			    AT_SYMLINK_NOFOLLOW) != 0 ||
+		    !S_ISREG(f.st.st_mode) || f.st.st_uid != uid)
+			continue;
+		snprintf(f.name, sizeof f.name, "%s", e->d_name);
+		if (any && (f.st.st_mtim.tv_sec < to->st.st_mtim.tv_sec ||
+			    (f.st.st_mtim.tv_sec == to->st.st_mtim.tv_sec &&
+			     f.st.st_mtim.tv_nsec < to->st.st_mtim.tv_nsec)))
+			continue;
+		*to = f;
+		any = true;
+	}
+	if (d != NULL)
+		closedir(d);
+	return any;
+}
+
+static bool
+is_same(const struct found *a, const struct found *b)
+{
+	return strcmp(a->name, b->name) == 0 &&
+	       a->st.st_ino == b->st.st_ino &&
+	       a->st.st_ctim.tv_sec == b->st.st_ctim.tv_sec &&
+	       a->st.st_ctim.tv_nsec == b->st.st_ctim.tv_nsec;
+}
+
+static enum status
+await(const char *directory, const char *base, uid_t uid,
+      const struct found *before, struct found *now)
+{
+	const struct timespec pause = { 0, 1000000000 / LOOKS };
+	unsigned left;
+
+	for (left = want.patience * LOOKS; left > 0; left--) {
+		if (find_latest(directory, base, uid, now) &&
+		    !is_same(before, now))
+			return OK;
+		nanosleep(&pause, NULL);
+	}
+	return complain(FAILED, "no profile in %s/%s.*.heap after %u "
+			"seconds", directory, base, want.patience);
+}
+
+/* Ask for a profile; its path is the result's, to be freed. */
+static enum status
+ask(long pid, char **path)
+{
+	char prefix[PATH_MAX + 64], *base, *option = NULL;
+	struct found before, now;
+	struct stat st;
+	enum status status;
+
+	memset(&before, 0, sizeof before);
+	if (kill((pid_t)pid, 0) != 0)
+		return errno == ESRCH ?
+			       complain(NO_PROCESS, "no process %ld", pid) :
+			       complain(DENIED, "process %ld: %s", pid,
+					strerror(errno));
+	if (want.signal == 0) {
+		option = find_option(pid, "profile_signal");
+		if (option == NULL || !parse(option, 64, &want.signal))
+			want.signal = 0;
+		free(option);
+	}
+	if (want.signal == 0)
+		return complain(FAILED, "process %ld was not started with "
+				"profile_signal in HZ4_OPTIONS", pid);
+	if (!has_handler(pid, want.signal))
+		return complain(FAILED, "process %ld has no handler for "
+				"signal %ld", pid, want.signal);
+	snprintf(prefix, sizeof prefix, "/proc/%ld", pid);
+	if (stat(prefix, &st) != 0)
+		return complain(NO_PROCESS, "no process %ld", pid);
+	find_prefix(pid, prefix, sizeof prefix);
+	base = strrchr(prefix, '/');
+	*base++ = '\0';
+	find_latest(prefix, base, st.st_uid, &before);
+	if (kill((pid_t)pid, (int)want.signal) != 0)
+		return complain(DENIED, "process %ld: %s", pid,
+				strerror(errno));
+	status = await(prefix, base, st.st_uid, &before, &now);
+	if (status != OK)
+		return status;
+	*path = need(malloc(strlen(prefix) + strlen(now.name) + 2));
+	sprintf(*path, "%s/%s", prefix, now.name);
+	return OK;
+}
+
+/* --- showing --------------------------------------------------------- */
+
+static enum status
+show(FILE *to, const struct profile *p, const struct profile *before)
+{
+	struct lines l;
+	char title[300];
+
+	if (want.form == PPROF)
+		return show_pprof(to, p) ? OK : FAILED;
+	lines_make(&l, p, before, want.all);
+	snprintf(title, sizeof title, "%s: %.0f bytes %s",
+		 p->path, l.bytes, want.all ? "allocated" : "live");
+	if (want.form == SVG)
+		show_svg(to, &l, title);
+	else if (want.form == FOLDED)
+		show_folded(to, &l, before != NULL);
+	else
+		show_top(to, p, &l, want.top, before != NULL, want.all);
+	return OK;
+}
+
+static enum status
+show_all(FILE *to, const char *name, const struct profile *p,
+	 const struct profile *before)
+{
+	enum status status;
+
+	if (want.form == PPROF && isatty(fileno(to)))
+		return complain(USAGE, "--pprof is not for a terminal; "
+				"--output=FILE");
+	status = show(to, p, before);
+	if (fflush(to) != 0 || ferror(to) || status != OK)
+		return complain(FAILED, "%s: %s", name, strerror(errno));
+	return OK;
+}
+
+static enum status
+show_to(const struct profile *p, const struct profile *before)
+{
+	enum status status;
+	FILE *to;
+
+	if (want.output == NULL)
+		return show_all(stdout, "standard output", p, before);
+	to = fopen(want.output, "we");
+	if (to == NULL)
+		return complain(FAILED, "%s: %s", want.output,
+				strerror(errno));
+	status = show_all(to, want.output, p, before);
+	if (fclose(to) != 0 && status == OK)
+		return complain(FAILED, "%s: %s", want.output,
+				strerror(errno));
+	return status;
+}
+
+/* A number that is no file is a process. */
+static enum status
+read_one(struct profile *p, const char *word)
+{
+	enum status status;
+	char *path = NULL;
+	long pid;
+
+	if (!parse(word, INT_MAX, &pid) || access(word, F_OK) == 0)
+		return prof_read(p, word);
+	status = ask(pid, &path);
+	if (path == NULL)
+		return status;
+	fprintf(stderr, "hz4-prof: %s\n", path);
+	return prof_read(p, path);
+}
+
+int
+main(int argc, char **argv)
+{
+	struct profile p = { 0 }, before;
+	enum status status;
+
+	parse_options(argc, argv);
+	if (want.diff) {
+		status = prof_read(&before, argv[optind]);
+		if (status == OK)
+			status = prof_read(&p, argv[optind + 1]);
+	} else {
+		status = read_one(&p, argv[optind]);
+	}
+	if (status == OK)
+		status = show_to(&p, want.diff ? &before : NULL);
+	return (int)status;
+}

@@ -1,0 +1,205 @@
+/*
+ * prof-read.c - the text that src/profdump.c writes.
+ */
+#include "config.h"
+
+#include "prof.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 1024 };
+
+void *
+need(void *p)
+{
+	if (p != NULL)
+		return p;
+	complain(FAILED, "no memory");
+	exit(FAILED);
+}
+
+/* The text of a file, with a NUL. */
+static char *
+slurp(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	size_t size = 0, room = 1 << 16, n;
+	char *text = need(malloc(room));
+
+	if (f == NULL) {
+		free(text);
+		return NULL;
+	}
+	while ((n = fread(text + size, 1, room - size - 1, f)) > 0) {
+		size += n;
+		if (room - size < 2)
+			text = need(realloc(text, room *= 2));
+	}
+	text[size] = '\0';
+	n = ferror(f) || strlen(text) != size;
+	fclose(f);
+	if (n == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* What a sum of samples stands for. */
+static double
+scale(uint64_t n, uint64_t bytes, uint64_t rate)
+{
+	if (n == 0 || rate <= 1)
+		return 1;
+	return 1 / -expm1(-(double)bytes / (double)n / (double)rate);
+}
+
+/* A number and what has to follow it: what comes behind them, or NULL. */
+static const char *
+read_number(const char *text, const char *mark, uint64_t *n)
+{
+	char *end;
+
+	text += strspn(text, " ");
+	if (!isdigit((unsigned char)*text))
+		return NULL;
+	errno = 0;
+	*n = strtoull(text, &end, 10);
+	if (errno != 0 || strncmp(end, mark, strlen(mark)) != 0)
+		return NULL;
+	return end + strlen(mark);
+}
+
+/* "LIVE: BYTES [ALL: BYTES] @": what comes behind it, or NULL. */
+static const char *
+read_sums(const char *line, uint64_t sums[4])
+{
+	static const char *const mark[] = { ":", " [", ":", "] @" };
+	int i;
+
+	for (i = 0; i < 4 && line != NULL; i++)
+		line = read_number(line, mark[i], &sums[i]);
+	return line;
+}
+
+static bool
+read_addresses(struct stack *s, const char *text)
+{
+	uint64_t address[MAX_DEPTH];
+	char *end;
+
+	s->depth = 0;
+	for (;;) {
+		text += strspn(text, " ");
+		if (*text == '\0')
+			break;
+		if (s->depth == MAX_DEPTH)
+			return false;
+		address[s->depth] = strtoull(text, &end, 16);
+		if (end == text)
+			return false;
+		s->depth++;
+		text = end;
+	}
+	s->address = need(malloc((s->depth + 1) * sizeof *address));
+	memcpy(s->address, address, s->depth * sizeof *address);
+	return true;
+}
+
+static bool
+read_stack(struct profile *p, const char *line)
+{
+	uint64_t v[4];
+	const char *rest = read_sums(line, v);
+	struct stack s;
+	double factor;
+
+	if (rest == NULL)
+		return false;
+	factor = scale(v[0], v[1], p->rate);
+	s.live = (double)v[0] * factor;
+	s.live_bytes = (double)v[1] * factor;
+	factor = scale(v[2], v[3], p->rate);
+	s.all = (double)v[2] * factor;
+	s.all_bytes = (double)v[3] * factor;
+	if (!read_addresses(&s, rest))
+		return false;
+	if ((p->stacks & (p->stacks + 1)) == 0)
+		p->stack = need(realloc(p->stack, (p->stacks + 1) * 2 *
+							  sizeof *p->stack));
+	p->stack[p->stacks++] = s;
+	return true;
+}
+
+static void
+add_note(struct profile *p, const char *line)
+{
+	size_t had = p->notes != NULL ? strlen(p->notes) : 0;
+
+	p->notes = need(realloc(p->notes, had + strlen(line) + 2));
+	sprintf(p->notes + had, "%s\n", line);
+}
+
+static bool
+read_head(struct profile *p, const char *line)
+{
+	uint64_t v[4];
+	const char *rest;
+
+	if (strncmp(line, "heap profile: ", 14) != 0)
+		return false;
+	rest = read_sums(line + 14, v);
+	return rest != NULL && strncmp(rest, " heap_v2/", 9) == 0 &&
+	       read_number(rest + 9, "", &p->rate) != NULL;
+}
+
+/* The lines up to the mappings; cuts the text. */
+static bool
+read_lines(struct profile *p, char *text)
+{
+	char *end = strchr(text, '\n');
+
+	if (end == NULL)
+		return false;
+	*end = '\0';
+	if (!read_head(p, text))
+		return false;
+	for (text = end + 1; *text != '\0'; text = end + 1) {
+		end = strchr(text, '\n');
+		if (end == NULL)
+			return false;
+		*end = '\0';
+		if (strcmp(text, "MAPPED_LIBRARIES:") == 0) {
+			p->maps = need(strdup(end + 1));
+			return true;
+		}
+		if (*text == '#')
+			add_note(p, text + 2);
+		else if (*text != '\0' && !read_stack(p, text))
+			return false;
+	}
+	return false;
+}
+
+enum status
+prof_read(struct profile *p, const char *path)
+{
+	char *text = slurp(path);
+	bool ok;
+
+	memset(p, 0, sizeof *p);
+	p->path = path;
+	if (text == NULL)
+		return complain(errno == EACCES ? DENIED : FAILED, "%s: %s",
+				path, strerror(errno));
+	ok = read_lines(p, text);
+	free(text);
+	if (!ok)
+		return complain(BAD_FILE, "%s: not a whole heap profile "
+				"(heap_v2)", path);
+	p->symbols = symbols_open(p->maps);
+	return OK;
+}
