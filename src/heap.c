@@ -176,8 +176,6 @@ malloc_missed(size_t size)
 	struct hz4_cache *c;
 	void *p;
 
-	if (size > PTRDIFF_MAX)
-		return refuse();
 	hz4_thread_start();
 	c = hz4_thread_cache();
 	p = take(size, c);

@@ -224,7 +224,9 @@ find_locked(struct hz4_span *s, const struct hz4_class *k, enum which which,
 		/* It is looked at once more when this one is purged. */
 		if (!stays && at->to != 0)
 			break;
-		pass.empty += which != ALL && empty && !get(s, k, CLEAN, page);
+		/* Not `+=` of a condition: who purges all has no round. */
+		if (which != ALL && empty && !get(s, k, CLEAN, page))
+			pass.empty++;
 		if (which == STAYED) {
 			set(s, k, SEEN, page, empty);
 			s->marked = s->marked || empty;
