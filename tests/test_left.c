@@ -602,7 +602,8 @@ watch_and_leave(void *arg)
 {
 	begin_to_hit();
 	leave_pages();
-	/* It goes on, so that nobody else does for long. */
+	/* It goes on, so that nobody else does for long from now on. */
+	wait_ms(HZ4_WATCH_TIME / 2);
 	hit(HZ4_WATCH_CALLS);
 	unit_need(is_watching(hz4_tls_cache), "nobody watches");
 	pthread_barrier_wait(&left);
