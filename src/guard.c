@@ -23,6 +23,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "view.h"
 #include "where.h"
 
 #include <errno.h>
@@ -455,6 +456,22 @@ hz4_guard_figures(size_t *objects, size_t *bytes)
 	*objects = hz4_peek(&pool.objects);
 	*bytes = hz4_peek(&pool.bytes);
 }
+
+const struct hz4_view_guards hz4_view_guards = {
+	.mapped = HZ4_VIEW_OF(hz4_guard_bytes),
+	.objects = HZ4_VIEW_OF(pool.objects),
+	.bytes = HZ4_VIEW_OF(pool.bytes),
+	.pool = HZ4_VIEW_OF(hz4_guard_pool),
+	.slots = HZ4_VIEW_OF(pool.slot),
+	.object = HZ4_VIEW_MEMBER(struct slot, object),
+	.size = HZ4_VIEW_MEMBER(struct slot, size),
+	.state = HZ4_VIEW_MEMBER(struct slot, state),
+	.depth = HZ4_VIEW_MEMBER(struct slot, taken.depth),
+	.frames = HZ4_VIEW_MEMBER_EACH(struct slot, taken.frame[0],
+				       sizeof(uintptr_t)),
+	.slot_count = SLOTS,
+	.slot_bytes = sizeof(struct slot),
+};
 
 /* A gone thread may have been changing the queue: no more are guarded. */
 void

@@ -10,6 +10,7 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "spans.h"
+#include "view.h"
 
 /* Runs, and mappings: apart, so that no sum is short of a part of its own. */
 static struct {
@@ -59,6 +60,11 @@ hz4_large_figures(struct hz4_large_figures *out)
 	out->most_mappings = hz4_peek(&most_mappings);
 	out->most_mapped = hz4_peek(&most_mapped);
 }
+
+const struct hz4_view_large hz4_view_large = {
+	.objects = HZ4_VIEW_EACH(kinds[0].objects, sizeof kinds[0]),
+	.bytes = HZ4_VIEW_EACH(kinds[0].bytes, sizeof kinds[0]),
+};
 
 static bool
 take_mapping(struct hz4_large *l, size_t size, size_t align)

@@ -13,15 +13,6 @@
 
 enum { MAX_DEPTH = 1024 };
 
-void *
-need(void *p)
-{
-	if (p != NULL)
-		return p;
-	complain(FAILED, "no memory");
-	exit(FAILED);
-}
-
 /* The text of a file, with a NUL. */
 static char *
 slurp(const char *path)
@@ -198,7 +189,7 @@ prof_read(struct profile *p, const char *path)
 	ok = read_lines(p, text);
 	free(text);
 	if (!ok)
-		return complain(BAD_FILE, "%s: not a whole heap profile "
+		return complain(BAD_DATA, "%s: not a whole heap profile "
 				"(heap_v2)", path);
 	p->symbols = symbols_open(p->maps);
 	return OK;

@@ -5,25 +5,9 @@
 #ifndef HZ4_PROF_H
 #define HZ4_PROF_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tool.h"
+
 #include <stdio.h>
-
-enum status {
-	OK = 0,
-	FAILED = 1,   /* no profile came, or nothing can be written */
-	USAGE = 2,
-	NO_PROCESS = 3,
-	DENIED = 4,
-	BAD_FILE = 5, /* not a profile */
-};
-
-enum status complain(enum status status, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-
-/* Abort when there is no memory. */
-void *need(void *p);
 
 /* A function, and where in it. */
 struct place {
