@@ -23,6 +23,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "probe.h"
 #include "view.h"
 #include "where.h"
 
@@ -279,6 +280,7 @@ tell(const char *kind, const struct slot *s, uintptr_t address,
 	hz4_log("guard: %s: ptr %#zx, %zu bytes %s an object of %zu bytes at "
 		"%#zx", kind, (size_t)address, far, side(s, address), s->size,
 		(size_t)s->object);
+	HZ4_PROBE2(guard_report, address, s->object);
 	tell_event("used", access);
 	tell_event("allocated", &s->taken);
 	if (hz4_peek(&s->state) == FREED)

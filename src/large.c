@@ -9,6 +9,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "probe.h"
 #include "spans.h"
 #include "view.h"
 
@@ -136,6 +137,7 @@ hz4_large_alloc(size_t size, size_t align, bool zero)
 	}
 	account(l, 1);
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	HZ4_PROBE2(large_alloc, l->start, l->bytes);
 	return (void *)l->start;
 }
 
@@ -205,6 +207,7 @@ hz4_large_free(void *p, const char *call)
 		hz4_fatal("%s: double free: ptr %p", call, p);
 	account(l, (size_t)-1);
 	set_whole(l, 0);
+	HZ4_PROBE2(large_free, l->start, l->bytes);
 	release(l->start, l->bytes, l->mapping);
 	hz4_meta_free(l, sizeof *l);
 }

@@ -40,6 +40,7 @@
 #include "lock.h"
 #include "log.h"
 #include "option.h"
+#include "probe.h"
 #include "samples.h"
 
 #include <errno.h>
@@ -301,8 +302,10 @@ hz4_profile_take(size_t size, size_t align, bool zero,
 		p = take_sample(s, size, align, zero, from);
 	s->inside = false;
 	errno = saved;
-	if (p != NULL)
+	if (p != NULL) {
+		HZ4_PROBE2(sample, p, size);
 		hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_malloc_sampled);
+	}
 	return p;
 }
 

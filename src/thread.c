@@ -25,6 +25,7 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
+#include "probe.h"
 #include "samples.h"
 #include "spans.h"
 #include "view.h"
@@ -286,6 +287,7 @@ end_thread(void *arg)
 	hz4_cache_end(&t->cache);
 	tls_state = ENDED;
 	put_ended(t);
+	HZ4_PROBE1(thread_end, &t->cache);
 }
 
 /* With a mark the thread is known again in the child. */
@@ -434,6 +436,7 @@ hz4_thread_cache(void)
 		end_thread(t);
 		return NULL;
 	}
+	HZ4_PROBE1(thread_start, &t->cache);
 	return &t->cache;
 }
 
