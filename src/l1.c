@@ -348,6 +348,8 @@ const struct hz4_view_l1 hz4_view_l1 = {
 				    sizeof(struct hz4_shelf)),
 	.count = HZ4_VIEW_MEMBER_EACH(struct hz4_l1, shelf[0].count,
 				      sizeof(struct hz4_shelf)),
+	.array = HZ4_VIEW_MEMBER_EACH(struct hz4_l1, shelf[0].array,
+				      sizeof(struct hz4_shelf)),
 	.bytes = sizeof(struct hz4_l1),
 };
 

@@ -41,7 +41,7 @@ struct hz4_view_threads {
 /* CPUs' caches (l1.c): an array of them, how many, and of each class: */
 struct hz4_view_l1 {
 	struct hz4_view_number all, end;
-	struct hz4_view_number net, count;
+	struct hz4_view_number net, count, array;
 	uintptr_t bytes; /* of one */
 };
 
