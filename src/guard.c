@@ -356,6 +356,10 @@ call_before(int signal, siginfo_t *info, void *context)
 	if (plain && handler == SIG_IGN && info->si_code <= 0)
 		return;
 	if (plain && (handler == SIG_IGN || handler == SIG_DFL)) {
+		/* The process ends, and who looks into it need not ask. */
+		if (info->si_code > 0)
+			hz4_log("guard: fault at %#zx, nowhere near a guarded "
+				"object", (size_t)info->si_addr);
 		sigaction(signal, before, NULL);
 		if (info->si_code <= 0)
 			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid),

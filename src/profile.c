@@ -476,20 +476,19 @@ hz4_profile_begin(void)
 	errno = saved;
 }
 
-void
+bool
 hz4_profile_end(void)
 {
+	bool leaks = hz4_option(HZ4_OPT_leaks) != 0;
 	int saved = errno;
 
-	bool leaks = hz4_option(HZ4_OPT_leaks) != 0;
-
 	if (!hz4_peek(&profile.on))
-		return;
+		return false;
 	/* For the leaks alone nobody has asked for a file. */
 	if (hz4_option(HZ4_OPT_profile_exit) &&
 	    (!leaks || hz4_option(HZ4_OPT_profile) != 0))
 		hz4_profile_write(NULL);
-	if (leaks)
-		hz4_leaks_tell();
+	leaks = leaks && hz4_leaks_tell();
 	errno = saved;
+	return leaks;
 }

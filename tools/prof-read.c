@@ -10,8 +10,38 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 enum { MAX_DEPTH = 1024 };
+
+static double
+seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+void
+progress(const char *what, size_t done, size_t all)
+{
+	static double started, told;
+	double now = seconds();
+
+	if (started == 0)
+		started = now;
+	if (done == all && told > 0)
+		fputs("\r\033[K", stderr);
+	if (done == all)
+		told = 0;
+	else if (now - started > 1 && now - told > 0.1 &&
+		 isatty(STDERR_FILENO)) {
+		fprintf(stderr, "\rhz4-prof: %s: %zu of %zu", what, done, all);
+		told = now;
+	}
+}
 
 /* The text of a file, with a NUL. */
 static char *

@@ -130,8 +130,10 @@ symbols_open(const char *maps)
 		fclose(f);
 	}
 	dwfl_report_end(s->dwfl, NULL, NULL);
-	for (i = 0; i < s->mappings; i++)
+	for (i = 0; i < s->mappings; i++) {
 		find_build_id(s, &s->mapping[i]);
+		progress("objects", i + 1, s->mappings);
+	}
 	return s;
 }
 

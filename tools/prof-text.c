@@ -59,6 +59,7 @@ add_stacks(struct lines *to, const struct profile *p, bool all, bool before)
 		double n = all ? s->all : s->live;
 		double bytes = all ? s->all_bytes : s->live_bytes;
 
+		progress("stacks", i + 1, p->stacks);
 		if (n == 0)
 			continue;
 		l = &to->line[to->n++];

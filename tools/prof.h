@@ -9,6 +9,12 @@
 
 #include <stdio.h>
 
+/*
+ * So much of `all` is done: told on stderr if that is a terminal and it takes
+ * longer than a second.  The last call, with all of it done, takes it back.
+ */
+void progress(const char *what, size_t done, size_t all);
+
 /* A function, and where in it. */
 struct place {
 	const char *function; /* never NULL */
