@@ -196,8 +196,8 @@ find_prefix(long pid, char *to, size_t size)
 	const char *from = option != NULL ? option : DEFAULT_PATH;
 	char *spaces = proc_status(pid, "NSpid:");
 	const char *inner = spaces != NULL ? strrchr(spaces, '\t') : NULL;
-	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s/", pid,
-				    *from == '/' ? "root" : "cwd");
+	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s", pid,
+				    *from == '/' ? "root" : "cwd/");
 
 	while (*from != '\0' && n + 24 < size) {
 		if (from[0] == '%' && from[1] == 'p') {
@@ -383,17 +383,19 @@ show_to(const struct profile *p, const struct profile *before)
 static enum status
 read_one(struct profile *p, const char *word)
 {
+	static char root[64];
 	enum status status;
 	char *path = NULL;
 	long pid;
 
 	if (!parse_count(word, INT_MAX, &pid) || access(word, F_OK) == 0)
-		return prof_read(p, word);
+		return prof_read(p, word, "");
 	status = ask(pid, &path);
 	if (path == NULL)
 		return status;
 	fprintf(stderr, "hz4-prof: %s\n", path);
-	return prof_read(p, path);
+	snprintf(root, sizeof root, "/proc/%ld/root", pid);
+	return prof_read(p, path, root);
 }
 
 int
@@ -404,9 +406,9 @@ main(int argc, char **argv)
 
 	parse_options(argc, argv);
 	if (want.diff) {
-		status = prof_read(&before, argv[optind]);
+		status = prof_read(&before, argv[optind], "");
 		if (status == OK)
-			status = prof_read(&p, argv[optind + 1]);
+			status = prof_read(&p, argv[optind + 1], "");
 	} else {
 		status = read_one(&p, argv[optind]);
 	}

@@ -206,7 +206,7 @@ read_lines(struct profile *p, char *text)
 }
 
 enum status
-prof_read(struct profile *p, const char *path)
+prof_read(struct profile *p, const char *path, const char *root)
 {
 	char *text = slurp(path);
 	bool ok;
@@ -221,6 +221,6 @@ prof_read(struct profile *p, const char *path)
 	if (!ok)
 		return complain(BAD_DATA, "%s: not a whole heap profile "
 				"(heap_v2)", path);
-	p->symbols = symbols_open(p->maps);
+	p->symbols = symbols_open(p->maps, root);
 	return OK;
 }

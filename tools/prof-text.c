@@ -161,6 +161,24 @@ put_frames(FILE *to, const struct profile *p, const struct line *x)
 		fprintf(to, "      %s\n", x->names);
 }
 
+/* By its build-id whoever has them finds the names of an object. */
+static void
+put_nameless(FILE *to, const struct profile *p)
+{
+	const struct mapping *m;
+	bool first = true;
+	size_t i, n;
+
+	m = symbols_mappings(p->symbols, &n);
+	for (i = 0; i < n; i++) {
+		if (!m[i].nameless || m[i].build_id[0] == '\0')
+			continue;
+		fprintf(to, "%swithout names: %s, build-id %s\n",
+			first ? "\n" : "", m[i].path, m[i].build_id);
+		first = false;
+	}
+}
+
 void
 show_top(FILE *to, const struct profile *p, const struct lines *l, size_t top,
 	 bool diff, bool all)
@@ -188,6 +206,7 @@ show_top(FILE *to, const struct profile *p, const struct lines *l, size_t top,
 	}
 	if (i < l->n)
 		fprintf(to, "\n%zu more stacks\n", l->n - i);
+	put_nameless(to, p);
 }
 
 void

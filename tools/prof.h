@@ -47,12 +47,12 @@ struct profile {
 
 /* --- prof-read.c ----------------------------------------------------- */
 
-enum status prof_read(struct profile *p, const char *path);
+/* `root`: of the process, below which its objects are; "" for our own. */
+enum status prof_read(struct profile *p, const char *path, const char *root);
 
 /* --- prof-symbols.c -------------------------------------------------- */
 
-/* Objects are looked for below `root`, where the process saw them. */
-struct symbols *symbols_open(const char *maps);
+struct symbols *symbols_open(const char *maps, const char *root);
 const struct place_list *symbols_find(struct symbols *s, uint64_t address);
 
 /* The mapping of an address; false when there is none. */
@@ -60,6 +60,7 @@ struct mapping {
 	uint64_t start, end, offset;
 	const char *path;
 	char build_id[65]; /* hexadecimal, "" not known */
+	bool nameless;	   /* a function was found that has no name */
 };
 const struct mapping *symbols_mapping(struct symbols *s, uint64_t address,
 				      size_t *number);
