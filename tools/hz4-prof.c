@@ -301,7 +301,8 @@ ask(long pid, char **path)
 	}
 	if (want.signal == 0)
 		return complain(FAILED, "process %ld was not started with "
-				"profile_signal in HZ4_OPTIONS", pid);
+				"profile_signal in HZ4_OPTIONS, or hides its "
+				"environment: --signal=N", pid);
 	if (!has_handler(pid, want.signal))
 		return complain(FAILED, "process %ld has no handler for "
 				"signal %ld", pid, want.signal);
