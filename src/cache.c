@@ -10,6 +10,7 @@
 #include "lock.h"
 #include "log.h"
 #include "os.h"
+#include "probe.h"
 #include "transfer.h"
 
 #include <string.h>
@@ -78,6 +79,7 @@ give_below(struct hz4_cache *c, unsigned cls, void *const *from, unsigned n)
 {
 	struct hz4_l1 *l = lock_l1(cls);
 
+	HZ4_PROBE2(flush, hz4_sizeclass_usable(cls), n);
 	hz4_pace_give(&c->pace, n * (size_t)hz4_classes[cls].size);
 	if (HZ4_MID_DUAL_TIER_ALLOC_BOX) {
 		hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
@@ -167,6 +169,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 			hz4_stacks_move_top(c, cls, to + n - 1);
 	}
 	hz4_stacks_open(c, cls);
+	HZ4_PROBE2(refill, hz4_sizeclass_usable(cls), n);
 	if (n == 0)
 		return NULL;
 	hz4_stacks_called(c, cls);

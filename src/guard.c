@@ -23,6 +23,8 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "probe.h"
+#include "view.h"
 #include "where.h"
 
 #include <errno.h>
@@ -278,6 +280,7 @@ tell(const char *kind, const struct slot *s, uintptr_t address,
 	hz4_log("guard: %s: ptr %#zx, %zu bytes %s an object of %zu bytes at "
 		"%#zx", kind, (size_t)address, far, side(s, address), s->size,
 		(size_t)s->object);
+	HZ4_PROBE2(guard_report, address, s->object);
 	tell_event("used", access);
 	tell_event("allocated", &s->taken);
 	if (hz4_peek(&s->state) == FREED)
@@ -353,6 +356,10 @@ call_before(int signal, siginfo_t *info, void *context)
 	if (plain && handler == SIG_IGN && info->si_code <= 0)
 		return;
 	if (plain && (handler == SIG_IGN || handler == SIG_DFL)) {
+		/* The process ends, and who looks into it need not ask. */
+		if (info->si_code > 0)
+			hz4_log("guard: fault at %#zx, nowhere near a guarded "
+				"object", (size_t)info->si_addr);
 		sigaction(signal, before, NULL);
 		if (info->si_code <= 0)
 			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid),
@@ -455,6 +462,22 @@ hz4_guard_figures(size_t *objects, size_t *bytes)
 	*objects = hz4_peek(&pool.objects);
 	*bytes = hz4_peek(&pool.bytes);
 }
+
+const struct hz4_view_guards hz4_view_guards = {
+	.mapped = HZ4_VIEW_OF(hz4_guard_bytes),
+	.objects = HZ4_VIEW_OF(pool.objects),
+	.bytes = HZ4_VIEW_OF(pool.bytes),
+	.pool = HZ4_VIEW_OF(hz4_guard_pool),
+	.slots = HZ4_VIEW_OF(pool.slot),
+	.object = HZ4_VIEW_MEMBER(struct slot, object),
+	.size = HZ4_VIEW_MEMBER(struct slot, size),
+	.state = HZ4_VIEW_MEMBER(struct slot, state),
+	.depth = HZ4_VIEW_MEMBER(struct slot, taken.depth),
+	.frames = HZ4_VIEW_MEMBER_EACH(struct slot, taken.frame[0],
+				       sizeof(uintptr_t)),
+	.slot_count = SLOTS,
+	.slot_bytes = sizeof(struct slot),
+};
 
 /* A gone thread may have been changing the queue: no more are guarded. */
 void

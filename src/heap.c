@@ -12,6 +12,7 @@
 #include "log.h"
 #include "os.h"
 #include "pageheap.h"
+#include "probe.h"
 #include "profile.h"
 #include "purge.h"
 #include "samples.h"
@@ -96,6 +97,7 @@ static void *
 refuse(void)
 {
 	hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_malloc_failed);
+	HZ4_PROBE(malloc_failed);
 	errno = ENOMEM;
 	return NULL;
 }

@@ -136,6 +136,12 @@ announce(void)
 __attribute__((destructor)) static void
 leave(void)
 {
-	hz4_profile_end();
+	bool leaks = hz4_profile_end();
+
 	hz4_live_stop();
+	if (!leaks || hz4_option(HZ4_OPT_leaks_status) == 0)
+		return;
+	/* No destructor can change what exit was called with. */
+	fflush(NULL);
+	_exit((int)hz4_option(HZ4_OPT_leaks_status));
 }

@@ -29,7 +29,7 @@ static const struct {
 	const char *name;
 	size_t offset;
 } figures[] = {
-#define HZ4_FIGURE(name, text) { #name, offsetof(struct hz4_info, name) },
+#define HZ4_FIGURE(name, unit, text) { #name, offsetof(struct hz4_info, name) },
 #define HZ4_CLASS_FIGURE(name, text)
 #include "info.def"
 #undef HZ4_FIGURE
@@ -37,7 +37,7 @@ static const struct {
 };
 
 static const char *const class_figures[] = {
-#define HZ4_FIGURE(name, text)
+#define HZ4_FIGURE(name, unit, text)
 #define HZ4_CLASS_FIGURE(name, text) #name,
 #include "info.def"
 #undef HZ4_FIGURE

@@ -12,7 +12,7 @@
 
 /* The figures of info.def. */
 struct hz4_info {
-#define HZ4_FIGURE(name, text) size_t name;
+#define HZ4_FIGURE(name, unit, text) size_t name;
 #define HZ4_CLASS_FIGURE(name, text)
 #include "info.def"
 #undef HZ4_FIGURE
@@ -20,7 +20,7 @@ struct hz4_info {
 };
 
 enum hz4_figure {
-#define HZ4_FIGURE(name, text) HZ4_FIGURE_##name,
+#define HZ4_FIGURE(name, unit, text) HZ4_FIGURE_##name,
 #define HZ4_CLASS_FIGURE(name, text)
 #include "info.def"
 #undef HZ4_FIGURE
@@ -29,7 +29,7 @@ enum hz4_figure {
 };
 
 enum hz4_class_figure {
-#define HZ4_FIGURE(name, text)
+#define HZ4_FIGURE(name, unit, text)
 #define HZ4_CLASS_FIGURE(name, text) HZ4_CLASS_##name,
 #include "info.def"
 #undef HZ4_FIGURE

@@ -9,6 +9,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "transfer.h"
+#include "view.h"
 
 #include <string.h>
 
@@ -339,6 +340,18 @@ hz4_l1_each(void (*visit)(const struct hz4_l1 *l, void *arg), void *arg)
 		if ((l = at(i)) != NULL)
 			visit(l, arg);
 }
+
+const struct hz4_view_l1 hz4_view_l1 = {
+	.all = HZ4_VIEW_EACH(all[0], sizeof all[0]),
+	.end = HZ4_VIEW_OF(end_of_all),
+	.net = HZ4_VIEW_MEMBER_EACH(struct hz4_l1, shelf[0].net,
+				    sizeof(struct hz4_shelf)),
+	.count = HZ4_VIEW_MEMBER_EACH(struct hz4_l1, shelf[0].count,
+				      sizeof(struct hz4_shelf)),
+	.array = HZ4_VIEW_MEMBER_EACH(struct hz4_l1, shelf[0].array,
+				      sizeof(struct hz4_shelf)),
+	.bytes = sizeof(struct hz4_l1),
+};
 
 /* What a gone thread was changing is lost, the rest stays. */
 static void

@@ -9,7 +9,9 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "probe.h"
 #include "spans.h"
+#include "view.h"
 
 /* Runs, and mappings: apart, so that no sum is short of a part of its own. */
 static struct {
@@ -59,6 +61,11 @@ hz4_large_figures(struct hz4_large_figures *out)
 	out->most_mappings = hz4_peek(&most_mappings);
 	out->most_mapped = hz4_peek(&most_mapped);
 }
+
+const struct hz4_view_large hz4_view_large = {
+	.objects = HZ4_VIEW_EACH(kinds[0].objects, sizeof kinds[0]),
+	.bytes = HZ4_VIEW_EACH(kinds[0].bytes, sizeof kinds[0]),
+};
 
 static bool
 take_mapping(struct hz4_large *l, size_t size, size_t align)
@@ -130,6 +137,7 @@ hz4_large_alloc(size_t size, size_t align, bool zero)
 	}
 	account(l, 1);
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	HZ4_PROBE2(large_alloc, l->start, l->bytes);
 	return (void *)l->start;
 }
 
@@ -199,6 +207,7 @@ hz4_large_free(void *p, const char *call)
 		hz4_fatal("%s: double free: ptr %p", call, p);
 	account(l, (size_t)-1);
 	set_whole(l, 0);
+	HZ4_PROBE2(large_free, l->start, l->bytes);
 	release(l->start, l->bytes, l->mapping);
 	hz4_meta_free(l, sizeof *l);
 }

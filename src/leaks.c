@@ -279,7 +279,8 @@ next_place(void)
 	return most;
 }
 
-static void
+/* False: there was nothing to be told. */
+static bool
 tell(const struct search *s)
 {
 	size_t objects, bytes, places = add_up(s, &objects, &bytes);
@@ -296,6 +297,7 @@ tell(const struct search *s)
 			hz4_where_log(site->frame[i]);
 		site->lost = 0;
 	}
+	return objects > 0;
 }
 
 /* --- all of it ------------------------------------------------------- */
@@ -335,9 +337,10 @@ make(struct search *s, void **memory, size_t *bytes)
 	return true;
 }
 
-void
+bool
 hz4_leaks_tell(void)
 {
+	bool any = false;
 	int saved = errno;
 	struct search s;
 	size_t bytes;
@@ -346,7 +349,7 @@ hz4_leaks_tell(void)
 	hz4_profile_off();
 	if (!make(&s, &memory, &bytes)) {
 		hz4_log("leaks: no memory");
-		return;
+		return false;
 	}
 	s.stack = (uintptr_t)__builtin_frame_address(0);
 	see_heap(&s);
@@ -354,10 +357,11 @@ hz4_leaks_tell(void)
 	add_own(&s, (uintptr_t)memory, (uintptr_t)memory + bytes);
 	if (hz4_where_each(scan_mapping, &s)) {
 		look_into_reached(&s);
-		tell(&s);
+		any = tell(&s);
 	} else {
 		hz4_log("leaks: /proc/self/maps cannot be read");
 	}
 	hz4_os_unmap(memory, bytes);
 	errno = saved;
+	return any;
 }

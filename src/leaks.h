@@ -9,7 +9,7 @@
 
 #include "base.h"
 
-/* Look for them, and tell on stderr, by stack.  Once, at exit. */
-void hz4_leaks_tell(void);
+/* Look for them, and tell on stderr, by stack.  At exit: are there any? */
+bool hz4_leaks_tell(void);
 
 #endif

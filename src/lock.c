@@ -3,6 +3,7 @@
  */
 #include "lock.h"
 
+#include "probe.h"
 #include "tune.h"
 
 #include <errno.h>
@@ -223,6 +224,7 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 			    &l->word, &seen, seen | 1, memory_order_relaxed,
 			    memory_order_relaxed))
 			continue;
+		HZ4_PROBE1(lock_wait, l);
 		futex(&l->word, FUTEX_WAIT, seen | 1, patience);
 	}
 }

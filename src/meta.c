@@ -8,6 +8,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "tune.h"
+#include "view.h"
 
 enum { UNIT = 64, BINS = 128 };
 
@@ -133,6 +134,10 @@ hz4_meta_mapped(void)
 	hz4_lock_release(&meta.lock);
 	return mapped;
 }
+
+const struct hz4_view_meta hz4_view_meta = {
+	.mapped = HZ4_VIEW_OF(meta.mapped),
+};
 
 void
 hz4_meta_fork_child(void)

@@ -3,6 +3,7 @@
  */
 #include "os.h"
 
+#include "probe.h"
 #include "tune.h"
 
 #include <errno.h>
@@ -361,6 +362,7 @@ hz4_os_move(void *p, size_t size, void *to, size_t new_size)
 bool
 hz4_os_purge(void *p, size_t size, bool lazy)
 {
+	HZ4_PROBE2(purge, p, size);
 	return advise(p, size, lazy ? MADV_FREE : MADV_DONTNEED);
 }
 

@@ -15,6 +15,7 @@
 
 #include "os.h"
 #include "pageruns.h"
+#include "probe.h"
 #include "tune.h"
 
 /* Pages are resident that nobody has used: count them as dirty. */
@@ -103,6 +104,7 @@ enter_region_locked(struct region *new, uint64_t now)
 	}
 	hz4_poke(&hz4_runs_hints.mapped, hz4_pageheap_mapped() + new->bytes);
 	hz4_close(new->start, new->bytes);
+	HZ4_PROBE2(region_map, new->start, new->bytes);
 	hz4_runs_add_locked(new->start, pages, dirty, dirty > 0 ? now : 0);
 }
 

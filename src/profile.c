@@ -40,6 +40,7 @@
 #include "lock.h"
 #include "log.h"
 #include "option.h"
+#include "probe.h"
 #include "samples.h"
 
 #include <errno.h>
@@ -301,8 +302,10 @@ hz4_profile_take(size_t size, size_t align, bool zero,
 		p = take_sample(s, size, align, zero, from);
 	s->inside = false;
 	errno = saved;
-	if (p != NULL)
+	if (p != NULL) {
+		HZ4_PROBE2(sample, p, size);
 		hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_malloc_sampled);
+	}
 	return p;
 }
 
@@ -473,20 +476,19 @@ hz4_profile_begin(void)
 	errno = saved;
 }
 
-void
+bool
 hz4_profile_end(void)
 {
+	bool leaks = hz4_option(HZ4_OPT_leaks) != 0;
 	int saved = errno;
 
-	bool leaks = hz4_option(HZ4_OPT_leaks) != 0;
-
 	if (!hz4_peek(&profile.on))
-		return;
+		return false;
 	/* For the leaks alone nobody has asked for a file. */
 	if (hz4_option(HZ4_OPT_profile_exit) &&
 	    (!leaks || hz4_option(HZ4_OPT_profile) != 0))
 		hz4_profile_write(NULL);
-	if (leaks)
-		hz4_leaks_tell();
+	leaks = leaks && hz4_leaks_tell();
 	errno = saved;
+	return leaks;
 }

@@ -9,9 +9,12 @@
 
 #include "thread.h"
 
-/* What the options ask for, when they are known.  And the last dump. */
+/*
+ * What the options ask for, when they are known.  And the last dump: returns
+ * whether there are leaks.
+ */
 void hz4_profile_begin(void);
-void hz4_profile_end(void);
+bool hz4_profile_end(void);
 
 /*
  * Sample one in so many bytes from now on, 0 for the usual; another rate than

@@ -14,6 +14,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "view.h"
 
 #include <string.h>
 
@@ -541,6 +542,21 @@ hz4_samples_pages(uintptr_t page)
 
 	return b->start == page ? hz4_classes[b->cls].pages : 0;
 }
+
+const struct hz4_view_samples hz4_view_samples = {
+	.objects = HZ4_VIEW_EACH(samples.objects[0],
+				 sizeof samples.objects[0]),
+	.start = HZ4_VIEW_MEMBER(struct slab, start),
+	.cls = HZ4_VIEW_MEMBER(struct slab, cls),
+	.sites = HZ4_VIEW_MEMBER_EACH(struct slab, sample[0].site,
+				      sizeof(struct hz4_sample)),
+	/* The size and the epoch are the last word of a sample. */
+	.sizes = { offsetof(struct slab, sample[1]) - sizeof(uint64_t),
+		   sizeof(struct hz4_sample), sizeof(uint64_t) },
+	.depth = HZ4_VIEW_MEMBER(struct hz4_site, depth),
+	.frames = HZ4_VIEW_MEMBER_EACH(struct hz4_site, frame[0],
+				       sizeof(uintptr_t)),
+};
 
 void
 hz4_samples_fork_child(void)

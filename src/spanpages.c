@@ -9,6 +9,7 @@
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
+#include "probe.h"
 #include "shard.h"
 #include "spanlists.h"
 
@@ -82,6 +83,7 @@ retire_locked(struct hz4_spans *c)
 	hz4_fresh_end(s);
 	hz4_holes_end(s, &hz4_classes[s->cls]);
 	hz4_list_push(&c->unused, &s->link);
+	HZ4_PROBE2(span_release, gone.start, hz4_sizeclass_usable(s->cls));
 	return gone;
 }
 

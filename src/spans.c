@@ -7,6 +7,7 @@
 #include "fresh.h"
 #include "option.h"
 #include "pagemap.h"
+#include "probe.h"
 #include "shard.h"
 #include "spanlists.h"
 
@@ -275,6 +276,7 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 {
 	struct hz4_spans *c = hz4_lists_of(s);
 
+	HZ4_PROBE2(span_create, s->start, hz4_sizeclass_usable(s->cls));
 	hz4_lists_lock(c);
 	s->active = true;
 	c->spans++;

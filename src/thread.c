@@ -25,8 +25,10 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
+#include "probe.h"
 #include "samples.h"
 #include "spans.h"
+#include "view.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -116,6 +118,20 @@ hz4_thread_count_slow(unsigned cls, enum hz4_counter which)
 		atomic_fetch_add_explicit(&bare_counts[cls].value[which], 1,
 					  memory_order_relaxed);
 }
+
+const struct hz4_view_threads hz4_view_threads = {
+	.caches = HZ4_VIEW_OF(threads.made),
+	.older = HZ4_VIEW_MEMBER(struct hz4_thread, older),
+	.bare_net = HZ4_VIEW_EACH(bare_net[0], sizeof bare_net[0]),
+};
+
+/* The note "hz4", type 1: how far the view (note.c) lies from it. */
+__asm__(".pushsection .note.hz4,\"a\",%note\n"
+	".balign 4\n"
+	".long 4, 4, 1\n"
+	".asciz \"hz4\"\n"
+	".long hz4_view - .\n"
+	".popsection\n");
 
 static struct hz4_thread *
 of_link(struct hz4_list *l)
@@ -271,6 +287,7 @@ end_thread(void *arg)
 	hz4_cache_end(&t->cache);
 	tls_state = ENDED;
 	put_ended(t);
+	HZ4_PROBE1(thread_end, &t->cache);
 }
 
 /* With a mark the thread is known again in the child. */
@@ -419,6 +436,7 @@ hz4_thread_cache(void)
 		end_thread(t);
 		return NULL;
 	}
+	HZ4_PROBE1(thread_start, &t->cache);
 	return &t->cache;
 }
 

@@ -13,13 +13,17 @@
  *     fork      a child says its number, works until stdin ends and leaves by
  *               _exit; the parent waits for it and returns
  *     idle      say "ready" and wait until stdin ends
+ *     tell      the same, in one of several threads that have allocated, and
+ *               with what hz4_stats_text has, before "ready"
  *     closed    work, close stdin, stdout, stderr and all else, return
  *
  * Links no allocator: the library under test is preloaded.
  */
 #include "e2e_common.h"
 
+#include <dlfcn.h>
 #include <poll.h>
+#include <pthread.h>
 
 /* A hundred objects of every box. */
 static void
@@ -81,12 +85,48 @@ fork_and_work(void)
 	waitpid(child, NULL, 0);
 }
 
+static void *
+work_and_wait(void *arg)
+{
+	void *volatile kept = e2e_malloc(12345);
+
+	work();
+	pthread_barrier_wait(arg);
+	for (;;)
+		pause();
+	return kept;
+}
+
+/* Nothing is allocated after it was told. */
 static void
-hold(bool idle)
+tell(void)
+{
+	static char text[1 << 16];
+	static pthread_barrier_t barrier;
+	size_t (*stats_text)(char *, size_t);
+	void *address = dlsym(RTLD_DEFAULT, "hz4_stats_text");
+	pthread_t thread;
+	int i;
+
+	e2e_need(address != NULL, "hz4_stats_text");
+	memcpy(&stats_text, &address, sizeof stats_text);
+	pthread_barrier_init(&barrier, NULL, 4);
+	for (i = 0; i < 3; i++)
+		e2e_need(pthread_create(&thread, NULL, work_and_wait,
+					&barrier) == 0, "thread");
+	pthread_barrier_wait(&barrier);
+	stats_text(text, sizeof text);
+	say(text);
+}
+
+static void
+hold(bool idle, bool tells)
 {
 	char c;
 
 	work();
+	if (tells)
+		tell();
 	say("ready\n");
 	if (!idle)
 		work_until_input_ends();
@@ -107,7 +147,8 @@ main(int argc, char **argv)
 	else if (strcmp(mode, "exit") == 0 || strcmp(mode, "closed") == 0)
 		work();
 	else
-		hold(strcmp(mode, "idle") == 0);
+		hold(strcmp(mode, "idle") == 0 || strcmp(mode, "tell") == 0,
+		     strcmp(mode, "tell") == 0);
 	if (strcmp(mode, "_exit") == 0)
 		_exit(0);
 	if (strcmp(mode, "kill") == 0)

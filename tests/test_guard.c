@@ -306,6 +306,7 @@ START_TEST(the_programs_handler_is_called)
 	unit_child(&end, handles_its_own, NULL);
 	ck_assert_msg(WIFEXITED(end.status) && WEXITSTATUS(end.status) == 42,
 		      "wait status %x: %s", (unsigned)end.status, end.text);
+	/* Its own faults, which it survives, are not told. */
 	ck_assert(strncmp(end.text, "hz4: guard: overflow: ", 22) == 0);
 }
 END_TEST
@@ -319,12 +320,11 @@ is_sent(void *ignored)
 }
 
 static void
-steps_elsewhere(void *arg)
+steps_elsewhere(void *ignored)
 {
 	volatile char *volatile nowhere = (volatile char *)16;
 
-	(void)arg;
-	signal(SIGSEGV, SIG_IGN);
+	signal(SIGSEGV, ignored != NULL ? SIG_IGN : SIG_DFL);
 	guarded(10);
 	*nowhere = 1;
 }
@@ -338,10 +338,24 @@ START_TEST(other_actions_are_as_they_were)
 	unit_child(&end, is_sent, NULL);
 	ck_assert(WIFSIGNALED(end.status) && WTERMSIG(end.status) == SIGSEGV);
 	ck_assert_str_eq(end.text, "");
+}
+END_TEST
+
+START_TEST(a_fault_elsewhere_is_told_to_be_one)
+{
+	static const char line[] =
+		"hz4: guard: fault at 0x10, nowhere near a guarded object\n";
+	struct unit_end end;
+	int i;
+
+	start("guards=1");
 	/* What is ignored is no fault of one's own. */
-	unit_child(&end, steps_elsewhere, NULL);
-	ck_assert(WIFSIGNALED(end.status) && WTERMSIG(end.status) == SIGSEGV);
-	ck_assert_str_eq(end.text, "");
+	for (i = 0; i < 2; i++) {
+		unit_child(&end, steps_elsewhere, i == 0 ? NULL : &page);
+		ck_assert(WIFSIGNALED(end.status) &&
+			  WTERMSIG(end.status) == SIGSEGV);
+		ck_assert_str_eq(end.text, line);
+	}
 }
 END_TEST
 
@@ -431,6 +445,7 @@ add(TCase *t)
 	tcase_add_test(t, frees_are_told_too);
 	tcase_add_test(t, the_programs_handler_is_called);
 	tcase_add_test(t, other_actions_are_as_they_were);
+	tcase_add_test(t, a_fault_elsewhere_is_told_to_be_one);
 	tcase_add_test(t, children_of_a_fork);
 	tcase_add_test(t, the_share_that_is_caught);
 }

@@ -6,19 +6,19 @@
 
 #include "prof.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+const char tool_name[] = "hz4-prof";
 
 #define DEFAULT_PATH "hz4.%p"
 
@@ -34,20 +34,6 @@ static struct {
 	long signal;	 /* 0: what the process was told */
 	const char *output;
 } want = { .top = 20, .patience = 10 };
-
-enum status
-complain(enum status status, const char *format, ...)
-{
-	va_list args;
-
-	fflush(stdout);
-	fputs("hz4-prof: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	return status;
-}
 
 static void
 usage(FILE *to)
@@ -81,18 +67,6 @@ help(void)
 	      "      --version        the version\n", stdout);
 }
 
-/* A decimal number up to `most`. */
-static bool
-parse(const char *text, long most, long *n)
-{
-	char *end;
-
-	errno = 0;
-	*n = strtol(text, &end, 10);
-	return isdigit((unsigned char)*text) && *end == '\0' && errno == 0 &&
-	       *n > 0 && *n <= most;
-}
-
 static enum status
 parse_value(int c)
 {
@@ -100,18 +74,18 @@ parse_value(int c)
 
 	switch (c) {
 	case 'n':
-		if (!parse(optarg, 1000000, &n))
+		if (!parse_count(optarg, 1000000, &n))
 			return complain(USAGE, "%s: not a number of stacks",
 					optarg);
 		want.top = (size_t)n;
 		break;
 	case 's':
-		if (!parse(optarg, 64, &want.signal))
+		if (!parse_count(optarg, 64, &want.signal))
 			return complain(USAGE, "%s: not a signal's number",
 					optarg);
 		break;
 	case 't':
-		if (!parse(optarg, 86400, &n))
+		if (!parse_count(optarg, 86400, &n))
 			return complain(USAGE, "%s: not a number of seconds "
 					"from 1 to 86400", optarg);
 		want.patience = (unsigned)n;
@@ -177,25 +151,6 @@ parse_options(int argc, char **argv)
 
 /* --- a process ------------------------------------------------------- */
 
-/* The text of /proc/PID/NAME, NULs as they are; NULL: not to be had. */
-static char *
-proc_text(long pid, const char *name, size_t *n)
-{
-	char path[64];
-	char *text;
-	FILE *f;
-
-	snprintf(path, sizeof path, "/proc/%ld/%s", pid, name);
-	f = fopen(path, "re");
-	if (f == NULL)
-		return NULL;
-	text = need(malloc(1 << 20));
-	*n = fread(text, 1, (1 << 20) - 1, f);
-	text[*n] = '\0';
-	fclose(f);
-	return text;
-}
-
 /* The value of an option in the environment's HZ4_OPTIONS; the last one. */
 static char *
 find_option(long pid, const char *name)
@@ -218,32 +173,11 @@ find_option(long pid, const char *name)
 	return found;
 }
 
-/* The last word of a line of /proc/PID/status. */
-static char *
-status_of(long pid, const char *name)
-{
-	size_t n = 0;
-	char *text = proc_text(pid, "status", &n), *at, *end;
-	char *found = NULL;
-
-	at = text != NULL ? strstr(text, name) : NULL;
-	if (at != NULL) {
-		end = at + strcspn(at, "\n");
-		*end = '\0';
-		at = end;
-		while (at[-1] != ' ' && at[-1] != '\t')
-			at--;
-		found = need(strdup(at));
-	}
-	free(text);
-	return found;
-}
-
 /* Without one the signal would end the process. */
 static bool
 has_handler(long pid, long signal)
 {
-	char *mask = status_of(pid, "SigCgt:");
+	char *mask = proc_status(pid, "SigCgt:");
 	bool has = mask != NULL &&
 		   (strtoull(mask, NULL, 16) >> (signal - 1) & 1) != 0;
 
@@ -260,21 +194,23 @@ find_prefix(long pid, char *to, size_t size)
 {
 	char *option = find_option(pid, "profile_file");
 	const char *from = option != NULL ? option : DEFAULT_PATH;
-	char *inner = status_of(pid, "NSpid:");
-	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s/", pid,
-				    *from == '/' ? "root" : "cwd");
+	char *spaces = proc_status(pid, "NSpid:");
+	const char *inner = spaces != NULL ? strrchr(spaces, '\t') : NULL;
+	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s", pid,
+				    *from == '/' ? "root" : "cwd/");
 
 	while (*from != '\0' && n + 24 < size) {
 		if (from[0] == '%' && from[1] == 'p') {
 			n += (size_t)sprintf(to + n, "%.20s",
-					     inner != NULL ? inner : "");
+					     inner != NULL ? inner + 1 :
+					     spaces != NULL ? spaces : "");
 			from += 2;
 		} else {
 			to[n++] = *from++;
 		}
 	}
 	to[n] = '\0';
-	free(inner);
+	free(spaces);
 	free(option);
 }
 
@@ -359,13 +295,14 @@ ask(long pid, char **path)
 					strerror(errno));
 	if (want.signal == 0) {
 		option = find_option(pid, "profile_signal");
-		if (option == NULL || !parse(option, 64, &want.signal))
+		if (option == NULL || !parse_count(option, 64, &want.signal))
 			want.signal = 0;
 		free(option);
 	}
 	if (want.signal == 0)
 		return complain(FAILED, "process %ld was not started with "
-				"profile_signal in HZ4_OPTIONS", pid);
+				"profile_signal in HZ4_OPTIONS, or hides its "
+				"environment: --signal=N", pid);
 	if (!has_handler(pid, want.signal))
 		return complain(FAILED, "process %ld has no handler for "
 				"signal %ld", pid, want.signal);
@@ -447,17 +384,19 @@ show_to(const struct profile *p, const struct profile *before)
 static enum status
 read_one(struct profile *p, const char *word)
 {
+	static char root[64];
 	enum status status;
 	char *path = NULL;
 	long pid;
 
-	if (!parse(word, INT_MAX, &pid) || access(word, F_OK) == 0)
-		return prof_read(p, word);
+	if (!parse_count(word, INT_MAX, &pid) || access(word, F_OK) == 0)
+		return prof_read(p, word, "");
 	status = ask(pid, &path);
 	if (path == NULL)
 		return status;
 	fprintf(stderr, "hz4-prof: %s\n", path);
-	return prof_read(p, path);
+	snprintf(root, sizeof root, "/proc/%ld/root", pid);
+	return prof_read(p, path, root);
 }
 
 int
@@ -468,9 +407,9 @@ main(int argc, char **argv)
 
 	parse_options(argc, argv);
 	if (want.diff) {
-		status = prof_read(&before, argv[optind]);
+		status = prof_read(&before, argv[optind], "");
 		if (status == OK)
-			status = prof_read(&p, argv[optind + 1]);
+			status = prof_read(&p, argv[optind + 1], "");
 	} else {
 		status = read_one(&p, argv[optind]);
 	}

@@ -270,8 +270,10 @@ compose(struct message *m, const struct profile *p)
 	if (p->notes != NULL)
 		put_number(&m->all, PROFILE_COMMENT, string(m, p->notes));
 	put_mappings(m, p);
-	for (i = 0; i < p->stacks; i++)
+	for (i = 0; i < p->stacks; i++) {
 		put_stack(m, p, &p->stack[i]);
+		progress("stacks", i + 1, p->stacks);
+	}
 }
 
 bool

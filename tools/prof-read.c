@@ -10,16 +10,37 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 enum { MAX_DEPTH = 1024 };
 
-void *
-need(void *p)
+static double
+seconds(void)
 {
-	if (p != NULL)
-		return p;
-	complain(FAILED, "no memory");
-	exit(FAILED);
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+void
+progress(const char *what, size_t done, size_t all)
+{
+	static double started, told;
+	double now = seconds();
+
+	if (started == 0)
+		started = now;
+	if (done == all && told > 0)
+		fputs("\r\033[K", stderr);
+	if (done == all)
+		told = 0;
+	else if (now - started > 1 && now - told > 0.1 &&
+		 isatty(STDERR_FILENO)) {
+		fprintf(stderr, "\rhz4-prof: %s: %zu of %zu", what, done, all);
+		told = now;
+	}
 }
 
 /* The text of a file, with a NUL. */
@@ -185,7 +206,7 @@ read_lines(struct profile *p, char *text)
 }
 
 enum status
-prof_read(struct profile *p, const char *path)
+prof_read(struct profile *p, const char *path, const char *root)
 {
 	char *text = slurp(path);
 	bool ok;
@@ -198,8 +219,8 @@ prof_read(struct profile *p, const char *path)
 	ok = read_lines(p, text);
 	free(text);
 	if (!ok)
-		return complain(BAD_FILE, "%s: not a whole heap profile "
+		return complain(BAD_DATA, "%s: not a whole heap profile "
 				"(heap_v2)", path);
-	p->symbols = symbols_open(p->maps);
+	p->symbols = symbols_open(p->maps, root);
 	return OK;
 }

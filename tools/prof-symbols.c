@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <dwarf.h>
 #include <elfutils/libdwfl.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +30,31 @@ struct symbols {
 
 static char *debug_path;
 
+/* Of the process, below which its objects are.  One profile has one. */
+static const char *objects_root = "";
+
+/* As elfutils' own, but below that root if the object is there. */
+static int
+find_object(Dwfl_Module *module, void **data, const char *name,
+	    Dwarf_Addr base, char **file, Elf **elf)
+{
+	char *path = NULL;
+	int fd = -1;
+
+	if (*objects_root != '\0' && *name == '/' &&
+	    asprintf(&path, "%s%s", objects_root, name) > 0)
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd == -1) {
+		free(path);
+		return dwfl_linux_proc_find_elf(module, data, name, base,
+						file, elf);
+	}
+	*file = path;
+	return fd;
+}
+
 static const Dwfl_Callbacks callbacks = {
-	.find_elf = dwfl_linux_proc_find_elf,
+	.find_elf = find_object,
 	.find_debuginfo = dwfl_standard_find_debuginfo,
 	.debuginfo_path = &debug_path,
 };
@@ -41,7 +65,7 @@ static const Dwfl_Callbacks callbacks = {
 static void
 add_mapping(struct symbols *s, char *line)
 {
-	struct mapping m = { 0, 0, 0, NULL, "" };
+	struct mapping m = { 0, 0, 0, NULL, "", false };
 	char *word[5], *end;
 	int i;
 
@@ -112,12 +136,13 @@ symbols_mapping(struct symbols *s, uint64_t address, size_t *number)
 }
 
 struct symbols *
-symbols_open(const char *maps)
+symbols_open(const char *maps, const char *root)
 {
 	struct symbols *s = need(calloc(1, sizeof *s));
 	FILE *f;
 	size_t i;
 
+	objects_root = root;
 	read_mappings(s, maps);
 	s->size = 1024;
 	s->known = need(calloc(s->size, sizeof(struct known *)));
@@ -130,8 +155,10 @@ symbols_open(const char *maps)
 		fclose(f);
 	}
 	dwfl_report_end(s->dwfl, NULL, NULL);
-	for (i = 0; i < s->mappings; i++)
+	for (i = 0; i < s->mappings; i++) {
 		find_build_id(s, &s->mapping[i]);
+		progress("objects", i + 1, s->mappings);
+	}
 	return s;
 }
 
@@ -243,8 +270,10 @@ bare_name(struct symbols *s, uint64_t address)
 	const char *base = NULL;
 	char text[300];
 
-	if (m != NULL)
+	if (m != NULL) {
 		base = strrchr(m->path, '/');
+		s->mapping[number].nameless = true;
+	}
 	if (base != NULL)
 		snprintf(text, sizeof text, "%.250s+0x%" PRIx64, base + 1,
 			 address - m->start + m->offset);

@@ -59,6 +59,7 @@ add_stacks(struct lines *to, const struct profile *p, bool all, bool before)
 		double n = all ? s->all : s->live;
 		double bytes = all ? s->all_bytes : s->live_bytes;
 
+		progress("stacks", i + 1, p->stacks);
 		if (n == 0)
 			continue;
 		l = &to->line[to->n++];
@@ -160,6 +161,24 @@ put_frames(FILE *to, const struct profile *p, const struct line *x)
 		fprintf(to, "      %s\n", x->names);
 }
 
+/* By its build-id whoever has them finds the names of an object. */
+static void
+put_nameless(FILE *to, const struct profile *p)
+{
+	const struct mapping *m;
+	bool first = true;
+	size_t i, n;
+
+	m = symbols_mappings(p->symbols, &n);
+	for (i = 0; i < n; i++) {
+		if (!m[i].nameless || m[i].build_id[0] == '\0')
+			continue;
+		fprintf(to, "%swithout names: %s, build-id %s\n",
+			first ? "\n" : "", m[i].path, m[i].build_id);
+		first = false;
+	}
+}
+
 void
 show_top(FILE *to, const struct profile *p, const struct lines *l, size_t top,
 	 bool diff, bool all)
@@ -187,6 +206,7 @@ show_top(FILE *to, const struct profile *p, const struct lines *l, size_t top,
 	}
 	if (i < l->n)
 		fprintf(to, "\n%zu more stacks\n", l->n - i);
+	put_nameless(to, p);
 }
 
 void

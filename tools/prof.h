@@ -5,25 +5,15 @@
 #ifndef HZ4_PROF_H
 #define HZ4_PROF_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tool.h"
+
 #include <stdio.h>
 
-enum status {
-	OK = 0,
-	FAILED = 1,   /* no profile came, or nothing can be written */
-	USAGE = 2,
-	NO_PROCESS = 3,
-	DENIED = 4,
-	BAD_FILE = 5, /* not a profile */
-};
-
-enum status complain(enum status status, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-
-/* Abort when there is no memory. */
-void *need(void *p);
+/*
+ * So much of `all` is done: told on stderr if that is a terminal and it takes
+ * longer than a second.  The last call, with all of it done, takes it back.
+ */
+void progress(const char *what, size_t done, size_t all);
 
 /* A function, and where in it. */
 struct place {
@@ -57,12 +47,12 @@ struct profile {
 
 /* --- prof-read.c ----------------------------------------------------- */
 
-enum status prof_read(struct profile *p, const char *path);
+/* `root`: of the process, below which its objects are; "" for our own. */
+enum status prof_read(struct profile *p, const char *path, const char *root);
 
 /* --- prof-symbols.c -------------------------------------------------- */
 
-/* Objects are looked for below `root`, where the process saw them. */
-struct symbols *symbols_open(const char *maps);
+struct symbols *symbols_open(const char *maps, const char *root);
 const struct place_list *symbols_find(struct symbols *s, uint64_t address);
 
 /* The mapping of an address; false when there is none. */
@@ -70,6 +60,7 @@ struct mapping {
 	uint64_t start, end, offset;
 	const char *path;
 	char build_id[65]; /* hexadecimal, "" not known */
+	bool nameless;	   /* a function was found that has no name */
 };
 const struct mapping *symbols_mapping(struct symbols *s, uint64_t address,
 				      size_t *number);
