@@ -36,6 +36,9 @@ static _Atomic size_t last_empty;
 /* ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
 
+/* Bytes that were resident at the last step. [atomic] relaxed: a hint */
+static _Atomic size_t resident;
+
 static uint32_t
 map_words(const struct hz4_class *k)
 {
@@ -343,10 +346,27 @@ hz4_holes_waiting(void)
 	return hz4_unlikely(too_many());
 }
 
+/*
+ * While fresh memory is taken, nobody uses the holes there are: then the next
+ * step comes with the growth, whatever the clock says.
+ */
+static bool
+has_grown(void)
+{
+	size_t before = hz4_peek(&resident);
+	size_t bytes = hz4_pageheap_used() + hz4_pageheap_dirty();
+
+	if (bytes >= before && bytes - before < HZ4_HOLES_GROWTH)
+		return false;
+	hz4_poke(&resident, bytes);
+	return bytes > before;
+}
+
 void
 hz4_holes_step(uint64_t now)
 {
-	if (now < hz4_peek(&next_round) || hz4_pageheap_pinned() ||
+	if ((!has_grown() && now < hz4_peek(&next_round)) ||
+	    hz4_pageheap_pinned() ||
 	    atomic_exchange_explicit(&walking, true, memory_order_acquire))
 		return;
 	walk(now);
