@@ -24,6 +24,9 @@ static _Atomic size_t purged;
 /* Who has a round, and how far it has come.  [atomic] acquire, release */
 static _Atomic bool walking;
 
+/* A round is not over.  [atomic] relaxed: a hint */
+static _Atomic bool midway;
+
 static struct {
 	struct hz4_span *span; /* the next one, NULL: of the next lists */
 	unsigned lists;
@@ -326,6 +329,7 @@ walk(uint64_t now)
 	size_t bytes = 0;
 	unsigned n;
 
+	hz4_poke(&midway, true);
 	for (n = 0; n < HZ4_HOLES_SPANS && bytes < HZ4_HOLES_STEP; n++) {
 		s = next_span();
 		if (s == NULL) {
@@ -333,11 +337,17 @@ walk(uint64_t now)
 			pass.empty = 0;
 			pass.lists = 0;
 			hz4_poke(&next_round, now + HZ4_HOLES_ROUND);
+			hz4_poke(&midway, false);
 			return;
 		}
 		bytes += purge_span(s, which);
 	}
-	hz4_poke(&next_round, now + 1);
+}
+
+bool
+hz4_holes_midway(void)
+{
+	return hz4_peek(&midway);
 }
 
 bool

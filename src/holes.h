@@ -32,6 +32,9 @@ size_t hz4_holes_count(struct hz4_span *s, const struct hz4_class *k);
 void hz4_holes_fill(struct hz4_span *s, const struct hz4_class *k,
 		    void *const *objects, unsigned n);
 
+/* A round is not over; no lock, no clock. */
+bool hz4_holes_midway(void);
+
 /* There was so much in the last round that there has to be another. */
 bool hz4_holes_waiting(void);
 
