@@ -159,7 +159,8 @@ hz4_idle_shed_locked(struct hz4_spans *c, bool all, struct hz4_gone *gone)
 
 	while (n < HZ4_SPANS_GONE && hz4_peek(&c->idle_pages) > 0 &&
 	       (all || (pages > most && (hz4_peek(&c->idle_pages) > each ||
-					 !hz4_list_empty(&c->partial))))) {
+					 !hz4_list_empty(&c->partial) ||
+					 !hz4_list_empty(&c->sparse))))) {
 		gone[n++] = retire_locked(c);
 		pages -= hz4_min(pages, each);
 	}
@@ -261,6 +262,7 @@ new_structure(struct hz4_spans *c, unsigned cls)
 	s->shard = (uint8_t)hz4_lists_shard(c);
 	s->active = false;
 	s->idle = false;
+	s->looked = false;
 	atomic_init(&s->linked, false);
 	atomic_init(&s->queued, 0);
 	atomic_init(&s->ahead, 0);

@@ -26,6 +26,7 @@ hz4_lists_lock(struct hz4_spans *c)
 
 	if (hz4_unlikely(c->partial.next == NULL)) {
 		hz4_list_init(&c->partial);
+		hz4_list_init(&c->sparse);
 		hz4_list_init(&c->idle);
 		hz4_list_init(&c->unused);
 	}
@@ -82,21 +83,61 @@ hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s)
 static void
 link_locked(struct hz4_spans *c, struct hz4_span *s)
 {
+	s->looked = false;
 	hz4_lists_add_locked(c, c->partial.prev, s);
 }
 
+/* Nearly all of its objects are free. */
+static bool
+is_sparse(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t n = 0, w;
+
+	for (w = 0; w < k->words; w++)
+		n += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
+	return n > k->slots - k->slots / HZ4_SPAN_SPARSE;
+}
+
+/*
+ * Of the partial list those that have come to its front while others were
+ * used, so that most of their objects are free, go behind all others: they
+ * may become empty.
+ */
+static void
+sort_out_locked(struct hz4_spans *c, const struct hz4_class *k)
+{
+	unsigned looks = HZ4_SPAN_LOOKS;
+	struct hz4_span *s;
+
+	for (; looks > 0 && !hz4_list_empty(&c->partial); looks--) {
+		s = hz4_lists_span(c->partial.next);
+		if (s->looked)
+			return;
+		s->looked = true;
+		if (!is_sparse(k, s))
+			return;
+		hz4_list_remove(&s->link);
+		hz4_list_append(&c->sparse, &s->link);
+	}
+}
+
 struct hz4_span *
-hz4_spans_next_locked(struct hz4_spans *c)
+hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
 {
 	struct hz4_span *s;
 
+	sort_out_locked(c, k);
 	if (!hz4_list_empty(&c->partial))
 		return hz4_lists_span(c->partial.next);
-	if (hz4_list_empty(&c->idle))
+	if (!hz4_list_empty(&c->sparse))
+		s = hz4_lists_span(c->sparse.next);
+	else if (!hz4_list_empty(&c->idle))
+		s = hz4_lists_span(c->idle.next);
+	else
 		return NULL;
-	s = hz4_lists_span(c->idle.next);
 	hz4_lists_remove_locked(c, s);
 	hz4_lists_add_locked(c, &c->partial, s);
+	s->looked = true;
 	return s;
 }
 
@@ -379,6 +420,7 @@ start_afresh(struct hz4_spans *c)
 	if (c->partial.next == NULL)
 		return;
 	hz4_list_init(&c->partial);
+	hz4_list_init(&c->sparse);
 	hz4_list_init(&c->idle);
 	hz4_list_init(&c->unused);
 	c->spans = 0;

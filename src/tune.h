@@ -66,6 +66,13 @@ enum {
 	HZ4_SPAN_IDLE_WORTH = 1024 * 1024,
 
 	/*
+	 * A span of which all but this part is free is taken from last; how
+	 * many are looked at in one call.
+	 */
+	HZ4_SPAN_SPARSE = 4,
+	HZ4_SPAN_LOOKS = 4,
+
+	/*
 	 * Where threads wait for the classes' lists, a class's spans that have
 	 * to enter or leave one are left to the next thread that takes from
 	 * it, up to so many bytes of them in a shard; those of all classes
