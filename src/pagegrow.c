@@ -52,12 +52,6 @@ note_pinned_locked(bool pinned, uint64_t now)
 		soil_free_locked(now);
 }
 
-bool
-hz4_pageheap_pinned(void)
-{
-	return hz4_peek(&hz4_runs_hints.pinned);
-}
-
 void
 hz4_pageheap_look(uint64_t now)
 {

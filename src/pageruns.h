@@ -1,5 +1,5 @@
 /*
- * pageruns.h - the inside of the page heap: the free runs, as pageheap.c
+ * pageruns.h - the inside of the page heap: the free runs, as pageruns.c
  * keeps them and pagepurge.c takes some of them out for a while.  Nobody
  * else includes this, but the heap walker (walker.c).
  *
@@ -75,6 +75,18 @@ struct hz4_list *hz4_runs_remove_locked(struct hz4_run *r);
  * neighbours; before `at` in the list of dirty runs if it has dirty pages.
  */
 void hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at);
+
+/* The bin of runs of so many pages. */
+unsigned hz4_runs_bin(size_t pages);
+
+/* The free run of this epoch that a page is an end of, or NULL. */
+struct hz4_run *hz4_runs_at_locked(uintptr_t address);
+
+/*
+ * Enter a run into its bin, the page map and, before `at`, the list of
+ * dirty runs; its neighbours stay what they are.
+ */
+void hz4_runs_enter_locked(struct hz4_run *r, struct hz4_list *at);
 
 /* Make a free run. */
 void hz4_runs_add_locked(uintptr_t start, size_t pages, size_t dirty,

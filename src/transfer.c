@@ -16,7 +16,7 @@
 #include "transfer.h"
 
 #include "fresh.h"
-#include "holes.h"
+#include "holemap.h"
 #include "log.h"
 #include "os.h"
 #include "pagemap.h"
