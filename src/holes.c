@@ -154,10 +154,12 @@ purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 	const struct hz4_class *k = &hz4_classes[s->cls];
 	size_t n = at->to - at->from;
 	bool lazy = hz4_option(HZ4_OPT_purge_lazy) != 0;
-	bool done = hz4_os_purge((void *)(s->start + at->from * hz4_os_page),
-				 n * hz4_os_page, lazy);
+	uintptr_t start = s->start + at->from * hz4_os_page;
 	uint32_t page;
+	bool done;
 
+	hz4_pageheap_keep_small(start, n * hz4_os_page);
+	done = hz4_os_purge((void *)start, n * hz4_os_page, lazy);
 	if (done) {
 		hz4_lists_lock(c);
 		s->marked = true;

@@ -82,6 +82,8 @@ advise_locked(struct region *new)
 			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED | HZ4_PAGE_HUGE |
 				 HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST);
 	hz4_pagemap_mark(new->start, new->huge / HZ4_PAGE, HZ4_PAGE_HUGE, 0);
+	hz4_runs_allow_huge_locked(new->start, new->huge, new->start,
+				   new->start + new->huge);
 }
 
 /* A mapping becomes free pages of the heap. */

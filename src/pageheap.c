@@ -73,7 +73,7 @@ soil(uintptr_t from, uintptr_t to)
 {
 	size_t n = 0;
 
-	if (from < to && !(hz4_pagemap_flags(from) & HZ4_PAGE_HUGE))
+	if (from < to && !hz4_runs_may_be_huge(from))
 		return 0;
 	for (; from < to; from += HZ4_PAGE) {
 		if ((hz4_pagemap_flags(from) &
@@ -102,6 +102,7 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 	size_t after = (run_end - end) / HZ4_PAGE;
 	size_t dirty_before, dirty_after = 0;
 
+	hz4_runs_allow_huge_locked(start, pages * HZ4_PAGE, r->start, run_end);
 	dirty_before = r->dirty ? hz4_runs_count_dirty(r->start, before) : 0;
 	if (r->dirty > 0)
 		dirty_after = dirty_before + hz4_runs_count_dirty(start, pages);

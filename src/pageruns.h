@@ -121,6 +121,17 @@ size_t hz4_runs_want_huge_locked(size_t bytes);
  */
 void hz4_runs_touch_huge(uintptr_t start, bool fresh);
 
+/*
+ * So many bytes are about to be used, or are new, in a free run of which all
+ * from `from` to `to` lies in no list: huge pages again where all of one is
+ * free.
+ */
+void hz4_runs_allow_huge_locked(uintptr_t start, size_t bytes, uintptr_t from,
+				uintptr_t to);
+
+/* Whether the page may lie on a huge one. */
+bool hz4_runs_may_be_huge(uintptr_t page);
+
 /* Put by the structure of a run that is no more. */
 void hz4_runs_put_by_locked(struct hz4_run *r);
 
