@@ -173,8 +173,6 @@ malloc_missed(size_t size)
 	struct hz4_cache *c;
 	void *p;
 
-	if (size > PTRDIFF_MAX)
-		return hz4_heap_refuse();
 	hz4_thread_start();
 	c = hz4_thread_cache();
 	p = hz4_heap_take(size, c);

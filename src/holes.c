@@ -134,7 +134,9 @@ find_locked(struct hz4_span *s, const struct hz4_class *k, enum which which,
 		/* It is looked at once more when this one is purged. */
 		if (!stays && at->to != 0)
 			break;
-		pass.empty += which != ALL && dirty;
+		/* Not `+=` of a condition: who purges all has no round. */
+		if (which != ALL && dirty)
+			pass.empty++;
 		if (which == STAYED) {
 			hz4_holes_set(s, k, HZ4_HOLES_SEEN, page, empty);
 			s->marked = s->marked || empty;

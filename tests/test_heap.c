@@ -175,6 +175,14 @@ START_TEST(calloc_clears_what_was_used)
 			memset(p, 0xa5, hz4_min(sizes[i], 4 * MIB));
 			hz4_heap_free(p);
 		}
+	/* In a class that is no longer looked at. */
+	for (i = 0; i < 4 * HZ4_CAREFUL_CALLS; i++) {
+		unsigned char *p = hz4_heap_calloc(3, 37);
+
+		ck_assert(unit_all(p, 111, 0));
+		memset(p, 0xa5, 111);
+		hz4_heap_free(p);
+	}
 	ck_assert_ptr_nonnull(hz4_heap_calloc(0, 100));
 	ck_assert_ptr_nonnull(hz4_heap_calloc(100, 0));
 }

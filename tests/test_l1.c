@@ -11,6 +11,7 @@
 #include "unit.h"
 
 #include "cpu.h"
+#include "heap.h"
 #include "l1.h"
 #include "option.h"
 #include "pageheap.h"
@@ -624,6 +625,32 @@ START_TEST(no_memory)
 }
 END_TEST
 
+/* A trim and a refusal of memory reach what the CPUs have. */
+START_TEST(no_thread_needs_to_come_by)
+{
+	unsigned i, turn;
+
+	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX || !HZ4_DEBUG_BOX)
+		return;
+	start(NULL);
+	for (turn = 0; turn < 2; turn++) {
+		for (i = 0; i < 400; i++)
+			held[i] = hz4_heap_malloc(hz4_classes[CLS].size);
+		for (i = 0; i < 400; i++)
+			hz4_heap_free(held[i]);
+		ck_assert_uint_gt(sums().bytes, 0);
+		if (turn == 0) {
+			hz4_heap_trim();
+		} else {
+			hz4_os_fail_from(1);
+			ck_assert_ptr_null(hz4_heap_malloc((size_t)1 << 28));
+			hz4_os_fail_from(0);
+		}
+		ck_assert_uint_eq(sums().bytes, 0);
+	}
+}
+END_TEST
+
 /*
  * Numbers.  libc's own word says whether the thread is registered for
  * rseq(2): there are small ones then, else tickets.
@@ -844,6 +871,7 @@ add(TCase *t)
 	tcase_add_loop_test(t, a_child_drops_what_was_changed, 0, 4);
 	tcase_add_test(t, threads_at_work);
 	tcase_add_test(t, no_memory);
+	tcase_add_test(t, no_thread_needs_to_come_by);
 	tcase_add_test(t, numbers_are_the_kernels);
 	tcase_add_test(t, tickets_where_rseq_is_off);
 	tcase_add_test(t, more_threads_than_cpus);

@@ -317,20 +317,26 @@ realloc_it(void *arg)
 /* A freed object that still lies in the cache, or in its span. */
 START_TEST(realloc_of_what_was_freed_is_told)
 {
-	void *p = hz4_heap_malloc(100), *q = hz4_heap_malloc(100);
+	enum { N = 300 };
+	void *p[N];
 	unsigned i;
 
-	hz4_heap_free(p);
-	unit_fatal_start(realloc_it, p, "hz4: realloc(): invalid pointer: ptr ");
+	p[0] = hz4_heap_malloc(100);
+	hz4_heap_free(p[0]);
+	unit_fatal_start(realloc_it, p[0],
+			 "hz4: realloc(): invalid pointer: ptr ");
+	for (i = 0; i < N; i++)
+		p[i] = hz4_heap_malloc(100);
+	/* All but the first, which the span stays for. */
+	for (i = 1; i < N; i++)
+		hz4_heap_free(p[i]);
+	hz4_heap_trim();
+	/* No careful calls any more, and the last is in no cache. */
 	for (i = 0; i < 4 * HZ4_CAREFUL_CALLS; i++)
 		hz4_heap_free(hz4_heap_malloc(100));
-	hz4_heap_free(q);
-	p = hz4_heap_malloc(100);
-	hz4_heap_free(p);
-	q = hz4_heap_malloc(100);
-	hz4_heap_free(q);
-	hz4_heap_trim();
-	unit_fatal_start(realloc_it, q, "hz4: realloc(): invalid pointer: ptr ");
+	unit_fatal_start(realloc_it, p[N - 1],
+			 "hz4: realloc(): invalid pointer: ptr ");
+	hz4_heap_free(p[0]);
 }
 END_TEST
 
@@ -596,7 +602,8 @@ watch_and_leave(void *arg)
 {
 	begin_to_hit();
 	leave_pages();
-	/* It goes on, so that nobody else does for long. */
+	/* It goes on, so that nobody else does for long from now on. */
+	wait_ms(HZ4_WATCH_TIME / 2);
 	hit(HZ4_WATCH_CALLS);
 	unit_need(is_watching(hz4_tls_cache), "nobody watches");
 	pthread_barrier_wait(&left);

@@ -333,6 +333,22 @@ START_TEST(a_class_has_a_most)
 }
 END_TEST
 
+/* Of spans that have nothing to give the walker finds none in a list. */
+START_TEST(drained_spans_are_in_no_list)
+{
+	enum { N = 5000 };
+	static void *p[N];
+	unsigned i;
+
+	for (i = 0; i < N; i++)
+		p[i] = hz4_heap_malloc(1000);
+	ck_assert_uint_eq(hz4_check(), 0);
+	for (i = 0; i < N; i++)
+		hz4_heap_free(p[i]);
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
 static void
 free_twice_in_a_row(void *arg)
 {
@@ -373,6 +389,7 @@ add(TCase *t)
 	tcase_add_test(t, the_pool_has_a_bound);
 	tcase_add_test(t, threads_share_what_they_start_with);
 	tcase_add_test(t, a_class_has_a_most);
+	tcase_add_test(t, drained_spans_are_in_no_list);
 	tcase_add_test(t, twice_in_a_row_is_told_in_a_hot_class);
 }
 

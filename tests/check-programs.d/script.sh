@@ -274,6 +274,12 @@ for i = 1:20000
 end
 printf("%d\n", sum(sort(x, "descend")(1:10)));
 clear a b c t s p x
+% What was freed goes back after a second, in calls that come then.
+pause(1);
+for i = 1:2000
+  x{i} = zeros(1, 20);
+end
+clear x
 f = fopen("/proc/self/status");
 g = fopen("status", "w");
 fputs(g, fread(f, Inf, "char=>char")');
