@@ -31,6 +31,9 @@ static struct {
 /* That of the round before.  [atomic] relaxed: a hint */
 static _Atomic size_t last_empty;
 
+/* Bytes that came back to spans since it began.  [atomic] relaxed: a hint */
+static _Atomic size_t returned;
+
 /* ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
 
@@ -221,12 +224,16 @@ next_span(void)
 
 /* Few are worth nothing: they are in use again soon. */
 static bool
-too_many(void)
+is_much(size_t bytes)
 {
-	size_t bytes = hz4_peek(&last_empty) * hz4_os_page;
-
 	return bytes > HZ4_HOLES_LEAST &&
 	       bytes > hz4_pageheap_used() / HZ4_HOLES_SHARE;
+}
+
+static bool
+too_many(void)
+{
+	return is_much(hz4_peek(&last_empty) * hz4_os_page);
 }
 
 static void
@@ -237,6 +244,8 @@ walk(uint64_t now)
 	size_t bytes = 0;
 	unsigned n;
 
+	if (!hz4_peek(&midway))
+		hz4_poke(&returned, 0);
 	hz4_poke(&midway, true);
 	for (n = 0; n < HZ4_HOLES_SPANS && bytes < HZ4_HOLES_STEP; n++) {
 		s = next_span();
@@ -261,7 +270,14 @@ hz4_holes_midway(void)
 bool
 hz4_holes_waiting(void)
 {
-	return hz4_unlikely(too_many());
+	return hz4_unlikely(hz4_holes_midway() || too_many() ||
+			    is_much(hz4_peek(&returned)));
+}
+
+void
+hz4_holes_returned(size_t bytes)
+{
+	atomic_fetch_add_explicit(&returned, bytes, memory_order_relaxed);
 }
 
 /*

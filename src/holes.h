@@ -16,8 +16,14 @@
 /* A round is not over; no lock, no clock. */
 bool hz4_holes_midway(void);
 
-/* There was so much in the last round that there has to be another. */
+/*
+ * There was so much in the last round, or so much has come back to the spans
+ * since, that there has to be another.
+ */
 bool hz4_holes_waiting(void);
+
+/* So many bytes came back to the spans. */
+void hz4_holes_returned(size_t bytes);
 
 /* A bounded piece of a round, when it is time at `now` (ms). */
 void hz4_holes_step(uint64_t now);
