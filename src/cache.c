@@ -78,9 +78,11 @@ static void
 give_below(struct hz4_cache *c, unsigned cls, void *const *from, unsigned n)
 {
 	struct hz4_l1 *l = lock_l1(cls);
+	size_t bytes = n * (size_t)hz4_classes[cls].size;
 
 	HZ4_PROBE2(flush, hz4_sizeclass_usable(cls), n);
-	hz4_pace_give(&c->pace, n * (size_t)hz4_classes[cls].size);
+	c->returned += bytes;
+	hz4_pace_give(&c->pace, bytes);
 	if (HZ4_MID_DUAL_TIER_ALLOC_BOX) {
 		hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);
 		hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_objs, n);

@@ -2,16 +2,14 @@
  * heap.c - what malloc and free do when the thread's cache cannot serve
  * them, and the calls built on them.
  */
-#include "heap.h"
+#include "heappaths.h"
 
-#include "holes.h"
 #include "idle.h"
 #include "l1.h"
 #include "guard.h"
 #include "large.h"
 #include "log.h"
 #include "os.h"
-#include "pageheap.h"
 #include "probe.h"
 #include "profile.h"
 #include "purge.h"
@@ -75,8 +73,8 @@ upkeep_large(struct hz4_cache *c)
 	hz4_cache_leave(c);
 }
 
-static void *
-take(size_t size, struct hz4_cache *c)
+void *
+hz4_heap_take(size_t size, struct hz4_cache *c)
 {
 	void *p;
 
@@ -92,9 +90,8 @@ take(size_t size, struct hz4_cache *c)
 	return p;
 }
 
-/* The system has no memory, or there can be none of that size. */
-static void *
-refuse(void)
+void *
+hz4_heap_refuse(void)
 {
 	hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_malloc_failed);
 	HZ4_PROBE(malloc_failed);
@@ -139,14 +136,14 @@ take_exhausted(size_t size, size_t align, struct hz4_cache *c)
 	void *p = NULL;
 
 	if (!hz4_large_may_exist(size, align))
-		return refuse();
+		return hz4_heap_refuse();
 	empty(c, false);
 	hz4_purge_exhausted();
 	if (align == HZ4_ALIGN && size <= HZ4_CLASS_MAX)
-		p = take(size, c);
+		p = hz4_heap_take(size, c);
 	if (p == NULL)
 		p = take_large(size, align, false);
-	return p != NULL ? p : refuse();
+	return p != NULL ? p : hz4_heap_refuse();
 }
 
 /*
@@ -180,7 +177,7 @@ malloc_missed(size_t size)
 
 	hz4_thread_start();
 	c = hz4_thread_cache();
-	p = take(size, c);
+	p = hz4_heap_take(size, c);
 	/* Last: its frame takes the place of this one. */
 	return hz4_likely(p != NULL) ? p : take_exhausted(size, HZ4_ALIGN, c);
 }
@@ -196,9 +193,8 @@ malloc_rest(size_t size)
 	return malloc_missed(size);
 }
 
-/* Not counted by the profile, which has been told of it. */
-static void *
-malloc_told(size_t size)
+void *
+hz4_heap_malloc_told(size_t size)
 {
 	void *p;
 
@@ -305,8 +301,8 @@ hz4_heap_free_slow(void *p)
  * So many bytes of an object are being written.  Whether objects above
  * HZ4_FRESH_WHOLE are used to their ends cannot be known of others.
  */
-static HZ4_DEEP void
-note_whole(void *p, size_t bytes)
+HZ4_DEEP void
+hz4_heap_note_whole(void *p, size_t bytes)
 {
 	struct hz4_span *s;
 	unsigned cls;
@@ -379,7 +375,7 @@ calloc_slow(size_t bytes)
 		p = malloc_rest(bytes);
 	if (p == NULL)
 		return NULL;
-	note_whole(p, bytes);
+	hz4_heap_note_whole(p, bytes);
 	return memset(p, 0, bytes);
 }
 
@@ -391,14 +387,14 @@ hz4_heap_calloc(size_t n, size_t size)
 
 	if (hz4_unlikely(__builtin_mul_overflow(n, size, &bytes) ||
 			 bytes > PTRDIFF_MAX))
-		return refuse();
+		return hz4_heap_refuse();
 	if (bytes > HZ4_CLASS_MAX) {
 		hz4_thread_start();
 		return calloc_large(bytes);
 	}
 	if (hz4_unlikely(!hz4_heap_pop(&hz4_tls_cache, bytes, &p)))
 		return calloc_slow(bytes);
-	note_whole(p, bytes);
+	hz4_heap_note_whole(p, bytes);
 	return memset(p, 0, bytes);
 }
 
@@ -416,9 +412,8 @@ suspects(struct hz4_cache *c, unsigned cls, const void *p)
 	return suspect;
 }
 
-/* The class of a live object; aborts when p is none. */
-HZ4_FAST unsigned
-class_of(const void *p, const char *call)
+unsigned
+hz4_heap_class(const void *p, const char *call)
 {
 	unsigned cls = hz4_pagemap_class(p);
 
@@ -431,8 +426,8 @@ class_of(const void *p, const char *call)
 	return cls;
 }
 
-static size_t
-usable(const void *p, unsigned cls, const char *call)
+size_t
+hz4_heap_room(const void *p, unsigned cls, const char *call)
 {
 	if (cls == HZ4_CLS_RUN)
 		return hz4_large_usable(p, call);
@@ -444,129 +439,6 @@ usable(const void *p, unsigned cls, const char *call)
 	return hz4_sizeclass_usable(cls);
 }
 
-/*
- * An object of `size` bytes, with room for `want` where there is memory: for
- * that alone nobody gives anything back.
- */
-static void *
-take_with_room(size_t size, size_t want)
-{
-	void *p = want > size ? take(want, hz4_thread_cache()) : NULL;
-
-	if (p == NULL)
-		return malloc_told(size);
-	if (want > HZ4_CLASS_MAX)
-		hz4_large_ask(p, size);
-	return p;
-}
-
-/* The first `n` bytes of an object go to where it shall be from now on. */
-static void *
-copy_to(void *to, void *p, size_t n)
-{
-	if (to == NULL)
-		return NULL;
-	note_whole(to, n);
-	memcpy(to, p, n);
-	hz4_heap_free(p);
-	return to;
-}
-
-/* To a smaller one; where the system has no memory it stays where it is. */
-static void *
-shrink_to(void *p, size_t size)
-{
-	void *to = copy_to(take(size, hz4_thread_cache()), p, size);
-
-	return to != NULL ? to : p;
-}
-
-/*
- * Copy an object to where it has room to grow.  One that grows by small
- * steps is copied as often as its size class changes, so from its second
- * copy on it gets more than it asks for.  Which were copied before is known
- * of the thread's latest alone: a wrong guess costs no more than that room.
- */
-static void *
-grow_to(void *p, size_t old, size_t size)
-{
-	struct hz4_cache *c = hz4_thread_cache();
-	size_t want = size;
-	unsigned i = 0;
-	void *to;
-
-	if (c == NULL || old < HZ4_GROWN_LEAST || size >= HZ4_HUGE_MIN / 2)
-		return copy_to(malloc_told(size), p, old);
-	while (i < HZ4_GROWN_LATEST && c->grown[i] != (uintptr_t)p)
-		i++;
-	if (i == HZ4_GROWN_LATEST)
-		i = c->grown_next++ % HZ4_GROWN_LATEST;
-	else if (size - old <= old / HZ4_GROWN_STEP)
-		want = size + size / HZ4_GROWN_ROOM;
-	to = copy_to(take_with_room(size, want), p, old);
-	if (to != NULL)
-		c->grown[i] = (uintptr_t)to;
-	return to;
-}
-
-static HZ4_DEEP void *
-move_to(void *p, size_t old, size_t size)
-{
-	void *to = NULL;
-
-	if (hz4_unlikely(hz4_profile_due(size)))
-		to = hz4_profile_take(size, HZ4_ALIGN, false, HZ4_CALLER);
-	if (to != NULL)
-		return copy_to(to, p, hz4_min(old, size));
-	return size > old ? grow_to(p, old, size) : shrink_to(p, size);
-}
-
-/* One that stays or is copied. */
-static void *
-realloc_small(void *p, unsigned cls, size_t old, size_t size)
-{
-	/* Shrinking by less than half is not worth a copy. */
-	if (size > old || size < old / 2)
-		return move_to(p, old, size);
-	hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
-	if (hz4_unlikely(cls == HZ4_CLS_MARKED))
-		hz4_profile_kept(p, size);
-	return p;
-}
-
-static HZ4_DEEP void *
-realloc_large(void *p, size_t old, size_t size)
-{
-	void *to = hz4_large_resize(p, size);
-
-	if (to == NULL)
-		return realloc_small(p, HZ4_CLS_RUN, old, size);
-	hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_realloc_in_place);
-	hz4_profile_resized(to, size, HZ4_CALLER);
-	return to;
-}
-
-void *
-hz4_heap_realloc(void *p, size_t size)
-{
-	size_t old;
-	unsigned cls;
-
-	if (p == NULL)
-		return hz4_heap_malloc(size);
-	cls = class_of(p, "realloc()");
-	if (size == 0) {
-		hz4_heap_free(p);
-		return NULL;
-	}
-	if (hz4_unlikely(size > PTRDIFF_MAX))
-		return refuse();
-	old = usable(p, cls, "realloc()");
-	return cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX ?
-		       realloc_large(p, old, size) :
-		       realloc_small(p, cls, old, size);
-}
-
 void *
 hz4_heap_aligned(size_t align, size_t size)
 {
@@ -576,7 +448,7 @@ hz4_heap_aligned(size_t align, size_t size)
 	if (align <= HZ4_ALIGN)
 		return hz4_heap_malloc(size);
 	if (hz4_unlikely(size > PTRDIFF_MAX))
-		return refuse();
+		return hz4_heap_refuse();
 	hz4_thread_start();
 	size = hz4_max(size, 1);
 	if (hz4_unlikely(hz4_profile_due(size)) &&
@@ -585,7 +457,7 @@ hz4_heap_aligned(size_t align, size_t size)
 	if (size <= HZ4_CLASS_MAX && align <= HZ4_PAGE) {
 		cls = hz4_sizeclass_aligned(size, align);
 		if (cls != HZ4_CLS_NONE)
-			return malloc_told(hz4_classes[cls].size);
+			return hz4_heap_malloc_told(hz4_classes[cls].size);
 	}
 	p = take_large(size, align, false);
 	return p != NULL ? p : take_exhausted(size, align, hz4_thread_cache());
@@ -596,7 +468,7 @@ hz4_heap_usable(const void *p)
 {
 	if (p == NULL)
 		return 0;
-	return usable(p, class_of(p, "malloc_usable_size()"),
+	return hz4_heap_room(p, hz4_heap_class(p, "malloc_usable_size()"),
 		      "malloc_usable_size()");
 }
 

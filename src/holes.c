@@ -11,18 +11,16 @@
 #include "spanlists.h"
 #include "transfer.h"
 
-enum map { CLEAN, SEEN };
-
 /* A stretch of OS pages of a span, counted from its start. */
 struct stretch {
 	uint32_t from, to;
 };
 
-/* OS pages of all spans that were purged.  [atomic] relaxed: a sum */
-static _Atomic size_t purged;
-
 /* Who has a round, and how far it has come.  [atomic] acquire, release */
 static _Atomic bool walking;
+
+/* A round is not over.  [atomic] relaxed: a hint */
+static _Atomic bool midway;
 
 static struct {
 	struct hz4_span *span; /* the next one, NULL: of the next lists */
@@ -33,100 +31,14 @@ static struct {
 /* That of the round before.  [atomic] relaxed: a hint */
 static _Atomic size_t last_empty;
 
+/* Bytes that came back to spans since it began.  [atomic] relaxed: a hint */
+static _Atomic size_t returned;
+
 /* ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
 
-static uint32_t
-map_words(const struct hz4_class *k)
-{
-	return (k->pages * (HZ4_PAGE / 4096u) + 63) / 64;
-}
-
-size_t
-hz4_holes_bytes(const struct hz4_class *k)
-{
-	return 2 * sizeof(uint64_t) * map_words(k);
-}
-
-static _Atomic uint64_t *
-word_of(struct hz4_span *s, const struct hz4_class *k, enum map map,
-	uint32_t page)
-{
-	return &s->bits[k->words + map * map_words(k) + page / 64];
-}
-
-static bool
-get(struct hz4_span *s, const struct hz4_class *k, enum map map, uint32_t page)
-{
-	return hz4_peek(word_of(s, k, map, page)) >> page % 64 & 1;
-}
-
-static void
-set(struct hz4_span *s, const struct hz4_class *k, enum map map, uint32_t page,
-    bool on)
-{
-	_Atomic uint64_t *word = word_of(s, k, map, page);
-	uint64_t bit = (uint64_t)1 << page % 64;
-
-	hz4_poke(word, on ? hz4_peek(word) | bit : hz4_peek(word) & ~bit);
-}
-
-void
-hz4_holes_start(struct hz4_span *s, const struct hz4_class *k)
-{
-	uint32_t i;
-
-	s->marked = false;
-	for (i = 0; i < 2 * map_words(k); i++)
-		hz4_poke(&s->bits[k->words + i], 0);
-}
-
-size_t
-hz4_holes_count(struct hz4_span *s, const struct hz4_class *k)
-{
-	size_t n = 0;
-	uint32_t i;
-
-	for (i = 0; s->marked && i < map_words(k); i++)
-		n += (size_t)__builtin_popcountll(
-			hz4_peek(&s->bits[k->words + i]));
-	return n;
-}
-
-void
-hz4_holes_end(struct hz4_span *s, const struct hz4_class *k)
-{
-	size_t n = hz4_holes_count(s, k);
-
-	if (n > 0)
-		atomic_fetch_sub_explicit(&purged, n, memory_order_relaxed);
-	s->marked = false;
-}
-
-void
-hz4_holes_fill(struct hz4_span *s, const struct hz4_class *k,
-	       void *const *objects, unsigned n)
-{
-	uint32_t page, end, done = UINT32_MAX;
-	size_t offset, filled = 0;
-
-	for (; n > 0; n--) {
-		offset = (uintptr_t)objects[n - 1] - s->start;
-		page = (uint32_t)(offset / hz4_os_page);
-		end = (uint32_t)((offset + k->size - 1) / hz4_os_page) + 1;
-		/* Neighbours are in a row. */
-		if (end - page == 1 && page == done)
-			continue;
-		for (done = end - 1; page < end; page++) {
-			filled += get(s, k, CLEAN, page);
-			set(s, k, CLEAN, page, false);
-			set(s, k, SEEN, page, false);
-		}
-	}
-	if (filled > 0)
-		atomic_fetch_sub_explicit(&purged, filled,
-					  memory_order_relaxed);
-}
+/* Bytes that were resident at the last step. [atomic] relaxed: a hint */
+static _Atomic size_t resident;
 
 /* The first slot that has a part in a stretch, and the one behind the last. */
 static uint32_t
@@ -213,22 +125,23 @@ find_locked(struct hz4_span *s, const struct hz4_class *k, enum which which,
 	uint32_t end = (uint32_t)(s->touched * (size_t)HZ4_FRESH_UNIT /
 				  hz4_os_page);
 	uint32_t page = at->from;
-	bool empty, stays;
+	bool empty, dirty, stays;
 
 	at->to = 0;
 	for (; page < end; page++) {
 		empty = holds_nothing(s, k, page);
-		stays = empty && !get(s, k, CLEAN, page) &&
+		dirty = empty && !hz4_holes_get(s, k, HZ4_HOLES_CLEAN, page);
+		stays = dirty && which != NONE &&
 			(which == ALL ||
-			 (which == STAYED && get(s, k, SEEN, page)));
+			 hz4_holes_get(s, k, HZ4_HOLES_SEEN, page));
 		/* It is looked at once more when this one is purged. */
 		if (!stays && at->to != 0)
 			break;
 		/* Not `+=` of a condition: who purges all has no round. */
-		if (which != ALL && empty && !get(s, k, CLEAN, page))
+		if (which != ALL && dirty)
 			pass.empty++;
 		if (which == STAYED) {
-			set(s, k, SEEN, page, empty);
+			hz4_holes_set(s, k, HZ4_HOLES_SEEN, page, empty);
 			s->marked = s->marked || empty;
 		}
 		if (stays) {
@@ -246,17 +159,19 @@ purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 	const struct hz4_class *k = &hz4_classes[s->cls];
 	size_t n = at->to - at->from;
 	bool lazy = hz4_option(HZ4_OPT_purge_lazy) != 0;
-	bool done = hz4_os_purge((void *)(s->start + at->from * hz4_os_page),
-				 n * hz4_os_page, lazy);
+	uintptr_t start = s->start + at->from * hz4_os_page;
 	uint32_t page;
+	bool done;
 
+	hz4_pageheap_keep_small(start, n * hz4_os_page);
+	done = hz4_os_purge((void *)start, n * hz4_os_page, lazy);
 	if (done) {
 		hz4_lists_lock(c);
 		s->marked = true;
 		for (page = at->from; page < at->to; page++)
-			set(s, k, CLEAN, page, true);
+			hz4_holes_set(s, k, HZ4_HOLES_CLEAN, page, true);
 		hz4_spans_unlock(c);
-		atomic_fetch_add_explicit(&purged, n, memory_order_relaxed);
+		hz4_holes_add(n);
 	}
 	give(s, k, at);
 	return done ? n * hz4_os_page : 0;
@@ -309,12 +224,16 @@ next_span(void)
 
 /* Few are worth nothing: they are in use again soon. */
 static bool
-too_many(void)
+is_much(size_t bytes)
 {
-	size_t bytes = hz4_peek(&last_empty) * hz4_os_page;
-
 	return bytes > HZ4_HOLES_LEAST &&
 	       bytes > hz4_pageheap_used() / HZ4_HOLES_SHARE;
+}
+
+static bool
+too_many(void)
+{
+	return is_much(hz4_peek(&last_empty) * hz4_os_page);
 }
 
 static void
@@ -325,6 +244,9 @@ walk(uint64_t now)
 	size_t bytes = 0;
 	unsigned n;
 
+	if (!hz4_peek(&midway))
+		hz4_poke(&returned, 0);
+	hz4_poke(&midway, true);
 	for (n = 0; n < HZ4_HOLES_SPANS && bytes < HZ4_HOLES_STEP; n++) {
 		s = next_span();
 		if (s == NULL) {
@@ -332,23 +254,53 @@ walk(uint64_t now)
 			pass.empty = 0;
 			pass.lists = 0;
 			hz4_poke(&next_round, now + HZ4_HOLES_ROUND);
+			hz4_poke(&midway, false);
 			return;
 		}
 		bytes += purge_span(s, which);
 	}
-	hz4_poke(&next_round, now + 1);
+}
+
+bool
+hz4_holes_midway(void)
+{
+	return hz4_peek(&midway);
 }
 
 bool
 hz4_holes_waiting(void)
 {
-	return hz4_unlikely(too_many());
+	return hz4_unlikely(hz4_holes_midway() || too_many() ||
+			    is_much(hz4_peek(&returned)));
+}
+
+void
+hz4_holes_returned(size_t bytes)
+{
+	atomic_fetch_add_explicit(&returned, bytes, memory_order_relaxed);
+}
+
+/*
+ * While fresh memory is taken, nobody uses the holes there are: then the next
+ * step comes with the growth, whatever the clock says.
+ */
+static bool
+has_grown(void)
+{
+	size_t before = hz4_peek(&resident);
+	size_t bytes = hz4_pageheap_used() + hz4_pageheap_dirty();
+
+	if (bytes >= before && bytes - before < HZ4_HOLES_GROWTH)
+		return false;
+	hz4_poke(&resident, bytes);
+	return bytes > before;
 }
 
 void
 hz4_holes_step(uint64_t now)
 {
-	if (now < hz4_peek(&next_round) || hz4_pageheap_pinned() ||
+	if ((!has_grown() && now < hz4_peek(&next_round)) ||
+	    hz4_pageheap_pinned() ||
 	    atomic_exchange_explicit(&walking, true, memory_order_acquire))
 		return;
 	walk(now);
@@ -366,12 +318,6 @@ hz4_holes_purge_all(void)
 		for (s = first_of(lists); s != NULL; s = s->older)
 			bytes += purge_span(s, ALL);
 	return bytes;
-}
-
-size_t
-hz4_holes(void)
-{
-	return hz4_peek(&purged) * hz4_os_page;
 }
 
 void

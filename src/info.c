@@ -9,6 +9,7 @@
 #include "info.h"
 
 #include "guard.h"
+#include "holemap.h"
 #include "l1.h"
 #include "large.h"
 #include "meta.h"
@@ -185,6 +186,7 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	out->live_objects += guarded;
 	out->free_pages = pages.free;
 	out->dirty_pages = pages.dirty;
+	out->purged_in_spans = hz4_holes();
 	out->mapped = pages.mapped + large.mapped + out->metadata +
 		      hz4_guard_bytes;
 }

@@ -2,7 +2,9 @@
  * note.c - the view (view.h), to which the library's note leads.  That is in
  * thread.c, so that every static program has both.
  */
+#include "holemap.h"
 #include "info.h"
+#include "os.h"
 #include "pagemap.h"
 #include "pageruns.h"
 #include "shard.h"
@@ -38,6 +40,8 @@ __attribute__((used)) const struct hz4_view hz4_view = {
 	.mapped = HZ4_VIEW_OF(hz4_runs_hints.mapped),
 	.free_pages = HZ4_VIEW_OF(hz4_runs_hints.free),
 	.dirty_pages = HZ4_VIEW_OF(hz4_runs_hints.dirty),
+	.purged = HZ4_VIEW_OF(hz4_holes_purged),
+	.os_page = HZ4_VIEW_OF(hz4_os_page),
 	.size = HZ4_VIEW_EACH(hz4_classes[0].size, sizeof hz4_classes[0]),
 	.slots = HZ4_VIEW_EACH(hz4_classes[0].slots, sizeof hz4_classes[0]),
 	.spans = HZ4_VIEW_EACH(hz4_lists[0][0].spans, sizeof hz4_lists[0][0]),

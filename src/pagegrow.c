@@ -53,12 +53,6 @@ note_pinned_locked(bool pinned, uint64_t now)
 		soil_free_locked(now);
 }
 
-bool
-hz4_pageheap_pinned(void)
-{
-	return hz4_peek(&hz4_runs_hints.pinned);
-}
-
 void
 hz4_pageheap_look(uint64_t now)
 {
@@ -89,6 +83,8 @@ advise_locked(struct region *new)
 			 HZ4_PAGE_DIRTY | HZ4_PAGE_TRIED | HZ4_PAGE_HUGE |
 				 HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST);
 	hz4_pagemap_mark(new->start, new->huge / HZ4_PAGE, HZ4_PAGE_HUGE, 0);
+	hz4_runs_allow_huge_locked(new->start, new->huge, new->start,
+				   new->start + new->huge);
 }
 
 /* A mapping becomes free pages of the heap. */

@@ -1,267 +1,19 @@
 /*
- * pageheap.c - bins of free runs, boundary tags in the page map.
- *
- * A free run is known by its hz4_run, which the page map names as the
- * owner of the run's first and last page (HZ4_PAGE_FREE); so a freed run
- * finds its neighbours in two loads.  Runs of up to 63 pages have a bin of
- * their own, larger ones share one per power of two.
- *
- * Dirty pages go to the front of a bin and clean ones to its end, so that
- * resident memory is used again before fresh memory is touched.
+ * pageheap.c - runs of pages for others: taken from the bins, cut to size,
+ * grown, zeroed, given back.
  *
  * What is got from the kernel is pagegrow.c's, what is given back to it
- * pagepurge.c's.
+ * pagepurge.c's.  Their calls go one way: pageheap.c and pagepurge.c, then
+ * pagegrow.c, pagehuge.c, pageruns.c, and at the end pagehints.c.
  */
 #include "pageheap.h"
 
-#include "meta.h"
 #include "os.h"
 #include "pageruns.h"
 
 #include <string.h>
 
-enum { LOOKS_PER_BIN = 16, PLACE_LOOKS = 64 };
-
-struct hz4_runs hz4_runs = {
-	.lock = HZ4_LOCK_INIT(HZ4_RANK_PAGES),
-	.epoch = 1,
-};
-
-struct hz4_runs_hints hz4_runs_hints;
-
-static unsigned
-bin_of(size_t pages)
-{
-	if (pages < HZ4_RUNS_EXACT)
-		return (unsigned)pages;
-	return HZ4_RUNS_EXACT + hz4_log2(pages / HZ4_RUNS_EXACT);
-}
-
-static void
-start_locked(void)
-{
-	unsigned i;
-
-	if (hz4_runs.ready)
-		return;
-	for (i = 0; i < HZ4_RUNS_BINS; i++)
-		hz4_list_init(&hz4_runs.bin[i]);
-	hz4_list_init(&hz4_runs.aged);
-	hz4_list_init(&hz4_runs.spare);
-	hz4_runs.filled[0] = hz4_runs.filled[1] = 0;
-	hz4_poke(&hz4_runs_hints.oldest, UINT64_MAX);
-	hz4_runs.ready = true;
-}
-
-void
-hz4_runs_lock(void)
-{
-	hz4_lock_acquire(&hz4_runs.lock);
-	start_locked();
-}
-
-void
-hz4_runs_unlock(void)
-{
-	hz4_lock_release(&hz4_runs.lock);
-}
-
-void
-hz4_runs_put_by_locked(struct hz4_run *r)
-{
-	hz4_list_push(&hz4_runs.spare, &r->link);
-	hz4_runs.spares++;
-}
-
-bool
-hz4_runs_secure_locked(size_t more)
-{
-	struct hz4_run *r;
-
-	while (hz4_runs.spares < hz4_runs.handed_out + more) {
-		r = hz4_meta_alloc(sizeof *r);
-		if (r == NULL)
-			return false;
-		hz4_runs_put_by_locked(r);
-	}
-	return true;
-}
-
-/* NULL only in the child of a fork that had to drop the spares. */
-static struct hz4_run *
-take_spare_locked(void)
-{
-	struct hz4_run *r;
-
-	if (hz4_list_empty(&hz4_runs.spare))
-		return hz4_meta_alloc(sizeof *r);
-	r = hz4_container(hz4_runs.spare.next, struct hz4_run, link);
-	hz4_list_remove(&r->link);
-	hz4_runs.spares--;
-	return r;
-}
-
-static void
-note_oldest_locked(void)
-{
-	uint64_t oldest = UINT64_MAX;
-
-	if (!hz4_list_empty(&hz4_runs.aged))
-		oldest = hz4_container(hz4_runs.aged.next, struct hz4_run, age)
-				 ->stamp;
-	hz4_poke(&hz4_runs_hints.oldest, oldest);
-}
-
-/*
- * Enter a run into its bin, the page map and, before `at`, the list of
- * dirty runs.
- */
-static void
-enter_locked(struct hz4_run *r, struct hz4_list *at)
-{
-	unsigned bin = bin_of(r->pages);
-	uintptr_t last = r->start + (r->pages - (size_t)1) * HZ4_PAGE;
-
-	r->epoch = hz4_runs.epoch;
-	hz4_pagemap_set(r->start, 1, HZ4_CLS_NONE, r);
-	hz4_pagemap_set(last, 1, HZ4_CLS_NONE, r);
-	hz4_pagemap_mark(r->start, 1, HZ4_PAGE_FREE, 0);
-	hz4_pagemap_mark(last, 1, HZ4_PAGE_FREE, 0);
-	hz4_runs.filled[bin / 64] |= (uint64_t)1 << bin % 64;
-	hz4_poke(&hz4_runs_hints.free,
-		 hz4_peek(&hz4_runs_hints.free) + r->pages);
-	hz4_list_init(&r->age);
-	if (r->dirty == 0) {
-		hz4_list_append(&hz4_runs.bin[bin], &r->link);
-		return;
-	}
-	hz4_list_push(&hz4_runs.bin[bin], &r->link);
-	hz4_list_append(at, &r->age);
-	hz4_poke(&hz4_runs_hints.dirty,
-		 hz4_peek(&hz4_runs_hints.dirty) + r->dirty);
-	note_oldest_locked();
-}
-
-void
-hz4_runs_split_locked(const struct hz4_run *r, uintptr_t start, size_t pages,
-		      size_t dirty, struct hz4_list *at)
-{
-	struct hz4_run *rest = pages > 0 ? take_spare_locked() : NULL;
-
-	if (rest == NULL)
-		return;
-	rest->start = start;
-	rest->pages = (uint32_t)pages;
-	rest->dirty = (uint32_t)dirty;
-	rest->stamp = r->stamp;
-	enter_locked(rest, at);
-}
-
-struct hz4_list *
-hz4_runs_remove_locked(struct hz4_run *r)
-{
-	unsigned bin = bin_of(r->pages);
-	uintptr_t last = r->start + (r->pages - (size_t)1) * HZ4_PAGE;
-	struct hz4_list *at = &hz4_runs.aged;
-
-	hz4_list_remove(&r->link);
-	if (hz4_list_empty(&hz4_runs.bin[bin]))
-		hz4_runs.filled[bin / 64] &= ~((uint64_t)1 << bin % 64);
-	hz4_pagemap_mark(r->start, 1, 0, HZ4_PAGE_FREE);
-	hz4_pagemap_mark(last, 1, 0, HZ4_PAGE_FREE);
-	hz4_poke(&hz4_runs_hints.free,
-		 hz4_peek(&hz4_runs_hints.free) - r->pages);
-	if (r->dirty > 0) {
-		at = r->age.next;
-		hz4_list_remove(&r->age);
-		hz4_poke(&hz4_runs_hints.dirty,
-			 hz4_peek(&hz4_runs_hints.dirty) - r->dirty);
-		note_oldest_locked();
-	}
-	return at;
-}
-
-/* The free run of this epoch that a page is an end of, or NULL. */
-static struct hz4_run *
-run_at_locked(uintptr_t address)
-{
-	struct hz4_run *r;
-
-	if (!hz4_pagemap_has_leaf(address) ||
-	    !(hz4_pagemap_flags(address) & HZ4_PAGE_FREE))
-		return NULL;
-	r = hz4_pagemap_owner(address);
-	return r->epoch == hz4_runs.epoch ? r : NULL;
-}
-
-/*
- * Take a neighbour into `r`, which is in no list.  The one with most of the
- * dirty pages decides how old the whole is: its stamp, its place.
- */
-HZ4_FAST void
-merge_locked(struct hz4_run *r, struct hz4_run *other, struct hz4_list **at)
-{
-	struct hz4_list *others;
-
-	if (other == NULL)
-		return;
-	/* The place must not be the neighbour itself. */
-	if (*at == &other->age)
-		*at = other->age.next;
-	others = hz4_runs_remove_locked(other);
-	if (other->start < r->start)
-		r->start = other->start;
-	r->pages += other->pages;
-	if (other->dirty > r->dirty) {
-		r->stamp = other->stamp;
-		*at = others;
-	}
-	r->dirty += other->dirty;
-	hz4_runs_put_by_locked(other);
-}
-
-void
-hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at)
-{
-	if (r->start != 0)
-		merge_locked(r, run_at_locked(r->start - HZ4_PAGE), &at);
-	merge_locked(r, run_at_locked(r->start + r->pages * (size_t)HZ4_PAGE),
-		     &at);
-	enter_locked(r, at);
-}
-
-/*
- * Before which of the dirty runs one of this age belongs: behind all of them,
- * but for one that lay in an idle span.
- */
-static struct hz4_list *
-place_locked(uint64_t stamp)
-{
-	struct hz4_list *l = hz4_runs.aged.prev;
-	unsigned looks;
-
-	for (looks = PLACE_LOOKS; l != &hz4_runs.aged && looks > 0; looks--) {
-		if (hz4_container(l, struct hz4_run, age)->stamp <= stamp)
-			break;
-		l = l->prev;
-	}
-	return l->next;
-}
-
-void
-hz4_runs_add_locked(uintptr_t start, size_t pages, size_t dirty,
-		    uint64_t stamp)
-{
-	struct hz4_run *r = take_spare_locked();
-
-	if (r == NULL)
-		return;
-	r->start = start;
-	r->pages = (uint32_t)pages;
-	r->dirty = (uint32_t)dirty;
-	r->stamp = stamp;
-	hz4_runs_insert_locked(r, place_locked(stamp));
-}
+enum { LOOKS_PER_BIN = 16 };
 
 static bool
 fits(const struct hz4_run *r, size_t pages, size_t align)
@@ -294,7 +46,7 @@ find_in_bin_locked(unsigned bin, size_t pages, size_t align, size_t looks)
 static struct hz4_run *
 find_locked(size_t pages, size_t align, size_t looks)
 {
-	unsigned bin = bin_of(pages), word = bin / 64;
+	unsigned bin = hz4_runs_bin(pages), word = bin / 64;
 	uint64_t mask = ~(uint64_t)0 << bin % 64;
 	struct hz4_run *r;
 
@@ -321,7 +73,7 @@ soil(uintptr_t from, uintptr_t to)
 {
 	size_t n = 0;
 
-	if (from < to && !(hz4_pagemap_flags(from) & HZ4_PAGE_HUGE))
+	if (from < to && !hz4_runs_may_be_huge(from))
 		return 0;
 	for (; from < to; from += HZ4_PAGE) {
 		if ((hz4_pagemap_flags(from) &
@@ -350,6 +102,7 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 	size_t after = (run_end - end) / HZ4_PAGE;
 	size_t dirty_before, dirty_after = 0;
 
+	hz4_runs_allow_huge_locked(start, pages * HZ4_PAGE, r->start, run_end);
 	dirty_before = r->dirty ? hz4_runs_count_dirty(r->start, before) : 0;
 	if (r->dirty > 0)
 		dirty_after = dirty_before + hz4_runs_count_dirty(start, pages);
@@ -371,7 +124,7 @@ carve_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t start,
 		r->pages = (uint32_t)after;
 		r->dirty = (uint32_t)dirty_after;
 	}
-	enter_locked(r, at);
+	hz4_runs_enter_locked(r, at);
 }
 
 /* A run that fits, from the bins or, when they have none, from the system. */
@@ -490,7 +243,7 @@ hz4_pageheap_extend(uintptr_t end, size_t more)
 	bool found;
 
 	hz4_runs_lock();
-	r = run_at_locked(end);
+	r = hz4_runs_at_locked(end);
 	found = r != NULL && r->start == end && r->pages >= more;
 	if (found) {
 		carve_locked(r, hz4_runs_remove_locked(r), end, more, now);
@@ -519,39 +272,6 @@ hz4_pageheap_admit(uintptr_t start, size_t bytes)
 	return ok;
 }
 
-size_t
-hz4_pageheap_mapped(void)
-{
-	return hz4_peek(&hz4_runs_hints.mapped);
-}
-
-size_t
-hz4_pageheap_moved(void)
-{
-	return hz4_peek(&hz4_runs_hints.moved);
-}
-
-size_t
-hz4_pageheap_used(void)
-{
-	size_t mapped = hz4_pageheap_mapped();
-	size_t unused = hz4_peek(&hz4_runs_hints.free) * HZ4_PAGE;
-
-	return mapped - hz4_min(unused, mapped);
-}
-
-size_t
-hz4_pageheap_dirty(void)
-{
-	return hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
-}
-
-uint64_t
-hz4_pageheap_oldest(void)
-{
-	return hz4_peek(&hz4_runs_hints.oldest);
-}
-
 void
 hz4_pageheap_figures(struct hz4_pageheap_figures *out)
 {
@@ -560,20 +280,4 @@ hz4_pageheap_figures(struct hz4_pageheap_figures *out)
 	out->free = hz4_peek(&hz4_runs_hints.free) * HZ4_PAGE;
 	out->dirty = hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
 	hz4_runs_unlock();
-}
-
-void
-hz4_pageheap_fork_child(void)
-{
-	if (!hz4_fork_lost(&hz4_runs.lock))
-		return;
-	hz4_fork_seize(&hz4_runs.lock);
-	/* The lists may be half changed: their runs are lost to the child. */
-	hz4_runs.epoch++;
-	hz4_runs.ready = false;
-	hz4_poke(&hz4_runs_hints.free, 0);
-	hz4_runs.spares = 0;
-	hz4_runs.handed_out = 0;
-	hz4_poke(&hz4_runs_hints.dirty, 0);
-	hz4_fork_drop(&hz4_runs.lock);
 }

@@ -59,6 +59,12 @@ size_t hz4_pageheap_moved(void);
 void hz4_pageheap_note_dense(long change);
 
 /*
+ * These bytes, which nobody else has, are about to be purged, but not all that
+ * shares a huge page with them: let the kernel not fill them again.
+ */
+void hz4_pageheap_keep_small(uintptr_t start, size_t bytes);
+
+/*
  * Take the `more` pages right behind `end` if they are free.  For growing
  * a large object in place.
  */

@@ -13,6 +13,10 @@
  * the smaller a heap is the more of it must be used.  A heap that nears the
  * memory there is goes on with small ones.
  *
+ * What is purged of a huge page while others use the rest, the kernel would
+ * fill again in time, behind all figures.  So such 2 MiB have small pages from
+ * then on, until all of them is free and used anew.
+ *
  * What a huge page costs is another matter: a machine clears one in less
  * than the page faults of as many small ones take.  But a kernel that must
  * move pages to have one free, or a virtual machine whose host must find its
@@ -29,6 +33,62 @@
 #include "os.h"
 #include "pageruns.h"
 #include "tune.h"
+
+/* What is known of the 2 MiB that an address lies in. */
+static _Atomic bool *
+small_at(uintptr_t address)
+{
+	return &hz4_pagemap_leaf(address)
+			->small[hz4_pagemap_leaf_index(address) /
+				(HZ4_REGION_ALIGN / HZ4_PAGE)];
+}
+
+bool
+hz4_runs_may_be_huge(uintptr_t page)
+{
+	return (hz4_pagemap_flags(page) & HZ4_PAGE_HUGE) &&
+	       !hz4_peek(small_at(page));
+}
+
+static void
+keep_small(uintptr_t start)
+{
+	if (!hz4_runs_may_be_huge(start))
+		return;
+	hz4_poke(small_at(start), true);
+	start = start / HZ4_REGION_ALIGN * HZ4_REGION_ALIGN;
+	hz4_os_advise_huge((void *)start, HZ4_REGION_ALIGN, false);
+}
+
+/* What goes as a whole, the kernel does not fill again. */
+void
+hz4_pageheap_keep_small(uintptr_t start, size_t bytes)
+{
+	uintptr_t end = start + bytes;
+
+	if (start % HZ4_REGION_ALIGN != 0)
+		keep_small(start);
+	if (end % HZ4_REGION_ALIGN != 0 &&
+	    (start % HZ4_REGION_ALIGN == 0 ||
+	     start / HZ4_REGION_ALIGN != end / HZ4_REGION_ALIGN))
+		keep_small(end - 1);
+}
+
+void
+hz4_runs_allow_huge_locked(uintptr_t start, size_t bytes, uintptr_t from,
+			   uintptr_t to)
+{
+	uintptr_t a = start / HZ4_REGION_ALIGN * HZ4_REGION_ALIGN;
+
+	for (; a < start + bytes; a += HZ4_REGION_ALIGN) {
+		if (a < from || to - a < HZ4_REGION_ALIGN ||
+		    !(hz4_pagemap_flags(a) & HZ4_PAGE_HUGE) ||
+		    !hz4_peek(small_at(a)))
+			continue;
+		if (hz4_os_advise_huge((void *)a, HZ4_REGION_ALIGN, true))
+			hz4_poke(small_at(a), false);
+	}
+}
 
 /*
  * KiB touched for objects used as a whole, less some for each thread but one.
@@ -70,9 +130,8 @@ hz4_runs_touch_huge(uintptr_t start, bool fresh)
 {
 	uint64_t before;
 
-	if (start % HZ4_REGION_ALIGN != 0 ||
-	    (hz4_pagemap_flags(start) & (HZ4_PAGE_HUGE | HZ4_PAGE_DIRTY)) !=
-		    HZ4_PAGE_HUGE)
+	if (start % HZ4_REGION_ALIGN != 0 || !hz4_runs_may_be_huge(start) ||
+	    (hz4_pagemap_flags(start) & HZ4_PAGE_DIRTY))
 		return;
 	before = hz4_os_now_us();
 	*(volatile char *)start = 0;

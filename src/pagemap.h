@@ -58,6 +58,13 @@ struct hz4_leaf {
 	_Atomic uint8_t flags[HZ4_LEAF_PAGES];
 	/* struct hz4_span, hz4_large or hz4_run. [atomic] relaxed */
 	void *_Atomic owner[HZ4_LEAF_PAGES];
+	/*
+	 * Of each 2 MiB of a region with huge pages: it has small ones until
+	 * all of it is free (pagehuge.c).  Set by who has a page there,
+	 * cleared under the page heap's lock while nobody has.
+	 * [atomic] relaxed
+	 */
+	_Atomic bool small[HZ4_LEAF_PAGES / (HZ4_REGION_ALIGN / HZ4_PAGE)];
 };
 
 struct hz4_pagemap {

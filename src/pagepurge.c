@@ -38,6 +38,7 @@ purge_run(struct hz4_run *r, size_t *gone, bool *refused)
 			n++;
 		}
 		done += n;
+		hz4_pageheap_keep_small(from, n * HZ4_PAGE);
 		ok = hz4_os_purge((void *)from, n * HZ4_PAGE, lazy);
 		*gone += ok ? n : 0;
 		*refused |= !ok;
@@ -119,14 +120,17 @@ narrow_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t a, size_t pages)
 	return true;
 }
 
-/* To what is to be purged, at most so many pages. */
+/* To what is to be purged, at most so many pages, and whole huge ones. */
 static void
 narrow_to_dirty_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
 {
-	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE;
+	uintptr_t a = r->start, end = a + r->pages * (size_t)HZ4_PAGE, to;
 
 	while (a < end && !hz4_runs_purgeable(a))
 		a += HZ4_PAGE;
+	to = (a + most * HZ4_PAGE) / HZ4_REGION_ALIGN * HZ4_REGION_ALIGN;
+	if (to > a && to < end && hz4_runs_may_be_huge(to))
+		end = to;
 	narrow_locked(r, at, a, hz4_min((end - a) / HZ4_PAGE, most));
 }
 

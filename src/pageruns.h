@@ -1,5 +1,5 @@
 /*
- * pageruns.h - the inside of the page heap: the free runs, as pageheap.c
+ * pageruns.h - the inside of the page heap: the free runs, as pageruns.c
  * keeps them and pagepurge.c takes some of them out for a while.  Nobody
  * else includes this, but the heap walker (walker.c).
  *
@@ -76,6 +76,18 @@ struct hz4_list *hz4_runs_remove_locked(struct hz4_run *r);
  */
 void hz4_runs_insert_locked(struct hz4_run *r, struct hz4_list *at);
 
+/* The bin of runs of so many pages. */
+unsigned hz4_runs_bin(size_t pages);
+
+/* The free run of this epoch that a page is an end of, or NULL. */
+struct hz4_run *hz4_runs_at_locked(uintptr_t address);
+
+/*
+ * Enter a run into its bin, the page map and, before `at`, the list of
+ * dirty runs; its neighbours stay what they are.
+ */
+void hz4_runs_enter_locked(struct hz4_run *r, struct hz4_list *at);
+
 /* Make a free run. */
 void hz4_runs_add_locked(uintptr_t start, size_t pages, size_t dirty,
 			 uint64_t stamp);
@@ -108,6 +120,17 @@ size_t hz4_runs_want_huge_locked(size_t bytes);
  * Without the lock.
  */
 void hz4_runs_touch_huge(uintptr_t start, bool fresh);
+
+/*
+ * So many bytes are about to be used, or are new, in a free run of which all
+ * from `from` to `to` lies in no list: huge pages again where all of one is
+ * free.
+ */
+void hz4_runs_allow_huge_locked(uintptr_t start, size_t bytes, uintptr_t from,
+				uintptr_t to);
+
+/* Whether the page may lie on a huge one. */
+bool hz4_runs_may_be_huge(uintptr_t page);
 
 /* Put by the structure of a run that is no more. */
 void hz4_runs_put_by_locked(struct hz4_run *r);

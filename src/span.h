@@ -38,9 +38,10 @@ struct hz4_span {
 	uint8_t shard;	 /* whose lists it is in [const] */
 	bool active : 1; /* has pages [lock: class] */
 	bool idle : 1;	 /* in the idle list [lock: class] */
+	bool looked : 1; /* whether it is sparse, since linked [lock: class] */
 	bool marked : 1; /* its maps say something (holes.h) [lock: class] */
 	/*
-	 * In the partial or the idle list.
+	 * In the partial, the sparse or the idle list.
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
 	 */
 	_Atomic bool linked;

@@ -1,7 +1,8 @@
 /*
  * spanlists.h - the inside of the classes' spans: their lists, as spans.c
- * keeps them and spanpages.c takes idle ones out to let their pages go.
- * Nobody else includes this, but the heap walker (walker.c).
+ * keeps them, spanidle.c takes idle ones out to let their pages go, and
+ * holes.c walks through them.  Nobody else includes this, but the heap walker
+ * (walker.c).
  *
  * Layer 3.
  */
@@ -91,6 +92,12 @@ void hz4_idle_sub_waiting(struct hz4_spans *c, size_t pages);
 
 /* Give their pages back, with no lock held. */
 void hz4_idle_release(unsigned cls, const struct hz4_gone *gone, unsigned n);
+
+/*
+ * Let nobody touch the objects of HZ4_CLS_ZERO, or make their pages usable
+ * again.  Where the kernel refuses the first, they stay usable.
+ */
+bool hz4_lists_set_access(unsigned cls, uintptr_t start, bool on);
 
 /* In the child of a fork: what the shard knows is what its classes have. */
 void hz4_idle_recount(unsigned shard);

@@ -1,50 +1,22 @@
 /*
- * spans.c - the lists of the classes in their shards, the inbox, and the
- * child of a fork.
+ * spans.c - which span a class takes from, the inbox, and the child of a
+ * fork.
+ *
+ * Calls go one way: spanpages.c, spans.c, spanidle.c, spanlists.c.
  */
 #include "spans.h"
 
 #include "fresh.h"
 #include "option.h"
-#include "pagemap.h"
 #include "probe.h"
 #include "shard.h"
 #include "spanlists.h"
-
-struct hz4_spans hz4_lists[HZ4_SHARDS][HZ4_CLS_END];
 
 /*
  * Whose inbox this thread is about to push a span into, for a signal's
  * handler that forks.
  */
 static HZ4_TLS struct hz4_spans *pushing;
-
-/* The lists start as zeros; whoever locks them first makes them. */
-bool
-hz4_lists_lock(struct hz4_spans *c)
-{
-	bool waited = hz4_lock_acquire(&c->lock);
-
-	if (hz4_unlikely(c->partial.next == NULL)) {
-		hz4_list_init(&c->partial);
-		hz4_list_init(&c->idle);
-		hz4_list_init(&c->unused);
-	}
-	return waited;
-}
-
-/* Only debug builds look at ranks; others leave these lines untouched. */
-void
-hz4_spans_init(void)
-{
-	unsigned shard, cls;
-
-	if (!HZ4_DEBUG_BOX)
-		return;
-	for (shard = 0; shard < HZ4_SHARDS; shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			hz4_lists[shard][cls].lock.rank = HZ4_RANK_CLASS;
-}
 
 static bool
 has_free(const struct hz4_class *k, struct hz4_span *s)
@@ -57,47 +29,65 @@ has_free(const struct hz4_class *k, struct hz4_span *s)
 	return false;
 }
 
-void
-hz4_lists_add_locked(struct hz4_spans *c, struct hz4_list *l,
-		     struct hz4_span *s)
-{
-	hz4_list_push(l, &s->link);
-	hz4_poke(&c->listed, hz4_peek(&c->listed) + 1);
-	atomic_store(&s->linked, true);
-}
-
-/* `linked` stays as it is. */
-void
-hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s)
-{
-	hz4_list_remove(&s->link);
-	hz4_poke(&c->listed, hz4_peek(&c->listed) - 1);
-	if (!s->idle)
-		return;
-	s->idle = false;
-	hz4_poke(&c->idle_pages,
-		 hz4_peek(&c->idle_pages) - hz4_classes[s->cls].pages);
-}
-
 /* To the end of the partial list. */
 static void
 link_locked(struct hz4_spans *c, struct hz4_span *s)
 {
+	s->looked = false;
 	hz4_lists_add_locked(c, c->partial.prev, s);
 }
 
+/* Nearly all of its objects are free. */
+static bool
+is_sparse(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t n = 0, w;
+
+	for (w = 0; w < k->words; w++)
+		n += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
+	return n > k->slots - k->slots / HZ4_SPAN_SPARSE;
+}
+
+/*
+ * Of the partial list those that have come to its front while others were
+ * used, so that most of their objects are free, go behind all others: they
+ * may become empty.
+ */
+static void
+sort_out_locked(struct hz4_spans *c, const struct hz4_class *k)
+{
+	unsigned looks = HZ4_SPAN_LOOKS;
+	struct hz4_span *s;
+
+	for (; looks > 0 && !hz4_list_empty(&c->partial); looks--) {
+		s = hz4_lists_span(c->partial.next);
+		if (s->looked)
+			return;
+		s->looked = true;
+		if (!is_sparse(k, s))
+			return;
+		hz4_list_remove(&s->link);
+		hz4_list_append(&c->sparse, &s->link);
+	}
+}
+
 struct hz4_span *
-hz4_spans_next_locked(struct hz4_spans *c)
+hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
 {
 	struct hz4_span *s;
 
+	sort_out_locked(c, k);
 	if (!hz4_list_empty(&c->partial))
 		return hz4_lists_span(c->partial.next);
-	if (hz4_list_empty(&c->idle))
+	if (!hz4_list_empty(&c->sparse))
+		s = hz4_lists_span(c->sparse.next);
+	else if (!hz4_list_empty(&c->idle))
+		s = hz4_lists_span(c->idle.next);
+	else
 		return NULL;
-	s = hz4_lists_span(c->idle.next);
 	hz4_lists_remove_locked(c, s);
 	hz4_lists_add_locked(c, &c->partial, s);
+	s->looked = true;
 	return s;
 }
 
@@ -381,6 +371,7 @@ start_afresh(struct hz4_spans *c)
 	if (c->partial.next == NULL)
 		return;
 	hz4_list_init(&c->partial);
+	hz4_list_init(&c->sparse);
 	hz4_list_init(&c->idle);
 	hz4_list_init(&c->unused);
 	c->spans = 0;

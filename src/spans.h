@@ -5,7 +5,8 @@
  * An empty span may stay with its class, in the idle list: to make a span
  * and to give it back costs as much as some dozens of objects, and big
  * objects have a span each.  Spans that are in use come before idle ones,
- * and of these the latest, which the CPU's caches may still have.
+ * those that are nearly empty last of them, so that they become empty; and of
+ * idle ones the latest, which the CPU's caches may still have.
  *
  * The lists of each class exist once for every shard (shard.h).  A span stays
  * in those of the shard it was made in.
@@ -26,12 +27,13 @@
 struct hz4_spans {
 	struct hz4_lock lock;
 	struct hz4_list partial; /* spans with free objects [lock] */
+	struct hz4_list sparse;	 /* those that were nearly empty [lock] */
 	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
 	struct hz4_list unused;	 /* structures without pages [lock] */
 	size_t spans;		 /* with pages [lock] */
 	/*
-	 * Pages of idle spans; partial and idle spans. [lock] writes; [atomic]
-	 * relaxed: hints
+	 * Pages of idle spans; spans of all three lists. [lock] writes;
+	 * [atomic] relaxed: hints
 	 */
 	_Atomic uint32_t idle_pages;
 	_Atomic uint32_t listed;
@@ -69,7 +71,8 @@ void hz4_spans_unlock(struct hz4_spans *c);
 struct hz4_spans *hz4_spans_lock_next(unsigned cls, unsigned *shard);
 
 /* A span with free objects, in the partial list; NULL when there is none. */
-struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c);
+struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c,
+				       const struct hz4_class *k);
 
 /* This span of the partial list has no free object any more. */
 void hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,

@@ -16,7 +16,7 @@
 #include "transfer.h"
 
 #include "fresh.h"
-#include "holes.h"
+#include "holemap.h"
 #include "log.h"
 #include "os.h"
 #include "pagemap.h"
@@ -156,7 +156,7 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
 	unsigned got = 0;
 	struct hz4_span *s;
 
-	while (got < want && (s = hz4_spans_next_locked(c)) != NULL) {
+	while (got < want && (s = hz4_spans_next_locked(c, k)) != NULL) {
 		got += take_from_span(k, s, objects + got, want - got, f);
 		if (got == want)
 			break;
@@ -264,7 +264,7 @@ next_is_used_locked(struct hz4_spans *c, const struct hz4_class *k)
 	struct hz4_span *s;
 	uintptr_t p;
 
-	while ((s = hz4_spans_next_locked(c)) != NULL) {
+	while ((s = hz4_spans_next_locked(c, k)) != NULL) {
 		p = first_free(k, s);
 		if (p != 0)
 			return p + hz4_os_page <= hz4_fresh_from(s);

@@ -67,6 +67,13 @@ enum {
 	HZ4_SPAN_IDLE_WORTH = 1024 * 1024,
 
 	/*
+	 * A span of which all but this part is free is taken from last; how
+	 * many are looked at in one call.
+	 */
+	HZ4_SPAN_SPARSE = 4,
+	HZ4_SPAN_LOOKS = 4,
+
+	/*
 	 * Where threads wait for the classes' lists, a class's spans that have
 	 * to enter or leave one are left to the next thread that takes from
 	 * it, up to so many bytes of them in a shard; those of all classes
@@ -229,12 +236,14 @@ enum {
 	/*
 	 * OS pages of spans in use that hold nothing (holes.h): time between
 	 * two rounds (ms); spans that are looked at, and bytes that are purged,
-	 * at once, about; and how many bytes, and which part of the heap in
-	 * use, there must be more of.
+	 * at once, about; bytes of fresh memory after which the next ones are
+	 * without a look at the clock; and how many bytes, and which part of
+	 * the heap in use, there must be more of.
 	 */
 	HZ4_HOLES_ROUND = 300,
 	HZ4_HOLES_SPANS = 128,
-	HZ4_HOLES_STEP = 2 * 1024 * 1024,
+	HZ4_HOLES_STEP = 512 * 1024,
+	HZ4_HOLES_GROWTH = 512 * 1024,
 	HZ4_HOLES_LEAST = 8 * 1024 * 1024,
 	HZ4_HOLES_SHARE = 8,
 

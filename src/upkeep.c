@@ -70,8 +70,13 @@ hz4_upkeep(struct hz4_cache *c, unsigned every)
 	hz4_live_tick();
 	if (++c->visits % every != 0)
 		return;
-	if (c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending())
+	if (c->visits % HZ4_CLOCK_VISITS != 0 && !hz4_purge_pending() &&
+	    !hz4_holes_midway())
 		return;
+	if (c->returned != 0) {
+		hz4_holes_returned(c->returned);
+		c->returned = 0;
+	}
 	now = hz4_os_now();
 	if (hz4_purge_due(now))
 		purge(c, now);

@@ -88,6 +88,7 @@ struct hz4_view {
 
 	/* The page heap.  Of each class; `spans` of each shard, too. */
 	struct hz4_view_number mapped, free_pages, dirty_pages;
+	struct hz4_view_number purged, os_page; /* in spans, in OS pages */
 	struct hz4_view_number size, slots, spans, last_shard;
 	uintptr_t shard_stride;
 

@@ -394,6 +394,7 @@ see_class_lists(struct walk *w, unsigned shard, unsigned cls)
 
 	if (c->partial.next != NULL) {
 		n = see_list(w, c, &c->partial, false) +
+		    see_list(w, c, &c->sparse, false) +
 		    see_list(w, c, &c->idle, true);
 		for (u = c->unused.next; u != &c->unused; u = u->next)
 			if (hz4_lists_span(u)->active)

@@ -76,6 +76,74 @@ START_TEST(values_fit_with_their_end_or_not)
 }
 END_TEST
 
+/* A figure of the whole heap. */
+static size_t
+figure(const char *name)
+{
+	static char text[1 << 16];
+	char line[64];
+	const char *at;
+
+	ck_assert_uint_lt(hz4_stats_text(text, sizeof(text)), sizeof(text));
+	snprintf(line, sizeof(line), "\n%s ", name);
+	at = strstr(text, line);
+	ck_assert_msg(at != NULL, "%s is not told", name);
+	return strtoul(at + strlen(line), NULL, 10);
+}
+
+static size_t
+told(void)
+{
+	return figure("live") + figure("cached") + figure("in_spans") +
+	    figure("dirty_pages") - figure("purged_in_spans");
+}
+
+/* What the figures tell has changed as RSS has, within 5 % and 4 MiB. */
+static void
+compare(const char *when, size_t told_before, size_t before)
+{
+	size_t rss = e2e_minus(e2e_rss(), before);
+	size_t figures = e2e_minus(told(), told_before);
+	size_t off = rss > figures ? rss - figures : figures - rss;
+
+	ck_assert_msg(off <= rss / 20 + 4 * (size_t)E2E_MIB,
+	    "%s: %zu KiB resident, %zu told", when, rss >> 10, figures >> 10);
+}
+
+START_TEST(they_know_what_is_resident)
+{
+	enum { MANY = 600000, SIZE = 176, EACH = 500 };
+	static char *p[MANY];
+	size_t first, before;
+
+	memset(p, 1, sizeof(p));
+	first = told();
+	before = e2e_rss();
+	for (unsigned i = 0; i < MANY; i++) {
+		p[i] = e2e_malloc(SIZE);
+		memset(p[i], 1, SIZE);
+	}
+	compare("all in use", first, before);
+	for (unsigned i = 0; i < MANY; i++)
+		if (i % EACH != 0)
+			e2e_free(p[i]);
+	compare("most freed", first, before);
+	malloc_trim(0);
+	compare("trimmed", first, before);
+	for (unsigned i = 0; i < MANY / 2; i++)
+		if (i % EACH != 0) {
+			p[i] = e2e_malloc(SIZE);
+			memset(p[i], 1, SIZE);
+		}
+	compare("half of it used anew", first, before);
+	for (unsigned i = 0; i < MANY; i++)
+		if (i % EACH == 0 || i < MANY / 2)
+			e2e_free(p[i]);
+	malloc_trim(0);
+	compare("all freed", first, before);
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -83,6 +151,9 @@ add(TCase *t)
 	tcase_add_test(t, ints_end_at_their_most);
 	tcase_add_test(t, in_the_end_a_trim_finds_nothing);
 	tcase_add_test(t, values_fit_with_their_end_or_not);
+	/* What others have resident beside it is not the program's. */
+	if (!e2e_emulated())
+		tcase_add_test(t, they_know_what_is_resident);
 }
 
 int

@@ -148,6 +148,36 @@ START_TEST(rounds_take_what_stays)
 }
 END_TEST
 
+/* Objects of another size, in fresh memory, with no time in between. */
+START_TEST(growth_takes_what_stays)
+{
+	enum { OTHER = 4000, PIECE = HZ4_HOLES_GROWTH / OTHER };
+	uint64_t now = hz4_os_now();
+	size_t bytes, holes;
+	void *p = NULL;
+	unsigned i;
+
+	ck_assert(hz4_option_assign("huge_pages=0", 12));
+	fill();
+	thin_out();
+	for (i = 0; i < 100; i++)
+		hz4_holes_step(now);
+	holes = hz4_holes();
+	/* Whoever takes no fresh memory pays for no step. */
+	for (i = 0; i < 100; i++)
+		hz4_holes_step(now);
+	ck_assert_uint_eq(hz4_holes(), holes);
+	for (bytes = 0; bytes < MANY * (size_t)SIZE; bytes += OTHER) {
+		p = hz4_heap_malloc(OTHER);
+		unit_need(p != NULL, "no memory");
+		if (bytes / OTHER % PIECE == 0)
+			hz4_holes_step(now);
+	}
+	ck_assert_uint_ge(hz4_holes(), MANY * (size_t)SIZE / 2);
+	look();
+}
+END_TEST
+
 /* A page that was used between two rounds has not stayed empty. */
 START_TEST(what_is_used_in_between_stays)
 {
@@ -275,6 +305,7 @@ add(TCase *t)
 {
 	tcase_add_test(t, trim_takes_them);
 	tcase_add_test(t, rounds_take_what_stays);
+	tcase_add_test(t, growth_takes_what_stays);
 	tcase_add_test(t, what_is_used_in_between_stays);
 	tcase_add_test(t, few_are_left);
 	tcase_add_test(t, spans_that_go_take_theirs_along);

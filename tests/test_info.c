@@ -36,6 +36,7 @@ compare(size_t live, size_t objects)
 	ck_assert_uint_eq(i.live, live);
 	ck_assert_uint_eq(i.live_objects, objects);
 	ck_assert_uint_le(i.dirty_pages, i.free_pages);
+	ck_assert_uint_le(i.purged_in_spans, i.in_spans);
 	ck_assert_uint_le(i.large, i.live);
 	ck_assert_uint_le(i.large_objects, i.live_objects);
 	ck_assert_uint_le(i.mapping_bytes, i.large);

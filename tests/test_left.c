@@ -5,6 +5,7 @@
 #include "unit.h"
 
 #include "heap.h"
+#include "holes.h"
 #include "info.h"
 #include "large.h"
 #include "meta.h"
@@ -577,6 +578,35 @@ come_by(unsigned times)
 		hz4_heap_free(hz4_heap_malloc(BIG + 1));
 }
 
+/* So do OS pages of spans, once the frees that made them free are over. */
+START_TEST(holes_go_though_all_calls_hit)
+{
+	enum { SIZE = 256, N = 6 * HZ4_HOLES_LEAST / SIZE, EACH = 200 };
+	static void *p[N];
+	struct hz4_cache *c;
+	unsigned i;
+
+	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX)
+		return;
+	ck_assert(hz4_option_assign("huge_pages=0", 12));
+	c = begin_to_hit();
+	for (i = 0; i < N; i++)
+		p[i] = memset(hz4_heap_malloc(SIZE), 1, SIZE);
+	for (i = 0; i < N; i++)
+		if (i % EACH != 0)
+			hz4_heap_free(p[i]);
+	ck_assert(is_watching(c));
+	for (i = 0; i < 400 && is_watching(c); i++) {
+		wait_ms(HZ4_HOLES_ROUND / 10);
+		hit(HZ4_WATCH_CALLS);
+	}
+	ck_assert_uint_ge(hz4_holes(), N * (size_t)SIZE / 2);
+	ck_assert(!is_watching(c));
+	for (i = 0; i < N; i += EACH)
+		hz4_heap_free(p[i]);
+}
+END_TEST
+
 /* Its slow paths may end at any time, and the pages would stay. */
 START_TEST(who_comes_by_anyway_goes_on_watching)
 {
@@ -775,6 +805,7 @@ add(TCase *t)
 	tcase_add_test(t, who_watches_uses_its_cache);
 	tcase_add_test(t, the_watch_ends_when_nothing_waits);
 	tcase_add_test(t, who_only_hits_never_watches_for_others);
+	tcase_add_test(t, holes_go_though_all_calls_hit);
 	tcase_add_test(t, who_comes_by_anyway_goes_on_watching);
 	tcase_add_loop_test(t, others_watch_when_the_watcher_is_away, 0, 2);
 	tcase_add_test(t, pages_that_may_stay_are_not_watched);

@@ -284,6 +284,63 @@ START_TEST(neighbours_on_a_huge_page_are_dirty)
 END_TEST
 
 /* Two free neighbours of a run, and what both of them were. */
+/* Whether khugepaged may fill a page: what the kernel says of its mapping. */
+static bool
+may_be_filled(uintptr_t page)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long from, to;
+	bool here = false, huge = false;
+	char line[256];
+
+	unit_need(f != NULL, "no smaps");
+	while (fgets(line, sizeof line, f) != NULL) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = page >= from && page < to;
+		else if (here && strncmp(line, "VmFlags:", 8) == 0)
+			huge = strstr(line, " hg") != NULL;
+	}
+	fclose(f);
+	return huge;
+}
+
+/* Of a huge page in use what is purged stays so; a free one is huge again. */
+START_TEST(what_is_purged_is_not_filled_again)
+{
+	enum { HUGE = HZ4_REGION_ALIGN / HZ4_PAGE };
+	uintptr_t a, b, c;
+
+	if (!unit_have_huge(2))
+		return;
+	unit_os_init();
+	ck_assert(hz4_option_assign("huge_threshold=0", 16));
+	a = hz4_pageheap_alloc(HUGE, HZ4_REGION_ALIGN, true);
+	memset((void *)a, 1, HZ4_REGION_ALIGN);
+	ck_assert(may_be_filled(a));
+	/* All of it: nothing is left that could be filled up. */
+	hz4_pageheap_free(a, HUGE, 0);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert(may_be_filled(a));
+	ck_assert_uint_eq(hz4_pageheap_alloc(1, HZ4_REGION_ALIGN, true), a);
+	b = hz4_pageheap_alloc(1, HZ4_PAGE, false);
+	ck_assert_uint_eq(b, a + HZ4_PAGE);
+	hz4_pageheap_free(b, 1, 0);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert(!may_be_filled(a));
+	ck_assert(!may_be_filled(a + HZ4_REGION_ALIGN - HZ4_PAGE));
+	/* Its neighbours are not resident for its sake any more. */
+	c = hz4_pageheap_alloc(1, HZ4_PAGE, false);
+	ck_assert_uint_eq(c, b);
+	ck_assert(!(hz4_pagemap_flags(c + HZ4_PAGE) & HZ4_PAGE_DIRTY));
+	ck_assert(!may_be_filled(a));
+	hz4_pageheap_free(c, 1, 0);
+	hz4_pageheap_free(a, 1, 0);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(hz4_pageheap_alloc(1, HZ4_REGION_ALIGN, true), a);
+	ck_assert(may_be_filled(a));
+}
+END_TEST
+
 START_TEST(a_run_grows_into_both_neighbours)
 {
 	uintptr_t a, b, c, d;
@@ -383,6 +440,7 @@ add(TCase *t)
 	tcase_add_test(t, cuts_have_structures_of_their_own);
 	tcase_add_test(t, every_run_is_looked_at_in_the_end);
 	tcase_add_test(t, neighbours_on_a_huge_page_are_dirty);
+	tcase_add_test(t, what_is_purged_is_not_filled_again);
 	tcase_add_test(t, a_run_grows_into_both_neighbours);
 	tcase_add_test(t, structures_are_put_by_once);
 	tcase_add_test(t, a_child_has_nothing_of_lost_runs);

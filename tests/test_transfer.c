@@ -357,6 +357,37 @@ START_TEST(spans_in_use_come_before_idle_ones)
 }
 END_TEST
 
+/* Of those in use nearly empty ones come last, so that they empty out. */
+START_TEST(sparse_spans_come_last)
+{
+	enum { CLS = 16, N = HZ4_SPAN_LOOKS };
+	size_t slots, i;
+	void *p;
+
+	start();
+	slots = hz4_classes[CLS].slots;
+	ck_assert_uint_le((N + 2) * slots, MOST);
+	take_all(CLS, held, (N + 2) * slots);
+	/* All but the first ones of spans go, then half of another one. */
+	for (i = 0; i < N; i++)
+		give_all(CLS, held + i * slots + 1, slots - 1, HZ4_BATCH_MAX);
+	give_all(CLS, held + N * slots, slots / 2, HZ4_BATCH_MAX);
+	for (i = 0; i < slots / 2; i++) {
+		take(CLS, &p, 1);
+		ck_assert_ptr_eq(p, held[N * slots + i]);
+	}
+	/* There are no others left: one after the other is filled. */
+	take(CLS, &p, 1);
+	ck_assert_ptr_eq(p, held[1]);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	for (i = 1; i < N; i++)
+		give(CLS, held + i * slots, 1);
+	hz4_spans_settle();
+	ck_assert_uint_eq(hz4_spans_idle(), (N - 1) * HZ4_PAGE *
+					    (size_t)hz4_classes[CLS].pages);
+}
+END_TEST
+
 START_TEST(idle_spans_come_before_fresh_memory)
 {
 	enum { CLS = HZ4_CLS_ZERO - 1 };
@@ -1116,6 +1147,7 @@ add(TCase *t)
 	tcase_add_test(t, pages_go_from_class_to_class);
 	tcase_add_test(t, empty_spans_stay_idle);
 	tcase_add_test(t, spans_in_use_come_before_idle_ones);
+	tcase_add_test(t, sparse_spans_come_last);
 	tcase_add_test(t, idle_spans_come_before_fresh_memory);
 	tcase_add_test(t, double_free);
 	tcase_add_test(t, interior_pointer);

@@ -501,6 +501,8 @@ add_whole(struct figures *f)
 				      get_number(&memory.guards.objects);
 	f->now[VALUE_free_pages] = get_number(&v->free_pages) * page;
 	f->now[VALUE_dirty_pages] = get_number(&v->dirty_pages) * page;
+	f->now[VALUE_purged_in_spans] =
+		get_number(&v->purged) * get_number(&v->os_page);
 	f->now[VALUE_mapped] = get_number(&v->mapped) + bytes[1] +
 			       f->now[VALUE_metadata] +
 			       get_number(&memory.guards.mapped);

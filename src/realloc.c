@@ -1,0 +1,133 @@
+/*
+ * realloc.c - realloc: staying, moving, copying, and room for what grows by
+ * small steps.
+ */
+#include "heappaths.h"
+
+#include "large.h"
+#include "profile.h"
+
+#include <string.h>
+
+/*
+ * An object of `size` bytes, with room for `want` where there is memory: for
+ * that alone nobody gives anything back.
+ */
+static void *
+take_with_room(size_t size, size_t want)
+{
+	void *p = want > size ? hz4_heap_take(want, hz4_thread_cache()) : NULL;
+
+	if (p == NULL)
+		return hz4_heap_malloc_told(size);
+	if (want > HZ4_CLASS_MAX)
+		hz4_large_ask(p, size);
+	return p;
+}
+
+/* The first `n` bytes of an object go to where it shall be from now on. */
+static void *
+copy_to(void *to, void *p, size_t n)
+{
+	if (to == NULL)
+		return NULL;
+	hz4_heap_note_whole(to, n);
+	memcpy(to, p, n);
+	hz4_heap_free(p);
+	return to;
+}
+
+/* To a smaller one; where the system has no memory it stays where it is. */
+static void *
+shrink_to(void *p, size_t size)
+{
+	void *to = copy_to(hz4_heap_take(size, hz4_thread_cache()), p, size);
+
+	return to != NULL ? to : p;
+}
+
+/*
+ * Copy an object to where it has room to grow.  One that grows by small
+ * steps is copied as often as its size class changes, so from its second
+ * copy on it gets more than it asks for.  Which were copied before is known
+ * of the thread's latest alone: a wrong guess costs no more than that room.
+ */
+static void *
+grow_to(void *p, size_t old, size_t size)
+{
+	struct hz4_cache *c = hz4_thread_cache();
+	size_t want = size;
+	unsigned i = 0;
+	void *to;
+
+	if (c == NULL || old < HZ4_GROWN_LEAST || size >= HZ4_HUGE_MIN / 2)
+		return copy_to(hz4_heap_malloc_told(size), p, old);
+	while (i < HZ4_GROWN_LATEST && c->grown[i] != (uintptr_t)p)
+		i++;
+	if (i == HZ4_GROWN_LATEST)
+		i = c->grown_next++ % HZ4_GROWN_LATEST;
+	else if (size - old <= old / HZ4_GROWN_STEP)
+		want = size + size / HZ4_GROWN_ROOM;
+	to = copy_to(take_with_room(size, want), p, old);
+	if (to != NULL)
+		c->grown[i] = (uintptr_t)to;
+	return to;
+}
+
+static HZ4_DEEP void *
+move_to(void *p, size_t old, size_t size)
+{
+	void *to = NULL;
+
+	if (hz4_unlikely(hz4_profile_due(size)))
+		to = hz4_profile_take(size, HZ4_ALIGN, false, HZ4_CALLER);
+	if (to != NULL)
+		return copy_to(to, p, hz4_min(old, size));
+	return size > old ? grow_to(p, old, size) : shrink_to(p, size);
+}
+
+/* One that stays or is copied. */
+static void *
+realloc_small(void *p, unsigned cls, size_t old, size_t size)
+{
+	/* Shrinking by less than half is not worth a copy. */
+	if (size > old || size < old / 2)
+		return move_to(p, old, size);
+	hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
+	if (hz4_unlikely(cls == HZ4_CLS_MARKED))
+		hz4_profile_kept(p, size);
+	return p;
+}
+
+static HZ4_DEEP void *
+realloc_large(void *p, size_t old, size_t size)
+{
+	void *to = hz4_large_resize(p, size);
+
+	if (to == NULL)
+		return realloc_small(p, HZ4_CLS_RUN, old, size);
+	hz4_thread_count(HZ4_CLS_RUN, HZ4_COUNT_realloc_in_place);
+	hz4_profile_resized(to, size, HZ4_CALLER);
+	return to;
+}
+
+void *
+hz4_heap_realloc(void *p, size_t size)
+{
+	size_t old;
+	unsigned cls;
+
+	if (p == NULL)
+		return hz4_heap_malloc(size);
+	cls = hz4_heap_class(p, "realloc()");
+	if (size == 0) {
+		hz4_heap_free(p);
+		return NULL;
+	}
+	if (hz4_unlikely(size > PTRDIFF_MAX))
+		return hz4_heap_refuse();
+	old = hz4_heap_room(p, cls, "realloc()");
+	return cls == HZ4_CLS_RUN && size > HZ4_CLASS_MAX ?
+		       realloc_large(p, old, size) :
+		       realloc_small(p, cls, old, size);
+}
