@@ -298,7 +298,8 @@ def bars(res):
         if value is None:
             continue
         met = value >= bar if more else value <= bar
-        shown = f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"
+        shown = f"{value:.3f}" if abs(value) < 10 else \
+            f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
         body.append((what, f"{'at least' if more else 'at most'} {bar}",
                      f"{shown} ({of_what})" if met else
                      f"**missed: {shown}** ({of_what})"))
@@ -381,7 +382,8 @@ def text(res, source, chart_folder="", drawn=()):
     groups = ", ".join(f"{len(res.workloads(g))} {g}" for g in results.GROUPS
                        if res.workloads(g))
     out = [f"# {own} measured against others", "",
-           f"Made by `make bench-report` from `{source}`: do not edit. "
+           f"Made by `make bench-report` from `{source}`, whose first lines "
+           "have the commands: do not edit. "
            f"Measured {res.fact('started') or 'at an unknown time'}, "
            f"{res.fact('rounds') or res.rounds} interleaved rounds in "
            f"changing order; workloads: {groups}.", "",
