@@ -957,7 +957,8 @@ class Probes(MadeUp):
                 self.assertIn("give NAME=VERSION=PATH", self.err.getvalue())
 
     def test_names(self):
-        for option, names in (("--latency", "flat/1"), ("--latency", "plain/0"),
+        for option, names in (("--latency", "flat/1"),
+                              ("--latency", "plain/0"),
                               ("--startup", "false"), ("--servers", "x")):
             with self.subTest(names):
                 self.assertEqual(self.run_script(option, names)[0], 2)

@@ -398,8 +398,8 @@ def text(res, source, chart_folder="", drawn=()):
            "measure your own program (README.md).", "",
            f"## {own} against each", "",
            "Geometric means over the workloads that both got through.", ""]
-    out += report.markdown(
-        [""] + heads(res)[1:], overall(res) or [["nothing"] + ["-"] * len(res.peers)])
+    out += report.markdown([""] + heads(res)[1:], overall(res) or [
+        ["nothing"] + ["-"] * len(res.peers)])
     for name in drawn:
         out.append(f"![{name}]({os.path.join(chart_folder, name)}.svg)")
     out += [""] if drawn else []
