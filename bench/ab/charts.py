@@ -4,6 +4,7 @@ Each has a ground of its own and a second set of colours for dark screens,
 so that it can be read whatever page it stands on.
 """
 
+import statistics
 from xml.sax.saxutils import escape
 
 STYLE = """\
@@ -18,24 +19,28 @@ text{fill:#f0f6fc}.note{fill:#a5adb7}
 """
 WIDE, LABELS, FIGURES = 640, 200, 60
 ROW, HEAD = 20, 44
+CUT = 5		# times the median: what is longer would hide the rest
 
 
 def _panel(top, title, note, bars, own, mark):
     """One panel's lines; `mark` is where a line is drawn, or None."""
     room = WIDE - LABELS - FIGURES - 20
-    most = max([value for _, value, _ in bars] + [mark or 0])
+    values = [value for _, value, _ in bars]
+    most = min(max(values + [mark or 0]), CUT * statistics.median(values))
+    if max(values) > most:
+        note += "; longer bars are cut"
     out = [f'<text class="title" x="12" y="{top + 20}">{escape(title)}'
            '</text>',
            f'<text class="note" x="12" y="{top + 36}">{escape(note)}</text>']
     at = top + HEAD
     for name, value, shown in bars:
         kind = "own" if name.split(" ")[0] == own else "bar"
-        long = max(1.0, room * value / most)
+        long = max(1.0, room * min(1.0, value / most))
         out += [f'<text x="{LABELS - 8}" y="{at + 14}" text-anchor="end">'
                 f'{escape(name)}</text>',
                 f'<rect class="{kind}" x="{LABELS}" y="{at + 3}" '
                 f'width="{long:.1f}" height="{ROW - 6}"/>',
-                f'<text x="{LABELS + long + 6:.1f}" y="{at + 14}">'
+                f'<text x="{WIDE - 12}" y="{at + 14}" text-anchor="end">'
                 f'{escape(shown)}</text>']
         at += ROW
     if mark:
