@@ -157,6 +157,7 @@ def group_table(res, group, title, said, ratios):
 
 OVERALL = (
     ("lanes: throughput", "lanes", "ops_per_sec"),
+    ("lanes: CPU seconds", "lanes", "cpu"),
     ("lanes: peak RSS", "lanes", "peak_rss"),
     ("programs: CPU seconds", "programs", "cpu"),
     ("programs: peak RSS", "programs", "peak_rss"),
@@ -172,10 +173,22 @@ OVERALL = (
 )
 
 
+def workloads_with(res, group, metric):
+    """The workloads of the mean.  In another shape of bench_shapes a figure
+    of the same name is another one: those whose table has it."""
+    if group != "memory":
+        return res.workloads(group)
+    return list(dict.fromkeys(
+        line.workload for line in lines_of(res, group)
+        if metric in [m for m, _ in line.metrics]))
+
+
 def overall(res):
     body = []
     for label, group, metric in OVERALL:
-        cells = [marked([m] if (m := res.mean(group, metric, p)) else [])
+        which = workloads_with(res, group, metric)
+        cells = [marked([m] if which and (m := res.mean(
+            group, metric, p, workloads=which)) else [])
                  for p in res.peers]
         if any(c != "-" for c in cells):
             body.append([label] + cells)
@@ -246,7 +259,7 @@ def _largest(res, group, metric, scale=1.0):
 
 def _least(res, metric):
     found = []
-    for w in res.workloads("memory"):
+    for w in workloads_with(res, "memory", metric):
         key = ("memory", w, metric)
         best = res.best_of(key, res.peers)
         found.append((best and res.times(key, best), f"{w}, {best}"))
@@ -378,6 +391,7 @@ def text(res, source, chart_folder="", drawn=()):
     """The page as lines."""
     own = res.subject
     machine = "; ".join(f"{k}: {v}" for k, v in res.facts if k in MACHINE)
+    note = res.fact("note")
     build = res.fact(f"build of {own}")
     groups = ", ".join(f"{len(res.workloads(g))} {g}" for g in results.GROUPS
                        if res.workloads(g))
@@ -388,7 +402,8 @@ def text(res, source, chart_folder="", drawn=()):
            f"{res.fact('rounds') or res.rounds} interleaved rounds in "
            f"changing order; workloads: {groups}.", "",
            f"Machine: {machine or 'not known'}."
-           + (f" {own} was built by `{build}`." if build else ""), "",
+           + (f" {own} was built by `{build}`." if build else "")
+           + (f" {note}" if note else ""), "",
            f"Figures are medians of the rounds. The last columns say how "
            f"many times as good {own} is as the best peer of that row, for "
            "the first figure and for the one in brackets: above 1 it is "
@@ -400,9 +415,8 @@ def text(res, source, chart_folder="", drawn=()):
            "Geometric means over the workloads that both got through.", ""]
     out += report.markdown([""] + heads(res)[1:], overall(res) or [
         ["nothing"] + ["-"] * len(res.peers)])
-    for name in drawn:
-        out.append(f"![{name}]({os.path.join(chart_folder, name)}.svg)")
-    out += [""] if drawn else []
+    out += [" ".join(f"![{n}]({os.path.join(chart_folder, n)}.svg)"
+                     for n in drawn), ""] if drawn else []
     first, second = "to the best", "in brackets"
     for group, title, said in (
             ("lanes", "Lanes", "Million operations a second (peak RSS in "
