@@ -738,8 +738,14 @@ class WholeComparisons(MadeUp):
         self.assertEqual(self.run_script()[0], 2)
         self.assertIn("--resume", self.err.getvalue())
         self.stop_after = None
+        path = os.path.join(self.out, "results.tsv")
+        with open(path, encoding="utf-8") as text:
+            lines = text.read().split("\n")
+        self.write(path, "\n".join(["#\tstarted\tlong ago"] + lines[1:]))
         self.assertEqual(self.run_script("--resume")[0], 1)
         self.assertEqual(self.calls, 3 * 2 * 2)
+        with open(path, encoding="utf-8") as text:
+            self.assertTrue(text.read().startswith("#\tstarted\tlong ago"))
         self.write(self.lib, "rebuilt")
         self.assertEqual(self.run_script("--resume")[0], 2)
         self.assertIn("other libraries", self.err.getvalue())
