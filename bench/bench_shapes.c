@@ -13,8 +13,8 @@
  *	idle      AMOUNT threads do 1,000 mixed operations each and free
  *	          everything, and then wait
  *	churn     AMOUNT threads, one after the other
- *	phases    AMOUNT MiB, nine tenths freed at random, as much again in
- *	          other sizes
+ *	phases    AMOUNT MiB, nine tenths freed at random and a second of
+ *	          rest, then as much again in other sizes
  *
  * One line of NAME=VALUE pairs on stdout.  rss is VmRSS, all sizes are in
  * KiB unless the name says otherwise.  The allocator is whatever the
@@ -332,7 +332,8 @@ churn(size_t amount)
 static void
 phases(size_t amount)
 {
-	size_t most = amount * MIB, live, n = 0, kept = 0;
+	size_t most = amount * MIB, live, n = 0, kept = 0, left;
+	long books, thinned;
 	size_t room = 2 * most / SMALLEST;
 	void **object = own_memory(room * sizeof(*object));
 	size_t *bytes = own_memory(room * sizeof(*bytes));
@@ -351,13 +352,17 @@ phases(size_t amount)
 		object[kept] = object[i];
 		bytes[kept++] = bytes[i];
 	}
+	/* The books: two words an object, and there are never more. */
+	books = (long)(n * sizeof(*object) * 2 / 1024);
+	ordinary_calls();
+	left = live;
+	thinned = rss() - books;
 	for (n = kept; live < most; live += bytes[n], n++) {
 		bytes[n] = size_between(&state, 1025, LARGEST / 2);
 		object[n] = allocate(bytes[n]);
 	}
-	/* The books: two words an object. */
-	printf("live=%zu rss=%ld\n", live / 1024,
-	    rss() - (long)(n * sizeof(*object) * 2 / 1024));
+	printf("live_at_a_tenth=%zu rss_at_a_tenth=%ld live=%zu rss=%ld\n",
+	    left / 1024, thinned, live / 1024, rss() - books);
 }
 
 int

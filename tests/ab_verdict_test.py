@@ -20,8 +20,8 @@ BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
                      "bench")
 sys.path.insert(0, BENCH)
 
-from ab import (lanes, peers, picture, report, runner,  # noqa: E402
-                shapes, table, verdict)
+from ab import (lanes, peers, picture, probes, report,  # noqa: E402
+                runner, servers, shapes, table, verdict)
 
 LANES = list(lanes.STANDARD)
 # Small wavering that leaves the median where it is, for 7 and 11 rounds.
@@ -718,7 +718,10 @@ class WholeComparisons(MadeUp):
         self.assertAlmostEqual(wall[0]["to_glibc"], 0.5)
         with open(os.path.join(self.out, "REPORT.md"),
                   encoding="utf-8") as text:
-            self.assertIn("gnuplot is not installed", text.read())
+            said = text.read()
+        self.assertIn("| list | **2.00 (2.00)** | 2.00 (2.00) |", said)
+        self.assertIn("- bad, x: crash, crash, crash", said)
+        self.assertIn("skipped: gone: no-such-program-at-all is not", said)
 
     def test_orders_change(self):
         names = ["a", "b", "c"]
@@ -735,8 +738,14 @@ class WholeComparisons(MadeUp):
         self.assertEqual(self.run_script()[0], 2)
         self.assertIn("--resume", self.err.getvalue())
         self.stop_after = None
+        path = os.path.join(self.out, "results.tsv")
+        with open(path, encoding="utf-8") as text:
+            lines = text.read().split("\n")
+        self.write(path, "\n".join(["#\tstarted\tlong ago"] + lines[1:]))
         self.assertEqual(self.run_script("--resume")[0], 1)
         self.assertEqual(self.calls, 3 * 2 * 2)
+        with open(path, encoding="utf-8") as text:
+            self.assertTrue(text.read().startswith("#\tstarted\tlong ago"))
         self.write(self.lib, "rebuilt")
         self.assertEqual(self.run_script("--resume")[0], 2)
         self.assertIn("other libraries", self.err.getvalue())
@@ -800,14 +809,10 @@ class Shapes(MadeUp):
         self.assertEqual([peak[k] for k in ("runs", "ok", "median", "low",
                                             "high")], [3, 3, 100, 7, 300])
         self.assertAlmostEqual(peak["mad_pct"], 93)
-        with open(os.path.join(self.out, "REPORT.md"),
+        with open(os.path.join(self.out, "results.tsv"),
                   encoding="utf-8") as text:
-            self.assertIn(
-                "## What is kept, own:4\n\n"
-                "| allocator | sound | before | peak | a_thread |\n"
-                "| --- | ---: | ---: | ---: | ---: |\n"
-                "| x | 3 of 3 | 10 | 100 (7 .. 300) | -0.5 |\n",
-                text.read())
+            self.assertIn("\nmemory\town:4\t0\tx\tunknown\t2\tpeak\t300"
+                          "\tKiB\n", text.read())
         self.assertRegex(said, r"What is kept, idle:1000\n.*a_thread\n"
                          r"x  +3 of 3 +10 +100 \(7 \.\. 300\) +-0\.5\n")
 
@@ -883,6 +888,94 @@ class Shapes(MadeUp):
                          shapes.select())
         args = self.script.parser().parse_args([])
         self.assertEqual(self.script.chosen(args, {"a": "ls"}), [[], []])
+
+
+class Probes(MadeUp):
+    """Latency, start-up, servers and the peers' versions."""
+
+    def setUp(self):
+        super().setUp()
+        self.write(self.programs, "list\tls -l\n")
+        bench = os.path.join(self.folder, probes.LATENCY_PROGRAM)
+        self.write(bench, "")
+        os.chmod(bench, 0o755)
+        self.said = " ".join(
+            f"{call}_{part}={i}" for call in ("malloc", "free")
+            for i, part in enumerate(
+                ("p50", "p99", "p99.9", "p99.99", "p99.999", "longest",
+                 "over200us", "switched"), 1)).replace("switched=8",
+                                                       "switched=3")
+        patch = mock.patch.object(runner, "measured", self.measured)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def measured(self, measure, argv, lib, timeout, cwd=None):
+        self.argv = argv
+        return {"status": "ok", "note": "", "peak_rss_kib": 7}, self.said
+
+    def results(self):
+        with open(os.path.join(self.out, "results.tsv"),
+                  encoding="utf-8") as text:
+            return text.read()
+
+    def test_latency(self):
+        status, said = self.run_script(
+            "--bench", self.folder, "--latency", "other/2", "--rounds", "1")
+        self.assertEqual(status, 0, said)
+        self.assertEqual(self.argv[1:], ["other", "2", "1000000"])
+        for line in ("malloc_p99.9\t3\tns", "free_p99.99\t4\tns",
+                     "malloc_slow\t4\tcalls"):
+            self.assertIn("latency\tother/2\t2\tx\tunknown\t1\t" + line,
+                          self.results())
+
+    def test_startup(self):
+        with mock.patch.object(runner, "environment",
+                               lambda lib: dict(os.environ)):
+            status, said = self.run_script("--startup", "true", "--quick")
+        self.assertEqual(status, 0, said)
+        self.assertRegex(self.results(),
+                         r"startup\ttrue\t1\tx\tunknown\t1\tstart\t[0-9.]+"
+                         r"\tus\n.*\tpeak_rss\t7\tKiB\n")
+
+    def test_a_server_that_is_missing(self):
+        with mock.patch.dict(servers.KNOWN, {
+                "redis": "no-such-program-at-all"}):
+            status, said = self.run_script("--servers", "all")
+        self.assertEqual(status, 1)
+        self.assertIn("redis: the program no-such-program-at-all is not "
+                      "installed", said)
+
+    def test_a_server_that_ends_at_once(self):
+        with mock.patch.dict(servers.KNOWN, {"redis": "true"}):
+            row = servers.run("redis", 10, None, 5)
+        self.assertEqual(row["status"], "error")
+
+    def test_versions_that_are_given(self):
+        other = os.path.join(self.folder, "liby.so")
+        self.write(other, "y")
+        self.assertEqual(self.run_script(
+            "--peer", f"y=1.2-3={other}", "--rounds", "1")[0], 0)
+        self.assertIn("programs\tlist\t0\ty\t1.2-3\t1\tcpu\t2\ts\n",
+                      self.results())
+        for spec in ("y", "y=1", "y=1=", "=1=" + other, "x=1=" + other):
+            with self.subTest(spec):
+                self.assertEqual(self.run_script("--peer", spec)[0], 2)
+                self.assertIn("give NAME=VERSION=PATH", self.err.getvalue())
+
+    def test_names(self):
+        for option, names in (("--latency", "flat/1"),
+                              ("--latency", "plain/0"),
+                              ("--startup", "false"), ("--servers", "x")):
+            with self.subTest(names):
+                self.assertEqual(self.run_script(option, names)[0], 2)
+                self.assertRegex(self.err.getvalue(), "^compare: .*\n$")
+
+    def test_a_part_of_the_steps(self):
+        whole, part = lanes.select("main_r50/16,main_r50/16x1/4")
+        self.assertEqual((part.id, part.iters),
+                         ("main_r50/16x1/4", whole.iters // 4))
+        with self.assertRaises(ValueError):
+            lanes.select("main_r50/16x1/0")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import NamedTuple
 class Lane(NamedTuple):
     """The arguments of the lane program, under a name.
 
-    `times` is what the steps were multiplied with; `take` how many objects
-    a receiver frees in a step, 0 for all that wait.
+    `times` is what the steps were multiplied with, as text ("8", "1/4");
+    `take` how many objects a receiver frees in a step, 0 for all that wait.
     """
 
     name: str
@@ -19,7 +19,7 @@ class Lane(NamedTuple):
     high: int
     remote: int
     ring: int
-    times: int = 1
+    times: str = "1"
     take: int = 4
 
     @property
@@ -28,7 +28,7 @@ class Lane(NamedTuple):
 
         With a multiple of the steps `main_r0/2x8`.
         """
-        if self.times != 1:
+        if self.times != "1":
             return f"{self.name}/{self.threads}x{self.times}"
         if self.threads == STANDARD[self.name].threads:
             return self.name
@@ -107,8 +107,8 @@ def select(names=None, threads=None, quick=False):
     """Lanes for `--lanes NAMES --threads LIST`, each once, in order.
 
     A name may carry its own number of threads (`main_r0/cores`), and with
-    it a multiple of the steps (`main_r0/2x8`); the others are taken once for
-    every entry of the list.
+    it a multiple of the steps, or a part (`main_r0/2x8`, `main_r50/16x1/4`);
+    the others are taken once for every entry of the list.
     """
     chosen = []
     counts = [_threads(part.strip()) for part in threads.split(",")] \
@@ -119,13 +119,17 @@ def select(names=None, threads=None, quick=False):
             raise ValueError(f"unknown lane \"{name}\": the lanes are "
                              + ", ".join(STANDARD))
         own, multiplied, times = own.partition("x")
-        times = number("multiple of the steps", times, MOST_TIMES) \
-            if multiplied else 1
+        part = times.startswith("1/")
+        share = number("multiple of the steps", times[2:] if part else times,
+                       MOST_TIMES) if multiplied else 1
         for count in ([_threads(own)] if own or multiplied else counts):
             lane = STANDARD[name]
             if count is not None:
                 lane = with_threads(lane, count)
-            lane = lane._replace(iters=lane.iters * times, times=times)
+            lane = lane._replace(
+                iters=max(1, lane.iters // share) if part
+                else lane.iters * share,
+                times=f"1/{share}" if part and share > 1 else str(share))
             if quick:
                 lane = lane._replace(iters=lane.iters // QUICK_DIVISOR)
             if lane not in chosen:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 
 from ab import lanes
 
@@ -38,7 +39,8 @@ def describe():
         ("CPUs for this run", f"{lanes.cores()} of {os.cpu_count()}"
          + (", a virtual machine" if "hypervisor" in flags else "")),
         ("memory", f"{memory / 1048576:.1f} GiB"),
-        ("system", f"{system}, Linux {platform.release()}, "
+        ("system", f"{system}, Linux "
+                   + _find(r"^([\d.]+\d)", platform.release()) + ", "
                    + " ".join(platform.libc_ver())),
         ("huge pages", thp),
         ("frequency governor", governor),
@@ -65,6 +67,44 @@ def shown(path):
     if not here.startswith(".."):
         return here
     return os.path.join("...", *path.split(os.sep)[-3:])
+
+
+# Names under which allocators tell their version.
+ASK = """
+import ctypes
+lib = ctypes.CDLL(None)
+for name in ("hz4_version", "tc_version", "mi_version"):
+    call = getattr(lib, name, None)
+    if call and name == "mi_version":
+        n = call()
+        print(f"{n // 10000}.{n // 100 % 100}.{n % 100}" if n > 9999 else
+              f"{n // 100}.{n // 10 % 10}.{n % 10}")
+    elif call:
+        call.restype = ctypes.c_char_p
+        call.argtypes = [ctypes.c_void_p] * 3
+        print(call(None, None, None).decode().split()[-1])
+if hasattr(lib, "mallctl"):
+    text, size = ctypes.c_char_p(), ctypes.c_size_t(8)
+    lib.mallctl(b"version", ctypes.byref(text), ctypes.byref(size), None, 0)
+    print(text.value.decode().split("-")[0])
+"""
+
+
+def version(path):
+    """What a library says of itself, else that of its package."""
+    if path is None:
+        return " ".join(platform.libc_ver()[1:]) or "unknown"
+    try:
+        said = subprocess.run(
+            [sys.executable, "-I", "-c", ASK], capture_output=True,
+            text=True, timeout=30, check=False,
+            env={**os.environ, "LD_PRELOAD": path}).stdout.split("\n")[0]
+    except (OSError, subprocess.TimeoutExpired):
+        said = ""
+    if re.match(r"\d[\w.]*$", said):
+        return said
+    found = _find(r"^\S+ (?:\d+:)?([\w.]+)", configuration(path), "")
+    return found if re.match(r"\d", found) else "unknown"
 
 
 def configuration(path):

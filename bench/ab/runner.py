@@ -205,7 +205,7 @@ def check_library(bench, lib):
     return outcome.ending()
 
 
-def _measured(measure, argv, lib, timeout, cwd=None):
+def measured(measure, argv, lib, timeout, cwd=None):
     """One run as a row, times and the peak RSS, and what it printed.
 
     Without the helper program the figures come from the command's resource
@@ -250,12 +250,12 @@ def run_command(measure, command, lib, timeout, cwd=None):
         argv = shlex.split(command)
         if "=" in argv[0]:
             argv.insert(0, "env")
-    return _measured(measure, argv, lib, timeout, cwd)[0]
+    return measured(measure, argv, lib, timeout, cwd)[0]
 
 
 def run_shape(measure, program, shape, lib, timeout):
     """One run of a shape as a row, with what it printed in `figures`."""
-    row, said = _measured(measure, [program] + shape.args(), lib, timeout)
+    row, said = measured(measure, [program] + shape.args(), lib, timeout)
     figures = table.PAIR.findall(said)
     if row["status"] == "ok" and figures:
         row["figures"] = " ".join(f"{k}={v}" for k, v in figures)

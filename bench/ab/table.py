@@ -15,7 +15,7 @@ FIELDS = (
 )
 
 # What the benchmark programs print.
-PAIR = re.compile(r"(\w+)=(-?[0-9.]+)")
+PAIR = re.compile(r"([\w.]+)=(-?[0-9.]+)")
 
 
 def clean(text, limit=200):
@@ -45,7 +45,7 @@ def _cell(value):
         return ""
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
-    return clean(value)
+    return clean(value, 1000)
 
 
 def write(path, fields, rows):
