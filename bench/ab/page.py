@@ -402,17 +402,17 @@ def text(res, source, chart_folder="", drawn=()):
            f"{res.fact('rounds') or res.rounds} interleaved rounds in "
            f"changing order; workloads: {groups}.", "",
            f"Machine: {machine or 'not known'}."
-           + (f" {own} was built by `{build}`." if build else "")
-           + (f" {note}" if note else ""), "",
-           f"Figures are medians of the rounds. The last columns say how "
-           f"many times as good {own} is as the best peer of that row, for "
-           "the first figure and for the one in brackets: above 1 it is "
-           "better. **loss** marks where it is worse, ~ where the rounds "
-           "lie on both sides of 1. The best of a row is bold. `*`: not "
-           "every round ended well. Only ratios within a run count: "
-           "measure your own program (README.md).", "",
-           f"## {own} against each", "",
-           "Geometric means over the workloads that both got through.", ""]
+           + (f" {own} was built by `{build}`." if build else ""), ""]
+    out += [note, ""] if note else []
+    out += [f"Figures are medians of the rounds. The last columns say how "
+            f"many times as good {own} is as the best peer of that row, for "
+            "the first figure and for the one in brackets: above 1 it is "
+            "better. **loss** marks where it is worse, ~ where the rounds "
+            "lie on both sides of 1. The best of a row is bold. `*`: not "
+            "every round ended well. Only ratios within a run count: "
+            "measure your own program (README.md).", "",
+            f"## {own} against each", "",
+            "Geometric means over the workloads that both got through.", ""]
     out += report.markdown([""] + heads(res)[1:], overall(res) or [
         ["nothing"] + ["-"] * len(res.peers)])
     out += [" ".join(f"![{n}]({os.path.join(chart_folder, n)}.svg)"
