@@ -282,7 +282,8 @@ hz4_holes_returned(size_t bytes)
 
 /*
  * While fresh memory is taken, nobody uses the holes there are: then the next
- * step comes with the growth, whatever the clock says.
+ * step comes with the growth, whatever the clock says.  A small heap has none
+ * that are worth it.
  */
 static bool
 has_grown(void)
@@ -293,7 +294,7 @@ has_grown(void)
 	if (bytes >= before && bytes - before < HZ4_HOLES_GROWTH)
 		return false;
 	hz4_poke(&resident, bytes);
-	return bytes > before;
+	return bytes > before && bytes > HZ4_HOLES_LEAST;
 }
 
 void
