@@ -17,7 +17,8 @@ WORDS = "schema classes run marked page_shift leaf_shift class_unit unused"
 # Names of numbers, and with a * of addresses and sizes.
 VIEW = (
     "ready *threads *l1 *meta *large *samples *guards mapped free_pages "
-    "dirty_pages size slots spans last_shard *shard_stride cache_net "
+    "dirty_pages purged os_page size slots spans last_shard *shard_stride "
+    "cache_net "
     "cache_top cache_base cache_gone *cache_bytes root leaf_class leaf_owner "
     "*zeros span_start span_bits large_start large_bytes large_asked "
     "large_site"
