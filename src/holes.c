@@ -236,6 +236,14 @@ too_many(void)
 	return is_much(hz4_peek(&last_empty) * hz4_os_page);
 }
 
+/* Two rounds are less than the time that free memory stays (ms). */
+static uint64_t
+round_time(void)
+{
+	return hz4_max(HZ4_HOLES_ROUND,
+		       hz4_option(HZ4_OPT_purge_delay) * 3 / 8);
+}
+
 static void
 walk(uint64_t now)
 {
@@ -253,7 +261,7 @@ walk(uint64_t now)
 			hz4_poke(&last_empty, pass.empty);
 			pass.empty = 0;
 			pass.lists = 0;
-			hz4_poke(&next_round, now + HZ4_HOLES_ROUND);
+			hz4_poke(&next_round, now + round_time());
 			hz4_poke(&midway, false);
 			return;
 		}
@@ -268,10 +276,11 @@ hz4_holes_midway(void)
 }
 
 bool
-hz4_holes_waiting(void)
+hz4_holes_waiting(uint64_t now)
 {
 	return hz4_unlikely(hz4_holes_midway() || too_many() ||
-			    is_much(hz4_peek(&returned)));
+			    is_much(hz4_peek(&returned))) &&
+	       hz4_peek(&next_round) <= now + HZ4_PURGE_LOOK;
 }
 
 void
@@ -283,7 +292,7 @@ hz4_holes_returned(size_t bytes)
 /*
  * While fresh memory is taken, nobody uses the holes there are: then the next
  * step comes with the growth, whatever the clock says.  A small heap has none
- * that are worth it.
+ * that are worth it; a long purge_delay is meant.
  */
 static bool
 has_grown(void)
@@ -294,7 +303,8 @@ has_grown(void)
 	if (bytes >= before && bytes - before < HZ4_HOLES_GROWTH)
 		return false;
 	hz4_poke(&resident, bytes);
-	return bytes > before && bytes > HZ4_HOLES_LEAST;
+	return bytes > before && bytes > HZ4_HOLES_LEAST &&
+	       round_time() == HZ4_HOLES_ROUND;
 }
 
 void

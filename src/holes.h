@@ -18,9 +18,9 @@ bool hz4_holes_midway(void);
 
 /*
  * There was so much in the last round, or so much has come back to the spans
- * since, that there has to be another.
+ * since, that there has to be another, and at `now` (ms) it is due soon.
  */
-bool hz4_holes_waiting(void);
+bool hz4_holes_waiting(uint64_t now);
 
 /* So many bytes came back to the spans. */
 void hz4_holes_returned(size_t bytes);

@@ -54,7 +54,7 @@ watch(struct hz4_cache *c)
 static bool
 wait_soon(uint64_t now)
 {
-	return hz4_holes_waiting() ||
+	return hz4_holes_waiting(now) ||
 	       (hz4_purge_pending() && hz4_purge_due(now + HZ4_PURGE_LOOK));
 }
 

@@ -135,13 +135,13 @@ START_TEST(rounds_take_what_stays)
 	for (i = 0; i < 3; i++)
 		now = go_round(now);
 	ck_assert_uint_eq(hz4_holes(), 0);
-	ck_assert(!hz4_holes_waiting());
+	ck_assert(!hz4_holes_waiting(now));
 	thin_out();
 	hz4_heap_free(hz4_heap_malloc(SIZE));
 	for (i = 0; i < 3; i++)
 		now = go_round(now);
 	ck_assert_uint_ge(hz4_holes(), HZ4_HOLES_LEAST);
-	ck_assert(!hz4_holes_waiting());
+	ck_assert(!hz4_holes_waiting(now));
 	look();
 	fill();
 	look();
@@ -181,23 +181,48 @@ END_TEST
 /* A page that was used between two rounds has not stayed empty. */
 START_TEST(what_is_used_in_between_stays)
 {
-	uint64_t now = hz4_os_now(), end;
+	uint64_t now = hz4_os_now();
+	unsigned round;
 	size_t holes;
 
 	ck_assert(hz4_option_assign("huge_pages=0", 12));
 	fill();
 	thin_out();
-	/* All is seen, and much waits. */
-	for (end = now + 4 * HZ4_HOLES_ROUND; !hz4_holes_waiting(); now++) {
-		ck_assert_uint_lt(now, end + 100000);
-		hz4_holes_step(now);
+	/* All is seen, and much waits: one round may have begun before. */
+	for (round = 0; round < 2; round++) {
+		do
+			hz4_holes_step(now += HZ4_HOLES_ROUND);
+		while (hz4_holes_midway());
 	}
+	ck_assert(hz4_holes_waiting(now));
 	holes = hz4_holes();
 	fill();
 	thin_out();
 	/* Not a whole round: what goes was seen twice since. */
 	hz4_holes_step(now + HZ4_HOLES_ROUND);
 	ck_assert_uint_eq(hz4_holes(), holes);
+	look();
+}
+END_TEST
+
+/* As free pages they stay for purge_delay. */
+START_TEST(a_long_delay_holds_for_them)
+{
+	enum { DELAY = 60000 };
+	uint64_t start = hz4_os_now(), now = start;
+
+	ck_assert(hz4_option_assign("huge_pages=0", 12));
+	ck_assert(hz4_option_assign("purge_delay=60000", 17));
+	fill();
+	thin_out();
+	for (; now < start + DELAY / 3; now += 10) {
+		hz4_holes_step(now);
+		ck_assert(hz4_holes_midway() || !hz4_holes_waiting(now));
+	}
+	ck_assert_uint_eq(hz4_holes(), 0);
+	now = go_round(now);
+	ck_assert_uint_ge(hz4_holes(), HZ4_HOLES_LEAST);
+	ck_assert_uint_ge(now, start + DELAY);
 	look();
 }
 END_TEST
@@ -307,6 +332,7 @@ add(TCase *t)
 	tcase_add_test(t, rounds_take_what_stays);
 	tcase_add_test(t, growth_takes_what_stays);
 	tcase_add_test(t, what_is_used_in_between_stays);
+	tcase_add_test(t, a_long_delay_holds_for_them);
 	tcase_add_test(t, few_are_left);
 	tcase_add_test(t, spans_that_go_take_theirs_along);
 	tcase_add_test(t, refused);
