@@ -8,7 +8,7 @@
  * static empty one: all its pointers are NULL, so it is empty and full at
  * once and both calls take the slow path without a test for it.
  *
- * Layer 3.
+ * Layer 3.  Takes HZ4_RANK_CACHE, HZ4_RANK_CPU, HZ4_RANK_CLASS.
  */
 #ifndef HZ4_CACHE_H
 #define HZ4_CACHE_H

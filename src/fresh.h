@@ -9,7 +9,7 @@
  * Who takes an object most likely touches its beginning and its end.  What
  * lies between these in an object of many pages is left to its user.
  *
- * Layer 3.
+ * Layer 3.  Takes no lock.
  */
 #ifndef HZ4_FRESH_H
 #define HZ4_FRESH_H

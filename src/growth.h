@@ -1,7 +1,7 @@
 /*
  * growth.h - how many objects each stack of a cache may hold.
  *
- * Layer 3.
+ * Layer 3.  Takes no lock.
  */
 #ifndef HZ4_GROWTH_H
 #define HZ4_GROWTH_H

@@ -20,7 +20,7 @@
  * pointer, a test of top against low, a store and a load; free is two
  * loads for the class, a test and two stores.
  *
- * Layer 4.
+ * Layer 4.  The fast paths take no lock; none is held before the slow ones.
  */
 #ifndef HZ4_HEAP_H
 #define HZ4_HEAP_H

@@ -2,7 +2,7 @@
  * heappaths.h - the slow halves of heap.c that realloc.c is made of.  Nobody
  * else includes this.
  *
- * Layer 4.
+ * Layer 4.  No lock is held before any of these.
  */
 #ifndef HZ4_HEAPPATHS_H
 #define HZ4_HEAPPATHS_H

@@ -2,7 +2,7 @@
  * info.h - figures of the whole heap, for libc's reports, hz4_stats_*, the
  * statistics file and the live page.
  *
- * Layer 4.
+ * Layer 4.  Takes HZ4_RANK_THREADS for the list of caches.
  */
 #ifndef HZ4_INFO_H
 #define HZ4_INFO_H

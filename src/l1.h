@@ -14,7 +14,7 @@
  *
  * Without the dual tier there is none, and nothing of this is called.
  *
- * Layer 3.  Takes HZ4_RANK_CPU; that of the class only while it has that.
+ * Layer 3.  Takes HZ4_RANK_CPU, and inside it HZ4_RANK_CLASS.
  */
 #ifndef HZ4_L1_H
 #define HZ4_L1_H

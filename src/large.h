@@ -2,7 +2,7 @@
  * large.h - objects above the size classes: runs of whole pages, or, from
  * HZ4_HUGE_MIN on, mappings of their own.
  *
- * Layer 3.
+ * Layer 3.  Takes HZ4_RANK_PAGES, HZ4_RANK_META.
  */
 #ifndef HZ4_LARGE_H
 #define HZ4_LARGE_H

@@ -2,7 +2,7 @@
  * leaks.h - objects that are live at exit and that nothing points to (option
  * leaks).
  *
- * Layer 4.
+ * Layer 4.  At exit; takes no lock.
  */
 #ifndef HZ4_LEAKS_H
 #define HZ4_LEAKS_H

@@ -9,7 +9,7 @@
  * time of calls that take a slow path, ten times a second at most; in other
  * builds, which have no instruction to spare, at start and exit.
  *
- * Layer 4.
+ * Layer 4.  Takes no lock.
  */
 #ifndef HZ4_LIVE_H
 #define HZ4_LIVE_H

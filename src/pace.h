@@ -1,7 +1,7 @@
 /*
  * pace.h - back-pressure: a thread that runs ahead lets others run.
  *
- * Where more threads allocate than there are CPUs, one that hands its
+ * Where as many threads allocate as there are CPUs, one that hands its
  * objects to others can take memory for a whole time slice before any of
  * them comes to free it: what is in flight grows to gigabytes, all of it
  * cold.  So a thread that took HZ4_PACE_AHEAD bytes more from the spans
@@ -9,7 +9,7 @@
  * what the others gave meanwhile; after a yield that brought nothing it
  * takes twice as many turns to the next.
  *
- * Without more threads than CPUs nothing is ever yielded.
+ * With fewer threads than CPUs nothing is ever yielded.
  *
  * Layer 3.  Yields without a lock held, in slow paths of malloc only.
  */

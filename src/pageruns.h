@@ -6,7 +6,7 @@
  * A run that was taken out is in no list and no neighbour finds it in the
  * page map, so it may be worked on without the lock.
  *
- * Layer 2.
+ * Layer 2.  Has HZ4_RANK_PAGES.
  */
 #ifndef HZ4_PAGERUNS_H
 #define HZ4_PAGERUNS_H

@@ -6,7 +6,7 @@
  * no clock: where pages wait one thread watches (stacks.h), so that they go
  * even if no thread has a slow path any more.
  *
- * Layer 3.  Decides; upkeep.c acts.
+ * Layer 3.  Decides; upkeep.c acts.  Takes HZ4_RANK_CLASS, HZ4_RANK_PAGES.
  */
 #ifndef HZ4_PURGE_H
 #define HZ4_PURGE_H

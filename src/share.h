@@ -5,7 +5,7 @@
  * HZ4_EARN_OWN of its own.  What is above that comes from one pool of bounded
  * size, which all threads share.
  *
- * Layer 3.
+ * Layer 3.  Takes no lock.
  */
 #ifndef HZ4_SHARE_H
 #define HZ4_SHARE_H

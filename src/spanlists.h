@@ -4,7 +4,7 @@
  * holes.c walks through them.  Nobody else includes this, but the heap walker
  * (walker.c).
  *
- * Layer 3.
+ * Layer 3.  Has HZ4_RANK_CLASS.
  */
 #ifndef HZ4_SPANLISTS_H
 #define HZ4_SPANLISTS_H

@@ -26,7 +26,8 @@
  * the slow path, where it looks at the clock now and then (heap.c).  The same
  * of all threads while allocations are sampled (profile.c).
  *
- * Layer 3.
+ * Layer 3.  Has HZ4_RANK_CACHE; its thread takes it only once it was stopped
+ * (idle.h).
  */
 #ifndef HZ4_STACKS_H
 #define HZ4_STACKS_H

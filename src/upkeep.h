@@ -2,7 +2,7 @@
  * upkeep.h - what slow paths see to besides what they were called for: pages
  * that wait, classes that lie idle, statistics to be published.
  *
- * Layer 4.
+ * Layer 4.  Takes the locks of what it gives back; none is held before.
  */
 #ifndef HZ4_UPKEEP_H
 #define HZ4_UPKEEP_H
