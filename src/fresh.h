@@ -2,7 +2,7 @@
  * fresh.h - the part of a span that nobody has touched yet.
  *
  * The first touch of a page is a fault, which costs more than the page
- * itself, on a virtual machine up to twenty times as much.  The objects of
+ * itself, on a virtual machine much more.  The objects of
  * a new span come out in ascending order, so `touched` tells which of a
  * batch lie in untouched memory, and their pages are asked for together.
  *
