@@ -64,11 +64,13 @@ take_below(struct hz4_cache *c, unsigned cls, void **to, unsigned n)
 
 	if (l == NULL) {
 		n = hz4_transfer_take_run(cls, to, n, c->counts);
+		c->returned -= n * (ptrdiff_t)hz4_classes[cls].size;
 		add_net(c, cls, n);
 		return n;
 	}
 	n = hz4_l1_take(l, cls, to, n, c->counts);
 	hz4_l1_unlock(l);
+	c->returned -= n * (ptrdiff_t)hz4_classes[cls].size;
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, n > 0);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
 	return n;
@@ -81,7 +83,7 @@ give_below(struct hz4_cache *c, unsigned cls, void *const *from, unsigned n)
 	size_t bytes = n * (size_t)hz4_classes[cls].size;
 
 	HZ4_PROBE2(flush, hz4_sizeclass_usable(cls), n);
-	c->returned += bytes;
+	c->returned += (ptrdiff_t)bytes;
 	hz4_pace_give(&c->pace, bytes);
 	if (HZ4_MID_DUAL_TIER_ALLOC_BOX) {
 		hz4_count(c->counts, cls, HZ4_COUNT_free_l0_flush_calls, 1);

@@ -26,13 +26,20 @@ static struct {
 	struct hz4_span *span; /* the next one, NULL: of the next lists */
 	unsigned lists;
 	size_t empty; /* OS pages to purge that held nothing so far */
+	size_t refused; /* of these */
 } pass;
 
 /* That of the round before.  [atomic] relaxed: a hint */
 static _Atomic size_t last_empty;
 
-/* Bytes that came back to spans since it began.  [atomic] relaxed: a hint */
-static _Atomic size_t returned;
+/*
+ * Bytes that came back to spans since it began, less those that were taken.
+ * [atomic] relaxed: a hint
+ */
+static _Atomic ptrdiff_t returned;
+
+/* OS pages that the system would not purge.  [atomic] relaxed: a hint */
+static _Atomic size_t refused;
 
 /* ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
@@ -152,8 +159,11 @@ find_locked(struct hz4_span *s, const struct hz4_class *k, enum which which,
 	return at->to != 0;
 }
 
-/* Purge a stretch, which nobody else has.  Returns the bytes. */
-static size_t
+/*
+ * Purge a stretch, which nobody else has.  False: the system would not, for
+ * one since they are locked.
+ */
+static bool
 purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 {
 	const struct hz4_class *k = &hz4_classes[s->cls];
@@ -170,20 +180,21 @@ purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 		s->marked = true;
 		for (page = at->from; page < at->to; page++)
 			hz4_holes_set(s, k, HZ4_HOLES_CLEAN, page, true);
-		hz4_spans_unlock(c);
 		hz4_holes_add(n);
+		hz4_spans_unlock(c);
 	}
 	give(s, k, at);
-	return done ? n * hz4_os_page : 0;
+	return done;
 }
 
+/* How many OS pages were purged; of those that could not be, *kept more. */
 static size_t
-purge_span(struct hz4_span *s, enum which which)
+purge_span(struct hz4_span *s, enum which which, size_t *kept)
 {
 	struct hz4_spans *c = hz4_lists_of(s);
 	const struct hz4_class *k = &hz4_classes[s->cls];
 	struct stretch at = { 0, 0 };
-	size_t bytes = 0;
+	size_t pages = 0;
 	bool found;
 
 	for (;; at.from = at.to) {
@@ -194,8 +205,11 @@ purge_span(struct hz4_span *s, enum which which)
 			take_locked(s, k, &at);
 		hz4_spans_unlock(c);
 		if (!found)
-			return bytes;
-		bytes += purge(c, s, &at);
+			return pages;
+		if (purge(c, s, &at))
+			pages += at.to - at.from;
+		else
+			*kept += at.to - at.from;
 	}
 }
 
@@ -230,10 +244,13 @@ is_much(size_t bytes)
 	       bytes > hz4_pageheap_used() / HZ4_HOLES_SHARE;
 }
 
+/* What would not go is tried again when there is as much besides. */
 static bool
 too_many(void)
 {
-	return is_much(hz4_peek(&last_empty) * hz4_os_page);
+	size_t empty = hz4_peek(&last_empty), kept = hz4_peek(&refused);
+
+	return empty > kept && is_much((empty - kept) * hz4_os_page);
 }
 
 /* Two rounds are less than the time that free memory stays (ms). */
@@ -245,27 +262,38 @@ round_time(void)
 }
 
 static void
+end_round(uint64_t now, enum which which)
+{
+	hz4_poke(&last_empty, pass.empty);
+	if (which == STAYED)
+		hz4_poke(&refused, pass.refused);
+	pass.empty = 0;
+	pass.refused = 0;
+	pass.lists = 0;
+	hz4_poke(&next_round, now + round_time());
+	hz4_poke(&midway, false);
+}
+
+static void
 walk(uint64_t now)
 {
 	enum which which = too_many() ? STAYED : NONE;
 	struct hz4_span *s;
-	size_t bytes = 0;
+	size_t pages = 0, before = pass.refused;
 	unsigned n;
 
 	if (!hz4_peek(&midway))
 		hz4_poke(&returned, 0);
 	hz4_poke(&midway, true);
-	for (n = 0; n < HZ4_HOLES_SPANS && bytes < HZ4_HOLES_STEP; n++) {
+	for (n = 0; n < HZ4_HOLES_SPANS &&
+		    (pages + pass.refused - before) * hz4_os_page <
+			    HZ4_HOLES_STEP; n++) {
 		s = next_span();
 		if (s == NULL) {
-			hz4_poke(&last_empty, pass.empty);
-			pass.empty = 0;
-			pass.lists = 0;
-			hz4_poke(&next_round, now + round_time());
-			hz4_poke(&midway, false);
+			end_round(now, which);
 			return;
 		}
-		bytes += purge_span(s, which);
+		pages += purge_span(s, which, &pass.refused);
 	}
 }
 
@@ -278,13 +306,16 @@ hz4_holes_midway(void)
 bool
 hz4_holes_waiting(uint64_t now)
 {
+	ptrdiff_t bytes = hz4_peek(&returned);
+
 	return hz4_unlikely(hz4_holes_midway() || too_many() ||
-			    is_much(hz4_peek(&returned))) &&
-	       hz4_peek(&next_round) <= now + HZ4_PURGE_LOOK;
+			    (bytes > 0 && is_much((size_t)bytes))) &&
+	       hz4_peek(&next_round) <= now + HZ4_PURGE_LOOK &&
+	       !hz4_pageheap_pinned();
 }
 
 void
-hz4_holes_returned(size_t bytes)
+hz4_holes_returned(ptrdiff_t bytes)
 {
 	atomic_fetch_add_explicit(&returned, bytes, memory_order_relaxed);
 }
@@ -323,12 +354,12 @@ hz4_holes_purge_all(void)
 {
 	unsigned lists, end = hz4_shards() * HZ4_CLS_END;
 	struct hz4_span *s;
-	size_t bytes = 0;
+	size_t pages = 0, kept = 0;
 
 	for (lists = 0; lists < end; lists++)
 		for (s = first_of(lists); s != NULL; s = s->older)
-			bytes += purge_span(s, ALL);
-	return bytes;
+			pages += purge_span(s, ALL, &kept);
+	return pages * hz4_os_page;
 }
 
 void
@@ -336,5 +367,8 @@ hz4_holes_fork_child(void)
 {
 	pass.span = NULL;
 	pass.lists = 0;
+	pass.empty = 0;
+	pass.refused = 0;
+	hz4_poke(&midway, false);
 	hz4_poke(&walking, false);
 }

@@ -22,8 +22,8 @@ bool hz4_holes_midway(void);
  */
 bool hz4_holes_waiting(uint64_t now);
 
-/* So many bytes came back to the spans. */
-void hz4_holes_returned(size_t bytes);
+/* So many bytes more came back to the spans than were taken from there. */
+void hz4_holes_returned(ptrdiff_t bytes);
 
 /* A bounded piece of a round, when it is time at `now` (ms). */
 void hz4_holes_step(uint64_t now);

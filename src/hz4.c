@@ -132,6 +132,15 @@ announce(void)
 	hz4_log("%s %s %s", PACKAGE_VERSION, hz4_info_flavour(), options);
 }
 
+static void
+flush(FILE *file)
+{
+	if (ftrylockfile(file) != 0)
+		return;
+	fflush(file);
+	funlockfile(file);
+}
+
 /* After the program's own exit handlers; destructors may still follow. */
 __attribute__((destructor)) static void
 leave(void)
@@ -141,7 +150,16 @@ leave(void)
 	hz4_live_stop();
 	if (!leaks || hz4_option(HZ4_OPT_leaks_status) == 0)
 		return;
-	/* No destructor can change what exit was called with. */
-	fflush(NULL);
+	/*
+	 * No destructor can change what exit was called with.  Unlike exit's,
+	 * this flush waits for a file that another thread reads from.
+	 */
+	if (ftrylockfile(stdin) == 0) {
+		funlockfile(stdin);
+		fflush(NULL);
+	} else {
+		flush(stdout);
+		flush(stderr);
+	}
 	_exit((int)hz4_option(HZ4_OPT_leaks_status));
 }

@@ -126,7 +126,8 @@ struct hz4_cache {
 	uint16_t to_look; /* mallocs until it looks at the clock [owner] */
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint64_t decayed; /* ms of the last decay [owner] */
-	size_t returned;  /* bytes, to spans since it told of them [owner] */
+	/* Bytes to spans less those from there, since it told. [owner] */
+	ptrdiff_t returned;
 	/* Addresses of what realloc moved last, and which comes next: */
 	uintptr_t grown[HZ4_GROWN_LATEST]; /* [owner] */
 	uint32_t grown_next;		   /* [owner] */

@@ -614,6 +614,27 @@ START_TEST(holes_go_though_all_calls_hit)
 }
 END_TEST
 
+/* What is taken again at once leaves no holes. */
+START_TEST(who_only_turns_never_watches)
+{
+	enum { SIZE = 512, N = 6000, TURNS = 6 * HZ4_HOLES_LEAST / (N * SIZE) };
+	static void *p[N];
+	struct hz4_cache *c;
+	unsigned i, k;
+
+	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX)
+		return;
+	c = begin_to_hit();
+	for (k = 0; k < TURNS; k++) {
+		for (i = 0; i < N; i++)
+			p[i] = hz4_heap_malloc(SIZE);
+		for (i = 0; i < N; i++)
+			hz4_heap_free(p[i]);
+		unit_need(!is_watching(c), "watches in turn %u", k);
+	}
+}
+END_TEST
+
 /* Its slow paths may end at any time, and the pages would stay. */
 START_TEST(who_comes_by_anyway_goes_on_watching)
 {
@@ -813,6 +834,7 @@ add(TCase *t)
 	tcase_add_test(t, the_watch_ends_when_nothing_waits);
 	tcase_add_test(t, who_only_hits_never_watches_for_others);
 	tcase_add_test(t, holes_go_though_all_calls_hit);
+	tcase_add_test(t, who_only_turns_never_watches);
 	tcase_add_test(t, who_comes_by_anyway_goes_on_watching);
 	tcase_add_loop_test(t, others_watch_when_the_watcher_is_away, 0, 2);
 	tcase_add_test(t, pages_that_may_stay_are_not_watched);

@@ -12,6 +12,7 @@ import gdb
 
 LAYOUT = 1
 HEAD_BYTES = 4096  # of an object: its headers and notes
+MOST_CLASSES = 256
 MOST = 1 << 18  # caches, or pages back to a large object's start
 WORDS = "schema classes run marked page_shift leaf_shift class_unit unused"
 # Names of numbers, and with a * of addresses and sizes.
@@ -40,6 +41,8 @@ class Number:
     """Where a number is, or an array of them."""
 
     def __init__(self, heap, at, stride, width):
+        if width > 8:
+            raise gdb.GdbError("hz4: the process's figures are none")
         self.heap, self.at, self.stride, self.width = heap, at, stride, width
 
     def get(self, base=0, i=0):
@@ -63,6 +66,13 @@ class Heap:
         self.version = version.split(b"\0")[0].decode("ascii", "replace")
         words = struct.unpack(self.order + "8I", read(at + 64, 32))
         self.__dict__.update(zip(WORDS.split(), words))
+        if not (
+            12 <= self.page_shift <= 30
+            and self.page_shift < self.leaf_shift <= 40
+            and 0 < self.class_unit <= 4096
+            and 0 < self.classes <= MOST_CLASSES
+        ):
+            raise gdb.GdbError("hz4: the process's figures are none")
         self.fields(self, at + 96, VIEW, at + length)
         for name, members in PARTS.items():
             part = Fields()
@@ -139,7 +149,7 @@ def find_heap():
     """The heap of the library whose malloc is called."""
     if gdb.selected_inferior().pid == 0:
         raise gdb.GdbError("hz4: no process, and no core file")
-    last = None
+    last = wrong = None
     for start in mappings():
         try:
             head = read(start, HEAD_BYTES)
@@ -149,10 +159,13 @@ def find_heap():
             if at is None:
                 continue
             last = Heap(at, head)
-        except (gdb.MemoryError, struct.error):
+        except (gdb.MemoryError, gdb.GdbError, struct.error) as error:
+            wrong = error
             continue
         if last.ready.get() != 0:
             return last
+    if last is None and isinstance(wrong, gdb.GdbError):
+        raise wrong
     if last is None:
         raise gdb.GdbError("hz4: the program does not run on hz4")
     raise gdb.GdbError("hz4: the program has not allocated yet")

@@ -28,6 +28,7 @@ enum {
 	MOST_L1S = 65536,
 	MOST_CACHES = 1 << 20,
 	MOST_BYTES = 1 << 20, /* of one structure or array */
+	MOST_MIB = 4096,      /* of all caches, should their list be a ring */
 };
 
 enum value {
@@ -390,11 +391,14 @@ add_caches(void)
 {
 	uint64_t at = get_number(&memory.threads.caches);
 	struct hz4_view_number older = memory.threads.older;
+	uint64_t copied = 0;
 	unsigned n;
 
-	for (n = 0; at != 0 && n < MOST_CACHES; n++) {
+	for (n = 0; at != 0 && n < MOST_CACHES && copied >> 20 < MOST_MIB;
+	     n++) {
 		if (!get(at, memory.buffer, (size_t)memory.view.cache_bytes))
 			break;
+		copied += memory.view.cache_bytes;
 		add_cache();
 		older.at = at + memory.threads.older.at;
 		at = get_number(&older);
