@@ -21,12 +21,30 @@
 #include <errno.h>
 #include <string.h>
 
+/*
+ * The thread watches, and it is time to look at the clock.  A large object
+ * counts as many small ones: a server that slept may have a few mallocs to go
+ * before it sleeps again.
+ */
+HZ4_FAST bool
+turn_to_look(struct hz4_cache *c, size_t size)
+{
+	size_t calls = 1 + size / HZ4_WATCH_BYTES;
+
+	if (hz4_likely(!c->watching))
+		return false;
+	if (c->to_look <= calls)
+		return true;
+	c->to_look = (uint16_t)(c->to_look - calls);
+	return false;
+}
+
 static void *
 take_cached(struct hz4_cache *c, unsigned cls)
 {
 	void *p;
 
-	if (hz4_unlikely(c->watching) && c->to_look-- <= 1)
+	if (hz4_unlikely(turn_to_look(c, hz4_classes[cls].size)))
 		hz4_upkeep_look(c);
 	/* There may be one: in a careful class, or where the thread watches. */
 	if (hz4_cache_pop_slow(c, cls, &p))
@@ -161,9 +179,8 @@ pop_closed(struct hz4_cache *c, size_t size, void **p)
 	cls = hz4_sizeclass(size);
 	if (hz4_stacks_careful(c, cls) || hz4_peek(&c->busy) != HZ4_CLS_NONE ||
 	    hz4_peek(&c->idle) >= HZ4_IDLE_STOPPED ||
-	    (c->watching && c->to_look <= 1))
+	    turn_to_look(c, size))
 		return false;
-	c->to_look -= c->watching;
 	return hz4_cache_pop_above(&c->stack[cls],
 				   hz4_peek(&c->stack[cls].base), p);
 }
@@ -351,7 +368,7 @@ calloc_fresh(size_t bytes)
 
 	if (c == NULL)
 		return NULL;
-	if (hz4_unlikely(c->watching) && c->to_look-- <= 1)
+	if (hz4_unlikely(turn_to_look(c, bytes)))
 		hz4_upkeep_look(c);
 	if (hz4_cache_count(c, cls) == 0) {
 		hz4_upkeep(c, hz4_upkeep_visits());

@@ -327,10 +327,12 @@ enum {
 	/* Nobody watches for pages that are due later (ms). */
 	HZ4_PURGE_LOOK = 1000,
 	/*
-	 * A watching thread looks at the clock in every n-th of its mallocs;
-	 * nobody else watches for so long after it did (ms).
+	 * A watching thread looks at the clock in every n-th of its mallocs,
+	 * where so many bytes count as one more; nobody else watches for so
+	 * long after it did (ms).
 	 */
 	HZ4_WATCH_CALLS = 256,
+	HZ4_WATCH_BYTES = 512,
 	HZ4_WATCH_TIME = 200,
 
 	/* Tries before a thread sleeps for a lock. */

@@ -614,6 +614,27 @@ START_TEST(holes_go_though_all_calls_hit)
 }
 END_TEST
 
+/* A few mallocs of large objects look as soon as many small ones. */
+START_TEST(large_calls_look_sooner)
+{
+	enum { SIZE = 8192, FEW = HZ4_WATCH_CALLS * HZ4_WATCH_BYTES / SIZE };
+	struct hz4_cache *c;
+	unsigned i;
+
+	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX)
+		return;
+	c = begin_to_hit();
+	for (i = 0; i < 4 * HZ4_CAREFUL_CALLS; i++)
+		hz4_heap_free(hz4_heap_malloc(SIZE));
+	leave_pages();
+	ck_assert(is_watching(c));
+	wait_ms(DELAY);
+	for (i = 0; i < FEW; i++)
+		hz4_heap_free(hz4_heap_malloc(SIZE));
+	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);
+}
+END_TEST
+
 /* What is taken again at once leaves no holes. */
 START_TEST(who_only_turns_never_watches)
 {
@@ -834,6 +855,7 @@ add(TCase *t)
 	tcase_add_test(t, the_watch_ends_when_nothing_waits);
 	tcase_add_test(t, who_only_hits_never_watches_for_others);
 	tcase_add_test(t, holes_go_though_all_calls_hit);
+	tcase_add_test(t, large_calls_look_sooner);
 	tcase_add_test(t, who_only_turns_never_watches);
 	tcase_add_test(t, who_comes_by_anyway_goes_on_watching);
 	tcase_add_loop_test(t, others_watch_when_the_watcher_is_away, 0, 2);
