@@ -137,7 +137,7 @@ flush(FILE *file)
 {
 	if (ftrylockfile(file) != 0)
 		return;
-	fflush(file);
+	(void)fflush(file);
 	funlockfile(file);
 }
 
@@ -156,7 +156,7 @@ leave(void)
 	 */
 	if (ftrylockfile(stdin) == 0) {
 		funlockfile(stdin);
-		fflush(NULL);
+		(void)fflush(NULL);
 	} else {
 		flush(stdout);
 		flush(stderr);

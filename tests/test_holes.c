@@ -122,6 +122,8 @@ go_round(uint64_t now)
 
 	for (i = 0; i < 100000; i++)
 		hz4_holes_step(now + i);
+	for (; hz4_holes_midway(); i++)
+		hz4_holes_step(now + i);
 	return now + i;
 }
 

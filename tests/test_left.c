@@ -614,23 +614,27 @@ START_TEST(holes_go_though_all_calls_hit)
 }
 END_TEST
 
+static void
+hit_large(size_t size, unsigned mallocs)
+{
+	for (; mallocs > 0; mallocs--)
+		hz4_heap_free(hz4_heap_malloc(size));
+}
+
 /* A few mallocs of large objects look as soon as many small ones. */
 START_TEST(large_calls_look_sooner)
 {
 	enum { SIZE = 8192, FEW = HZ4_WATCH_CALLS * HZ4_WATCH_BYTES / SIZE };
 	struct hz4_cache *c;
-	unsigned i;
 
 	if (!HZ4_MID_ALLOC_RUN_CACHE_BOX)
 		return;
 	c = begin_to_hit();
-	for (i = 0; i < 4 * HZ4_CAREFUL_CALLS; i++)
-		hz4_heap_free(hz4_heap_malloc(SIZE));
+	hit_large(SIZE, 4 * HZ4_CAREFUL_CALLS);
 	leave_pages();
 	ck_assert(is_watching(c));
 	wait_ms(DELAY);
-	for (i = 0; i < FEW; i++)
-		hz4_heap_free(hz4_heap_malloc(SIZE));
+	hit_large(SIZE, FEW);
 	ck_assert_uint_le(hz4_pageheap_dirty(), HZ4_PURGE_ALLOWANCE);
 }
 END_TEST

@@ -15,7 +15,6 @@
 
 #include <elf.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,12 +237,15 @@ look_at_object(uint64_t start, struct hz4_view *view, uint64_t *at)
 static bool
 is_object(const char *line, uint64_t *start)
 {
-	char access[5];
-	uint64_t offset;
+	char *at;
+	uint64_t end;
 
-	return sscanf(line, "%" SCNx64 "-%*x %4s %" SCNx64, start, access,
-		      &offset) == 3 && access[0] == 'r' && offset == 0 &&
-	       strchr(line, '/') != NULL;
+	*start = strtoull(line, &at, 16);
+	if (*at != '-')
+		return false;
+	end = strtoull(at + 1, &at, 16);
+	return end > *start && strncmp(at, " r", 2) == 0 && strlen(at) > 6 &&
+	       strtoull(at + 6, NULL, 16) == 0 && strchr(line, '/') != NULL;
 }
 
 /*
@@ -274,7 +276,7 @@ find_view(char *maps)
 static enum status
 explain(int pid, const char *maps)
 {
-	char c;
+	char c = 0;
 
 	if (!process_exists(pid))
 		return complain(NO_PROCESS, "no process %d", pid);

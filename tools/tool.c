@@ -57,7 +57,7 @@ slurp(const char *path, size_t *n)
 
 	if (f == NULL)
 		return NULL;
-	text = need(malloc(room));
+	text = need(calloc(room, 1));
 	*n = 0;
 	while ((got = fread(text + *n, 1, room - *n - 1, f)) > 0) {
 		*n += got;
