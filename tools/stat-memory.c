@@ -255,7 +255,7 @@ is_object(const char *line, uint64_t *start)
 static bool
 find_view(char *maps)
 {
-	struct hz4_view view;
+	struct hz4_view view = { .layout = 0 };
 	uint64_t start, at;
 	char *line;
 	bool found = false;
@@ -519,7 +519,7 @@ add_whole(struct figures *f)
 enum status
 memory_read(struct figures *f)
 {
-	struct hz4_view view;
+	struct hz4_view view = { .layout = 0 };
 
 	/* The program may have been replaced by another one. */
 	if (!get(memory.at, &view, sizeof view) ||
