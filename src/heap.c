@@ -486,7 +486,7 @@ hz4_heap_usable(const void *p)
 	if (p == NULL)
 		return 0;
 	return hz4_heap_room(p, hz4_heap_class(p, "malloc_usable_size()"),
-		      "malloc_usable_size()");
+			     "malloc_usable_size()");
 }
 
 size_t

@@ -33,6 +33,23 @@ e2e_main(const char *name, unsigned timeout, void (*add)(TCase *t))
 	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* Run a function in a child; it must return, within a minute. */
+E2E_UNUSED static void
+e2e_in_a_child(void (*what)(size_t), size_t arg)
+{
+	pid_t pid = fork();
+	int status;
+
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		alarm(60);
+		what(arg);
+		_exit(0);
+	}
+	status = e2e_reap(pid, 70 * 1000);
+	ck_assert_msg(status == 0, "the child's wait status is %d", status);
+}
+
 /* How a child ended, and the start of what it printed. */
 struct e2e_outcome {
 	int status;		/* wait status, -1 where it hung */

@@ -11,30 +11,12 @@
 enum {
 	ROOM = 64 * E2E_MIB,		/* what a child may still map */
 	TINY = 16 * E2E_MIB,		/* ulimit -v 16384 */
-	LIMIT = 60,			/* seconds for a child */
 };
 
 extern char **environ;
 
 static const size_t sizes[] = { 16, 100, 1000, 2048, 5000, 20000, 65536,
 	100000, 1048576, 5242880 };
-
-/* Run a function in a child; it must return. */
-static void
-in_a_child(void (*what)(size_t), size_t arg)
-{
-	pid_t pid = fork();
-	int status;
-
-	ck_assert_int_ge(pid, 0);
-	if (pid == 0) {
-		alarm(LIMIT);
-		what(arg);
-		_exit(0);
-	}
-	status = e2e_reap(pid, (LIMIT + 10) * 1000);
-	ck_assert_msg(status == 0, "the child's wait status is %d", status);
-}
 
 static void
 limit(int which, size_t bytes)
@@ -192,13 +174,13 @@ data_segment(size_t at)
 
 START_TEST(limit_of_address_space)
 {
-	in_a_child(address_space, (size_t)_i);
+	e2e_in_a_child(address_space, (size_t)_i);
 }
 END_TEST
 
 START_TEST(limit_of_data)
 {
-	in_a_child(data_segment, (size_t)_i);
+	e2e_in_a_child(data_segment, (size_t)_i);
 }
 END_TEST
 
@@ -236,7 +218,7 @@ grow_to_the_wall(size_t unused)
 
 START_TEST(realloc_to_the_wall)
 {
-	in_a_child(grow_to_the_wall, 0);
+	e2e_in_a_child(grow_to_the_wall, 0);
 }
 END_TEST
 
@@ -271,7 +253,7 @@ shrink_at_the_wall(size_t size)
 
 START_TEST(shrinking_needs_no_memory)
 {
-	in_a_child(shrink_at_the_wall, sizes[_i]);
+	e2e_in_a_child(shrink_at_the_wall, sizes[_i]);
 }
 END_TEST
 
@@ -306,7 +288,7 @@ reuse_of_space(size_t call)
 
 START_TEST(free_space_serves_every_call)
 {
-	in_a_child(reuse_of_space, (size_t)_i);
+	e2e_in_a_child(reuse_of_space, (size_t)_i);
 }
 END_TEST
 
@@ -336,7 +318,7 @@ grow_beyond_the_limit(size_t unused)
 
 START_TEST(refused_growth_costs_no_space)
 {
-	in_a_child(grow_beyond_the_limit, 0);
+	e2e_in_a_child(grow_beyond_the_limit, 0);
 }
 END_TEST
 
@@ -384,8 +366,8 @@ threads_at_the_wall(size_t which)
 
 START_TEST(threads_run_out_together)
 {
-	in_a_child(threads_at_the_wall, RLIMIT_AS);
-	in_a_child(threads_at_the_wall, RLIMIT_DATA);
+	e2e_in_a_child(threads_at_the_wall, RLIMIT_AS);
+	e2e_in_a_child(threads_at_the_wall, RLIMIT_DATA);
 }
 END_TEST
 
@@ -436,7 +418,7 @@ threads_without_memory(size_t unused)
 
 START_TEST(threads_start_without_memory)
 {
-	in_a_child(threads_without_memory, 0);
+	e2e_in_a_child(threads_without_memory, 0);
 }
 END_TEST
 
@@ -516,7 +498,7 @@ without_mappings(size_t unused)
 
 START_TEST(no_mappings_left)
 {
-	in_a_child(without_mappings, 0);
+	e2e_in_a_child(without_mappings, 0);
 }
 END_TEST
 
@@ -686,19 +668,19 @@ work_refused(size_t call)
 
 START_TEST(purges_are_refused)
 {
-	in_a_child(work_refused, SYS_madvise);
+	e2e_in_a_child(work_refused, SYS_madvise);
 }
 END_TEST
 
 START_TEST(unmapping_is_refused)
 {
-	in_a_child(work_refused, SYS_munmap);
+	e2e_in_a_child(work_refused, SYS_munmap);
 }
 END_TEST
 
 START_TEST(moving_is_refused)
 {
-	in_a_child(work_refused, SYS_mremap);
+	e2e_in_a_child(work_refused, SYS_mremap);
 }
 END_TEST
 
@@ -765,7 +747,7 @@ many_blocks(size_t most)
 
 START_TEST(many_blocks_take_few_mappings)
 {
-	in_a_child(many_blocks, 200);
+	e2e_in_a_child(many_blocks, 200);
 }
 END_TEST
 
@@ -820,7 +802,7 @@ aligned_blocks(size_t most)
 
 START_TEST(aligned_blocks_share_mappings)
 {
-	in_a_child(aligned_blocks, 200);
+	e2e_in_a_child(aligned_blocks, 200);
 }
 END_TEST
 

@@ -13,7 +13,6 @@
 #endif
 
 enum {
-	LIMIT = 60,			/* seconds for a child */
 	KEPT = 8 * E2E_MIB,		/* of 64, in caches and structures */
 	BLOCKS = 1 << 15,
 	MEMLOCK = 8 * E2E_MIB,
@@ -26,22 +25,6 @@ static const size_t sizes[] = { 100, 1000, 5000, 40000, 200000 };
 
 static unsigned char *block[BLOCKS];
 static size_t size_of[BLOCKS];
-
-static void
-in_a_child(void (*what)(unsigned), unsigned arg)
-{
-	pid_t pid = fork();
-	int status;
-
-	ck_assert_int_ge(pid, 0);
-	if (pid == 0) {
-		alarm(LIMIT);
-		what(arg);
-		_exit(0);
-	}
-	status = e2e_reap(pid, (LIMIT + 10) * 1000);
-	ck_assert_msg(status == 0, "the child's wait status is %d", status);
-}
 
 static size_t
 locked(void)
@@ -121,7 +104,7 @@ need_little_more(size_t before, size_t live, const char *when)
 }
 
 static void
-locked_is_live(unsigned which)
+locked_is_live(size_t which)
 {
 	size_t live = 0;
 	size_t before;
@@ -141,13 +124,13 @@ locked_is_live(unsigned which)
 
 START_TEST(what_is_locked_is_live)
 {
-	in_a_child(locked_is_live, (unsigned)_i);
+	e2e_in_a_child(locked_is_live, (size_t)_i);
 }
 END_TEST
 
 /* The same without a call for it: on the time of those that come later. */
 static void
-goes_back(unsigned which)
+goes_back(size_t which)
 {
 	size_t live = 0;
 	size_t before;
@@ -168,13 +151,13 @@ goes_back(unsigned which)
 
 START_TEST(what_is_freed_goes_back)
 {
-	in_a_child(goes_back, (unsigned)_i);
+	e2e_in_a_child(goes_back, (size_t)_i);
 }
 END_TEST
 
 /* Heaps that have grown, and had much freed, before everything is locked. */
 static void
-locked_later(unsigned unused)
+locked_later(size_t unused)
 {
 	size_t live = 0;
 	size_t before = e2e_vsize();
@@ -193,13 +176,13 @@ locked_later(unsigned unused)
 
 START_TEST(a_used_heap_is_locked)
 {
-	in_a_child(locked_later, 0);
+	e2e_in_a_child(locked_later, 0);
 }
 END_TEST
 
 /* calloc must not take for zeros what the system would not purge. */
 static void
-zeros(unsigned which)
+zeros(size_t which)
 {
 	lock_all(flags[which]);
 	for (unsigned turn = 0; turn < 3; turn++) {
@@ -220,13 +203,13 @@ zeros(unsigned which)
 
 START_TEST(calloc_is_zero)
 {
-	in_a_child(zeros, (unsigned)_i);
+	e2e_in_a_child(zeros, (size_t)_i);
 }
 END_TEST
 
 /* Once nothing is locked any more, nothing is. */
 static void
-unlocked(unsigned unused)
+unlocked(size_t unused)
 {
 	size_t live = 0;
 	unsigned n;
@@ -244,13 +227,13 @@ unlocked(unsigned unused)
 
 START_TEST(unlocked_again)
 {
-	in_a_child(unlocked, 0);
+	e2e_in_a_child(unlocked, 0);
 }
 END_TEST
 
 /* A program that locks its blocks and frees them without unlocking. */
 static void
-own_locks(unsigned unused)
+own_locks(size_t unused)
 {
 	enum { OWN = 256 };
 
@@ -274,7 +257,7 @@ own_locks(unsigned unused)
 
 START_TEST(blocks_that_stay_locked_go_back)
 {
-	in_a_child(own_locks, 0);
+	e2e_in_a_child(own_locks, 0);
 }
 END_TEST
 
@@ -322,7 +305,7 @@ take_all(struct link **list, size_t size)
 #define NEARLY_ALL (MEMLOCK / 16 * 13)
 
 static void
-small_limit(unsigned which)
+small_limit(size_t which)
 {
 	struct rlimit r = { MEMLOCK, MEMLOCK };
 	struct link *list, *next;
@@ -348,7 +331,7 @@ small_limit(unsigned which)
 
 START_TEST(a_small_limit_is_used_to_its_end)
 {
-	in_a_child(small_limit, (unsigned)_i);
+	e2e_in_a_child(small_limit, (size_t)_i);
 }
 END_TEST
 
