@@ -299,10 +299,11 @@ take_all(struct link **list, size_t size)
 }
 
 /*
- * What nobody gets are structures and the ends of runs in which no object of
- * 200,000 bytes fits.
+ * What nobody gets are structures, the ends of spans and runs in which no
+ * object of 200,000 bytes fits, and what went back between two turns: how much
+ * that is depends on the time.
  */
-#define NEARLY_ALL (MEMLOCK / 16 * 13)
+#define NEARLY_ALL (MEMLOCK / 4 * 3)
 
 static void
 small_limit(size_t which)
