@@ -303,7 +303,7 @@ take_all(struct link **list, size_t size)
  * object of 200,000 bytes fits, and what went back between two turns: how much
  * that is depends on the time.
  */
-#define NEARLY_ALL (MEMLOCK / 4 * 3)
+#define NEARLY_ALL(size) (MEMLOCK / 16 * ((size) < 200000 ? 12 : 11))
 
 static void
 small_limit(size_t which)
@@ -321,7 +321,8 @@ small_limit(size_t which)
 	}
 	for (unsigned turn = 0; turn < 4; turn++) {
 		got = take_all(&list, sizes[(which + turn) % COUNT(sizes)]);
-		e2e_need(got >= NEARLY_ALL, "turn %u: only %zu KiB", turn,
+		e2e_need(got >= NEARLY_ALL(sizes[(which + turn) % COUNT(sizes)]),
+		    "turn %u: only %zu KiB", turn,
 		    got >> 10);
 		for (; list != NULL; list = next) {
 			next = list->next;
