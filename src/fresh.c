@@ -3,11 +3,34 @@
  */
 #include "fresh.h"
 
+#include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
 
 #include <string.h>
+
+/*
+ * What was seen of this machine's page faults, the least of several looks:
+ * microseconds of one, and 1/256 microseconds of a page that was asked for
+ * with others.  [atomic] relaxed: a hint
+ */
+static struct {
+	_Atomic unsigned looks;
+	_Atomic uint64_t fault, page;
+} price = { .fault = UINT64_MAX, .page = UINT64_MAX };
+
+/*
+ * On one machine a fault costs what one of the pages asked for does, and
+ * malloc would only take longer; on another it costs ten times as much.
+ */
+static bool
+pays(void)
+{
+	return hz4_peek(&price.looks) >= HZ4_FRESH_LOOKS &&
+	       hz4_peek(&price.fault) * 256 / HZ4_FRESH_DEAR >
+		       hz4_peek(&price.page);
+}
 
 /* Pages at the start of a span that may have been touched before. */
 static uint32_t
@@ -69,7 +92,7 @@ hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k, uintptr_t end,
 {
 	size_t bytes = end - s->start;
 
-	if (k->size <= HZ4_FRESH_WHOLE)
+	if (k->size <= HZ4_FRESH_WHOLE && pays())
 		bytes += hz4_peek(&s->ahead) * (size_t)HZ4_FRESH_UNIT;
 	bytes = hz4_min(hz4_round_up(bytes, hz4_os_page),
 			k->pages * (size_t)HZ4_PAGE);
@@ -112,31 +135,67 @@ hz4_fresh_zero(uintptr_t p, size_t bytes, const struct hz4_fresh *f)
 	}
 }
 
+/* A refusal is for good: the kernel does not know it, or forbids it. */
+static void
+populate(uintptr_t from, uintptr_t to)
+{
+	if (!hz4_os_populate((void *)from, to - from))
+		hz4_poke(&price.fault, 0);
+}
+
+static void
+keep_least(_Atomic uint64_t *least, uint64_t seen)
+{
+	hz4_poke(least, hz4_min(hz4_peek(least), seen));
+}
+
+/* Some of it is in nobody's hands yet, which AddressSanitizer would tell. */
+__attribute__((no_sanitize("address", "thread"))) static void
+touch(uintptr_t page)
+{
+	*(volatile char *)page = 0;
+}
+
+/*
+ * Touch one page, ask for the others, and see what that takes.  With the
+ * option `huge_pages` alone: it is what allows the exact clock.
+ */
+static HZ4_SLOW void
+look(const struct hz4_fresh *f)
+{
+	uint64_t begin = hz4_os_now_us(), touched, end;
+
+	touch(f->from);
+	touched = hz4_os_now_us();
+	populate(f->from + hz4_os_page, f->to);
+	end = hz4_os_now_us();
+	keep_least(&price.fault, touched - begin);
+	keep_least(&price.page, (end - touched) * 256 /
+					((f->to - f->from) / hz4_os_page - 1));
+	atomic_fetch_add_explicit(&price.looks, 1, memory_order_relaxed);
+}
+
 /* Add pages to those to be asked for, which lie before them. */
 static void
 ask(struct hz4_fresh *pages, uintptr_t from, uintptr_t to)
 {
 	if (from > pages->to) {
 		if (pages->to > pages->from)
-			hz4_os_populate((void *)pages->from,
-					pages->to - pages->from);
+			populate(pages->from, pages->to);
 		pages->from = from;
 	}
 	pages->to = hz4_max(pages->to, to);
 }
 
-void
-hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
-		   const struct hz4_fresh *f)
+/* Of objects above HZ4_FRESH_WHOLE the ends, and of the first few alone. */
+static void
+populate_ends(const struct hz4_class *k, void *const *objects, unsigned n,
+	      const struct hz4_fresh *f)
 {
 	struct hz4_fresh pages = { f->from, f->from };
 	uintptr_t first, last;
 	unsigned i;
 
-	if (k->size <= HZ4_FRESH_WHOLE) {
-		hz4_os_populate((void *)f->from, f->to - f->from);
-		return;
-	}
 	for (i = 0; i < hz4_min(n, HZ4_FRESH_OBJECTS); i++) {
 		first = (uintptr_t)objects[i] / hz4_os_page * hz4_os_page;
 		last = ((uintptr_t)objects[i] + k->size - 1) / hz4_os_page *
@@ -148,4 +207,24 @@ hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
 		ask(&pages, last, last + hz4_os_page);
 	}
 	ask(&pages, UINTPTR_MAX, UINTPTR_MAX);
+}
+
+void
+hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
+		   const struct hz4_fresh *f)
+{
+	const unsigned no_look = HZ4_PAGE_DIRTY | HZ4_PAGE_HUGE;
+
+	if (pays()) {
+		if (k->size <= HZ4_FRESH_WHOLE)
+			populate(f->from, f->to);
+		else
+			populate_ends(k, objects, n, f);
+	} else if (hz4_peek(&price.looks) < HZ4_FRESH_LOOKS &&
+		   k->size <= HZ4_FRESH_WHOLE &&
+		   hz4_option(HZ4_OPT_huge_pages) &&
+		   f->to - f->from >= HZ4_FRESH_LEAST * hz4_os_page &&
+		   !(hz4_pagemap_flags(f->from) & no_look)) {
+		look(f);
+	}
 }

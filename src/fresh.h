@@ -1,10 +1,10 @@
 /*
  * fresh.h - the part of a span that nobody has touched yet.
  *
- * The first touch of a page is a fault, which costs more than the page
- * itself, on a virtual machine much more.  The objects of
- * a new span come out in ascending order, so `touched` tells which of a
- * batch lie in untouched memory, and their pages are asked for together.
+ * The objects of a new span come out in ascending order, so `touched` tells
+ * which of a batch lie in untouched memory.  The first touch of a page is a
+ * fault, which on some virtual machines costs ten times the page itself.
+ * Where it turns out to, the pages of a batch are asked for together.
  *
  * Who takes an object most likely touches its beginning and its end.  What
  * lies between these in an object of many pages is left to its user.
@@ -60,8 +60,9 @@ void hz4_fresh_take(struct hz4_span *s, const struct hz4_class *k,
 void hz4_fresh_zero(uintptr_t p, size_t bytes, const struct hz4_fresh *f);
 
 /*
- * Make the pages of the objects resident, of large ones the first few, that
- * lie in `f`, or end there.  Takes no lock, and none should be held.
+ * Where page faults are dear, make the pages of the objects resident, of
+ * large ones the first few, that lie in `f`, or end there; and see whether
+ * they are.  Takes no lock, and none should be held.
  */
 void hz4_fresh_populate(const struct hz4_class *k, void *const *objects,
 			unsigned n, const struct hz4_fresh *f);

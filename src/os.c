@@ -394,20 +394,10 @@ hz4_os_pins_new(bool otherwise)
 	return otherwise;
 }
 
-/* The kernel may know the call. [atomic] relaxed: a hint */
-static _Atomic bool populates = true;
-
-void
+bool
 hz4_os_populate(void *p, size_t size)
 {
-	int saved = errno;
-
-	if (!hz4_peek(&populates) || injected_failure())
-		return;
-	if (syscall(SYS_madvise, p, size, MADV_POPULATE_WRITE) != 0 &&
-	    (errno == EINVAL || errno == ENOSYS || errno == EPERM))
-		hz4_poke(&populates, false);
-	errno = saved;
+	return advise(p, size, MADV_POPULATE_WRITE);
 }
 
 bool

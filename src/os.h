@@ -121,11 +121,10 @@ bool hz4_os_pins_new(bool otherwise);
 bool hz4_os_protect(void *p, size_t size, bool access);
 
 /*
- * Make pages resident that are about to be touched: one call is cheaper
- * than a fault for each of them.  Does nothing any more once the kernel has
- * turned out not to know the call, or not to allow it.
+ * Make pages resident that are about to be touched.  False where the kernel
+ * does not know that (before 5.14), forbids it, or has no memory.
  */
-void hz4_os_populate(void *p, size_t size);
+bool hz4_os_populate(void *p, size_t size);
 
 /* Advise for or against huge pages; whether the kernel takes the advice. */
 bool hz4_os_advise_huge(void *p, size_t size, bool huge);

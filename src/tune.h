@@ -216,12 +216,17 @@ enum {
 	HZ4_CAREFUL_CALLS = 64,
 
 	/*
-	 * Pages nobody has touched yet are asked for together: up to so many
+	 * Pages nobody has touched yet are asked for together where that costs
+	 * less than this part of a fault for each, as so many looks at so many
+	 * pages or more have shown: up to so many
 	 * bytes more than the objects at hand have, and at most this part of
 	 * what the class has.  Of an object that is larger than so many
 	 * bytes only the first and the last page, a system call each; and of
 	 * so many of a batch alone, since one malloc pays for them.
 	 */
+	HZ4_FRESH_DEAR = 2,
+	HZ4_FRESH_LOOKS = 8,
+	HZ4_FRESH_LEAST = 4,
 	HZ4_FRESH_OBJECTS = 4,
 	HZ4_FRESH_AHEAD = HZ4_PAGE,
 	HZ4_FRESH_SHARE = 8,

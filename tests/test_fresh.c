@@ -1,6 +1,6 @@
 /*
- * fresh.h: what is taken from a new span is resident at once, and little
- * else is.
+ * fresh.h: where page faults are dear, what is taken from a new span is
+ * resident at once, and little else is; where they are not, nothing is.
  */
 #include "unit_huge.h"
 
@@ -33,23 +33,50 @@ is_resident(uintptr_t address)
 	return true;
 }
 
-/* False where the kernel, or an emulator, does not populate. */
+/* Pages that hz4_fresh_populate is asked for; they are not the heap's. */
+static struct hz4_fresh
+ask_for(size_t pages)
+{
+	struct hz4_fresh f;
+
+	f.from = (uintptr_t)hz4_os_map(HZ4_PAGE, HZ4_PAGE);
+	unit_need(f.from != 0, "no memory");
+	f.to = f.from + pages * hz4_os_page;
+	hz4_fresh_populate(&hz4_classes[1], NULL, 0, &f);
+	return f;
+}
+
+/*
+ * Faults that cost so many microseconds.  False where the kernel, or an
+ * emulator, does not populate.
+ */
 static bool
-start(void)
+start_with(uint64_t price)
 {
 	void *p;
 	bool ok;
+	unsigned i;
 
 	unit_os_init();
 	hz4_sizeclass_init();
 	p = hz4_os_map(hz4_os_page, hz4_os_page);
 	unit_need(p != NULL, "no memory");
-	hz4_os_populate(p, hz4_os_page);
-	ok = is_resident((uintptr_t)p);
+	ok = hz4_os_populate(p, hz4_os_page);
+	unit_need(!ok || is_resident((uintptr_t)p), "not resident");
 	if (!ok)
 		printf("skipped: no MADV_POPULATE_WRITE here\n");
 	hz4_os_unmap(p, hz4_os_page);
+	unit_clock.step = price;
+	for (i = 0; ok && i < HZ4_FRESH_LOOKS; i++)
+		ask_for(HZ4_PAGE / hz4_os_page);
+	unit_clock.step = HZ4_HUGE_CLEARED_US;
 	return ok;
+}
+
+static bool
+start(void)
+{
+	return start_with(HZ4_HUGE_CLEARED_US);
 }
 
 static unsigned
@@ -74,6 +101,82 @@ give(unsigned cls, void **objects, unsigned n)
 
 	hz4_transfer_give(cls, objects, n, hz4_os_now(), &path);
 }
+
+START_TEST(where_faults_are_cheap_nothing_is)
+{
+	unsigned n, i;
+
+	if (!start_with(0))
+		return;
+	ck_assert(!is_resident(ask_for(8).from));
+	n = take(hz4_sizeclass(4096), held, BATCH);
+	for (i = 0; i < n; i++)
+		ck_assert(!is_resident((uintptr_t)held[i]));
+	n = take(hz4_sizeclass(20000), held, BATCH);
+	for (i = 0; i < n; i++)
+		ck_assert(!is_resident((uintptr_t)held[i]));
+}
+END_TEST
+
+/* Few pages say little; many are touched and asked for. */
+START_TEST(looks_come_first)
+{
+	const size_t least = HZ4_FRESH_LEAST;
+	uint64_t before;
+	uintptr_t p, i;
+
+	unit_os_init();
+	hz4_sizeclass_init();
+	before = unit_clock.now;
+	p = ask_for(least - 1).from;
+	for (i = 0; i < least; i++)
+		ck_assert(!is_resident(p + i * hz4_os_page));
+	ck_assert_uint_eq(unit_clock.now, before);
+	p = ask_for(least).from;
+	ck_assert(is_resident(p));
+	ck_assert(!is_resident(p + least * hz4_os_page));
+	ck_assert_uint_eq(unit_clock.now, before + 3 * unit_clock.step);
+}
+END_TEST
+
+/* The exact clock may be a system call, which a sandbox forbids. */
+START_TEST(no_look_without_huge_pages)
+{
+	uint64_t before;
+
+	unit_os_init();
+	hz4_sizeclass_init();
+	ck_assert(hz4_option_assign("huge_pages=0", 12));
+	before = unit_clock.now;
+	ck_assert(!is_resident(ask_for(HZ4_FRESH_LEAST).from));
+	ck_assert_uint_eq(unit_clock.now, before);
+}
+END_TEST
+
+START_TEST(looks_come_to_an_end)
+{
+	uint64_t before;
+
+	if (!start())
+		return;
+	before = unit_clock.now;
+	ck_assert(is_resident(ask_for(1).from));
+	ck_assert_uint_eq(unit_clock.now, before);
+}
+END_TEST
+
+START_TEST(a_refusal_is_for_good)
+{
+	struct hz4_fresh f;
+
+	if (!start())
+		return;
+	f = ask_for(1);
+	ck_assert(hz4_os_unmap((void *)f.from, HZ4_PAGE));
+	hz4_fresh_populate(&hz4_classes[1], NULL, 0, &f);
+	ck_assert(!is_resident(ask_for(8).from));
+}
+END_TEST
 
 START_TEST(small_objects_are_resident)
 {
@@ -363,6 +466,11 @@ END_TEST
 static void
 add(TCase *t)
 {
+	tcase_add_test(t, where_faults_are_cheap_nothing_is);
+	tcase_add_test(t, looks_come_first);
+	tcase_add_test(t, no_look_without_huge_pages);
+	tcase_add_test(t, looks_come_to_an_end);
+	tcase_add_test(t, a_refusal_is_for_good);
 	tcase_add_test(t, small_objects_are_resident);
 	tcase_add_test(t, of_large_objects_both_ends_are);
 	tcase_add_test(t, ahead_is_a_part_of_the_class);

@@ -351,7 +351,7 @@ START_TEST(refusals_keep_errno)
 	hz4_os_advise_huge(p, page, true);
 	hz4_os_advise_huge(p, page, false);
 	ck_assert(!hz4_os_protect(p + 1, page, false));
-	hz4_os_populate(p + 1, page);
+	ck_assert(!hz4_os_populate(p + 1, page));
 	ck_assert_int_eq(errno, ERRNO);
 	ck_assert(hz4_os_unmap(p, page));
 }
