@@ -149,25 +149,31 @@ keep_least(_Atomic uint64_t *least, uint64_t seen)
 	hz4_poke(least, hz4_min(hz4_peek(least), seen));
 }
 
-/* Some of it is in nobody's hands yet, which AddressSanitizer would tell. */
-__attribute__((no_sanitize("address", "thread"))) static void
-touch(uintptr_t page)
+/* Where the first of some objects, of several spans, can be touched in `f`. */
+static uintptr_t
+touchable(const struct hz4_class *k, void *const *objects,
+	  const struct hz4_fresh *f)
 {
-	*(volatile char *)page = 0;
+	while ((uintptr_t)*objects + k->size <= f->from ||
+	       (uintptr_t)*objects >= f->to)
+		objects++;
+	return hz4_max((uintptr_t)*objects, f->from);
 }
 
 /*
  * Touch one page, ask for the others, and see what that takes.  With the
- * option `huge_pages` alone: it is what allows the exact clock.
+ * option `huge_pages` alone: it is what allows the exact clock.  What the
+ * objects at hand leave free there may be another thread's by now.
  */
 static HZ4_SLOW void
-look(const struct hz4_fresh *f)
+look(const struct hz4_class *k, void *const *objects, const struct hz4_fresh *f)
 {
+	volatile char *own = (char *)touchable(k, objects, f);
 	uint64_t begin = hz4_os_now_us(), touched, end;
 
-	touch(f->from);
+	*own = 0;
 	touched = hz4_os_now_us();
-	populate(f->from + hz4_os_page, f->to);
+	populate(f->from, f->to);
 	end = hz4_os_now_us();
 	keep_least(&price.fault, touched - begin);
 	keep_least(&price.page, (end - touched) * 256 /
@@ -225,6 +231,6 @@ hz4_fresh_populate(const struct hz4_class *k, void *const *objects, unsigned n,
 		   hz4_option(HZ4_OPT_huge_pages) &&
 		   f->to - f->from >= HZ4_FRESH_LEAST * hz4_os_page &&
 		   !(hz4_pagemap_flags(f->from) & no_look)) {
-		look(f);
+		look(k, objects, f);
 	}
 }
