@@ -668,6 +668,7 @@ class MadeUp(unittest.TestCase):
                    "gone\tno-such-program-at-all x\nbad\tls bad\n")
         self.calls = 0
         self.stop_after = None
+        self.seen = set()  # kind of run, library, what its environment has
         patch = mock.patch.object(runner, "run_command", self.fake)
         patch.start()
         self.addCleanup(patch.stop)
@@ -682,7 +683,8 @@ class MadeUp(unittest.TestCase):
         with open(path, "w", encoding="utf-8") as out:
             out.write(text)
 
-    def fake(self, measure, command, lib, timeout, cwd=None):
+    def fake(self, measure, command, lib, timeout, cwd=None, extra_env=None):
+        self.seen.add(("program", lib, str(extra_env)))
         if self.calls == self.stop_after:
             raise KeyboardInterrupt
         self.calls += 1
@@ -783,6 +785,7 @@ class Shapes(MadeUp):
             raise KeyboardInterrupt
         self.calls += 1
         mine = "x" if env.get("LD_PRELOAD") == self.lib else "glibc"
+        self.seen.add((os.path.basename(argv[0]), mine, env.get("ONE")))
         self.started.append((mine, *argv[1:]))
         number = self.started.count(self.started[-1])
         code = self.endings.get((mine, number), 0)
@@ -842,6 +845,47 @@ class Shapes(MadeUp):
         status, said = self.run_shapes("own:4")
         self.assertEqual(status, 1)
         self.assertIn("own:4, x, round 1: error: no figures", said)
+
+    def test_a_variable_of_one_allocator(self):
+        bench = os.path.join(self.folder, probes.LATENCY_PROGRAM)
+        self.write(bench, "")
+        os.chmod(bench, 0o755)
+        self.printed = " ".join(
+            f"{call}_{part}=1" for call in ("malloc", "free")
+            for part in ("p50", "p99", "p99.9", "p99.99", "over200us",
+                         "switched"))
+        spawned = set()
+
+        def spawn(path, argv, env):
+            spawned.add((env.get("LD_PRELOAD"), env.get("ONE")))
+            return os.spawnv(os.P_NOWAIT, path, argv)
+
+        with mock.patch.object(os, "posix_spawn", spawn):
+            status, said = self.run_shapes(
+                "idle", "--env", "x=ONE=a=b", "--latency", "plain/1",
+                "--startup", "true", "--quick")
+        self.assertEqual(status, 0, said)
+        self.assertEqual(
+            {s for s in self.seen if s[0] != "program"},
+            {(program, *what) for program in (
+                runner.SHAPES_PROGRAM, probes.LATENCY_PROGRAM, "true")
+             for what in (("x", "a=b"), ("glibc", None))})
+        self.assertEqual(
+            {s for s in self.seen if s[0] == "program"},
+            {("program", self.lib, "{'ONE': 'a=b'}"),
+             ("program", None, "None")})
+        self.assertEqual(spawned, {(self.lib, "a=b"), (None, None)})
+        with open(os.path.join(self.out, "results.tsv"),
+                  encoding="utf-8") as text:
+            self.assertIn("#\tenvironment of x\tONE=a=b\n", text.read())
+        for specs in (["y=ONE=1"], ["x=ONE"], ["x==1"], ["x"],
+                      ["x=LD_PRELOAD=1"], ["x=ONE=1", "x=ONE=2"]):
+            with self.subTest(specs):
+                self.assertEqual(self.run_shapes("idle", *(
+                    word for spec in specs
+                    for word in ("--env", spec)))[0], 2)
+                self.assertIn(f"compare: --env {specs[-1]}: ",
+                              self.err.getvalue())
 
     def test_figures_survive_an_interrupt(self):
         self.stop_after = 7
@@ -909,7 +953,8 @@ class Probes(MadeUp):
         patch.start()
         self.addCleanup(patch.stop)
 
-    def measured(self, measure, argv, lib, timeout, cwd=None):
+    def measured(self, measure, argv, lib, timeout, cwd=None,
+                 extra_env=None):
         self.argv = argv
         return {"status": "ok", "note": "", "peak_rss_kib": 7}, self.said
 
@@ -930,7 +975,7 @@ class Probes(MadeUp):
 
     def test_startup(self):
         with mock.patch.object(runner, "environment",
-                               lambda lib: dict(os.environ)):
+                               lambda lib, extra: dict(os.environ)):
             status, said = self.run_script("--startup", "true", "--quick")
         self.assertEqual(status, 0, said)
         self.assertRegex(self.results(),

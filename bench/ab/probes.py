@@ -70,10 +70,11 @@ def missing(probe):
     return servers.missing(probe.name) if probe.group == "servers" else None
 
 
-def _latency(probe, measure, bench, lib, timeout):
+def _latency(probe, measure, bench, lib, timeout, extra_env):
     argv = [bench, probe.name.partition("/")[0], str(probe.threads),
             str(probe.amount)]
-    row, said = runner.measured(measure, argv, lib, timeout)
+    row, said = runner.measured(measure, argv, lib, timeout,
+                                extra_env=extra_env)
     figures = table.pairs(said)
     if row["status"] == "ok":
         row["figures"] = " ".join(
@@ -86,27 +87,29 @@ def _latency(probe, measure, bench, lib, timeout):
     return row
 
 
-def _startup(probe, measure, lib, timeout):
+def _startup(probe, measure, lib, timeout, extra_env):
     """Microseconds from posix_spawn to the end of /bin/true, the median."""
-    row, _ = runner.measured(measure, ["/bin/true"], lib, timeout)
+    row, _ = runner.measured(measure, ["/bin/true"], lib, timeout,
+                             extra_env=extra_env)
     if row["status"] != "ok":
         return row
-    environment = runner.environment(lib)
+    environment = runner.environment(lib, extra_env)
     took = []
     for _ in range(probe.amount):
         start = time.perf_counter_ns()
         child = os.posix_spawn("/bin/true", ["true"], environment)
         os.waitpid(child, 0)
         took.append((time.perf_counter_ns() - start) / 1000)
-    row["figures"] = f"start={statistics.median(took):.1f} " \
-        f"peak_rss={row['peak_rss_kib']}"
+    row["figures"] = f"start={statistics.median(took):.1f}"
+    if "peak_rss_kib" in row:   # only bench_measure knows it
+        row["figures"] += f" peak_rss={row['peak_rss_kib']}"
     return row
 
 
-def run(probe, measure, bench, lib, timeout):
+def run(probe, measure, bench, lib, timeout, extra_env=None):
     """One run as a row, with what was found in `figures`."""
     if probe.group == "latency":
-        return _latency(probe, measure, bench, lib, timeout)
+        return _latency(probe, measure, bench, lib, timeout, extra_env)
     if probe.group == "startup":
-        return _startup(probe, measure, lib, timeout)
-    return servers.run(probe.name, probe.amount, lib, timeout)
+        return _startup(probe, measure, lib, timeout, extra_env)
+    return servers.run(probe.name, probe.amount, lib, timeout, extra_env)

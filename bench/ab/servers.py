@@ -28,10 +28,10 @@ def missing(name):
     return None if shutil.which(program) else program
 
 
-def environment(lib):
+def environment(lib, extra_env=None):
     """Debian's redis-server is linked with jemalloc: glibc's malloc has to
     be preloaded like any other."""
-    return runner.environment(lib or LIBC)
+    return runner.environment(lib or LIBC, extra_env)
 
 
 def status(process, field):
@@ -128,7 +128,7 @@ def _work(link, process, keys):
     return figures
 
 
-def run(name, keys, lib, timeout):
+def run(name, keys, lib, timeout, extra_env=None):
     """One run of the server as a row."""
     row = {"status": "ok", "note": ""}
     with tempfile.TemporaryDirectory(prefix="hz4-bench-") as folder, \
@@ -137,7 +137,7 @@ def run(name, keys, lib, timeout):
         child = subprocess.Popen(
             [KNOWN[name], "--port", "0", "--unixsocket", path, "--save", "",
              "--appendonly", "no", "--dir", folder, "--daemonize", "no"],
-            env=environment(lib), stdin=subprocess.DEVNULL, stdout=said,
+            env=environment(lib, extra_env), stdin=subprocess.DEVNULL, stdout=said,
             stderr=subprocess.STDOUT, start_new_session=True)
         try:
             figures = _work(_connect(path, child, timeout), child.pid, keys)
