@@ -10,6 +10,7 @@ import importlib.util
 import io
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import unittest
@@ -21,7 +22,7 @@ BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
 sys.path.insert(0, BENCH)
 
 from ab import (lanes, peers, picture, probes, report,  # noqa: E402
-                runner, servers, shapes, table, verdict)
+                runner, server, servers, shapes, table, verdict)
 
 LANES = list(lanes.STANDARD)
 # Small wavering that leaves the median where it is, for 7 and 11 rounds.
@@ -672,7 +673,7 @@ class MadeUp(unittest.TestCase):
         patch = mock.patch.object(runner, "run_command", self.fake)
         patch.start()
         self.addCleanup(patch.stop)
-        patch = mock.patch("shutil.which", lambda name: None
+        patch = mock.patch("shutil.which", lambda name, path=None: None
                            if name in ("gnuplot", "no-such-program-at-all")
                            else name)
         patch.start()
@@ -983,17 +984,12 @@ class Probes(MadeUp):
                          r"\tus\n.*\tpeak_rss\t7\tKiB\n")
 
     def test_a_server_that_is_missing(self):
-        with mock.patch.dict(servers.KNOWN, {
-                "redis": "no-such-program-at-all"}):
-            status, said = self.run_script("--servers", "all")
+        with mock.patch.object(servers.KNOWN["redis"], "programs",
+                               ("ls", "no-such-program-at-all")):
+            status, said = self.run_script("--servers", "redis")
         self.assertEqual(status, 1)
         self.assertIn("redis: the program no-such-program-at-all is not "
                       "installed", said)
-
-    def test_a_server_that_ends_at_once(self):
-        with mock.patch.dict(servers.KNOWN, {"redis": "true"}):
-            row = servers.run("redis", 10, None, 5)
-        self.assertEqual(row["status"], "error")
 
     def test_versions_that_are_given(self):
         other = os.path.join(self.folder, "liby.so")
@@ -1021,6 +1017,123 @@ class Probes(MadeUp):
                          ("main_r50/16x1/4", whole.iters // 4))
         with self.assertRaises(ValueError):
             lanes.select("main_r50/16x1/0")
+
+
+ANSWERING = """
+import os, signal, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind("socket")
+listening.listen()
+link = listening.accept()[0]
+for word in link.makefile():
+    if word == "die\\n":
+        os.kill(os.getpid(), signal.SIGKILL)
+    link.sendall((os.environ.get(word.strip(), "none") + "\\n").encode())
+"""
+
+
+class Answering(server.Server):
+    """Tells what its environment has."""
+
+    programs = (sys.executable,)
+
+    def __init__(self, fault=None):
+        self.fault = fault
+        self.calls = []
+        self.answers = []
+
+    def prepare(self, amount):
+        self.calls.append("prepare")
+
+    def command(self, folder):
+        self.folder = folder
+        return [sys.executable, "-S", "-c",
+                "" if self.fault == "ends" else ANSWERING]
+
+    def connect(self, folder, timeout):
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(timeout)
+        link.connect(os.path.join(folder, "socket"))
+        self.calls.append("connect")
+        return link
+
+    def say(self, link, word):
+        link.sendall(word.encode() + b"\n")
+        said = link.recv(1000).decode()
+        if not said:
+            raise OSError("no answer")
+        self.answers.append(said.strip())
+
+    def warm_up(self, link):
+        self.calls.append("warm_up")
+
+    def load(self, link, amount):
+        self.calls.append("load")
+        if self.fault == "hangs":
+            raise TimeoutError("too late")
+        if self.fault == "client":
+            server.client(["sh", "-c", "echo one; echo two >&2; exit 3"], 9)
+        for word in ("LD_PRELOAD", "ONE"):
+            self.say(link, "die" if self.fault == "dies" else word)
+        return 2 * amount
+
+    def shrink(self, link, amount):
+        self.calls.append("shrink")
+
+    def ask(self, link):
+        self.say(link, "PATH")
+        self.calls.append("ask")
+
+    def check(self, link, amount):
+        self.calls.append("check")
+        if self.fault == "check":
+            raise OSError("not all is there")
+
+
+class OneServer(unittest.TestCase):
+    """The run of a server, with one that only talks."""
+
+    def setUp(self):
+        patch = mock.patch.object(server, "REST", 0.03)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def row(self, fault=None):
+        self.server = Answering(fault)
+        return server.run(self.server, 10, "libc.so.6", 20, {"ONE": "a b"})
+
+    def test_what_is_called_and_measured(self):
+        row = self.row()
+        self.assertEqual((row["status"], row["note"]), ("ok", ""))
+        found = table.pairs(row["figures"])
+        self.assertEqual(list(found), ["requests_per_sec", "cpu",
+                                       "filled_rss", "after_rss", "peak_rss"])
+        self.assertGreater(found["after_rss"], 1000)
+        self.assertGreaterEqual(found["peak_rss"], found["after_rss"])
+        self.assertEqual(list(dict.fromkeys(self.server.calls)), [
+            "prepare", "connect", "warm_up", "load", "shrink", "ask",
+            "check"])
+        self.assertEqual(self.server.answers[:2], ["libc.so.6", "a b"])
+        self.assertFalse(os.path.exists(self.server.folder))
+
+    def test_what_goes_wrong(self):
+        for fault, status, note in (
+                ("ends", "error", "No such file"),
+                ("dies", "crash", "SIGKILL"), ("hangs", "hang", "too late"),
+                ("client", "error", "sh: one"),
+                ("check", "error", "not all is there")):
+            with self.subTest(fault):
+                row = self.row(fault)
+                self.assertEqual(row["status"], status)
+                self.assertIn(note, row["note"])
+                self.assertNotIn("figures", row)
+
+    def test_clients_run_without_the_allocator(self):
+        with mock.patch.dict(os.environ, {"LD_PRELOAD": "libc.so.6"}):
+            self.assertEqual(server.client(
+                ["sh", "-c", "echo ${LD_PRELOAD-none}"], 9), "none\n")
+        with self.assertRaises(TimeoutError):
+            server.client(["sleep", "9"], 0.05)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def server(names=None, quick=False):
             raise ValueError(f"unknown server \"{name}\": they are "
                              + ", ".join(servers.KNOWN))
         found.append(Probe("servers", name, 1,
-                           servers.KEYS // (QUICK_DIVISOR if quick else 1)))
+                           servers.KNOWN[name].amount
+                           // (QUICK_DIVISOR if quick else 1)))
     return found
 
 
