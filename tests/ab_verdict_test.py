@@ -852,7 +852,7 @@ class Shapes(MadeUp):
         self.write(bench, "")
         os.chmod(bench, 0o755)
         self.printed = " ".join(
-            f"{call}_{part}=1" for call in ("malloc", "free")
+            f"{call}_{part}=1" for call in ("malloc", "touched", "free")
             for part in ("p50", "p99", "p99.9", "p99.99", "over200us",
                          "switched"))
         spawned = set()
@@ -945,7 +945,8 @@ class Probes(MadeUp):
         self.write(bench, "")
         os.chmod(bench, 0o755)
         self.said = " ".join(
-            f"{call}_{part}={i}" for call in ("malloc", "free")
+            f"{call}_{part}={i}"
+            for call in ("malloc", "touched", "free")
             for i, part in enumerate(
                 ("p50", "p99", "p99.9", "p99.99", "p99.999", "longest",
                  "over200us", "switched"), 1)).replace("switched=8",
@@ -970,6 +971,7 @@ class Probes(MadeUp):
         self.assertEqual(status, 0, said)
         self.assertEqual(self.argv[1:], ["other", "2", "1000000"])
         for line in ("malloc_p99.9\t3\tns", "free_p99.99\t4\tns",
+                     "touched_p99.9\t3\tns", "touched_slow\t4\tcalls",
                      "malloc_slow\t4\tcalls"):
             self.assertIn("latency\tother/2\t2\tx\tunknown\t1\t" + line,
                           self.results())

@@ -14,8 +14,8 @@ from ab import charts, report, results
 LIMIT = 150
 LEVEL = 0.995		# what rounds to 1.00 is no loss
 # Rows of each table at most; the rest is in the TSV.
-MOST = {"lanes": 10, "programs": 18, "servers": 8, "memory": 6,
-        "latency": 8, "startup": 2}
+MOST = {"lanes": 9, "programs": 19, "servers": 8, "memory": 6,
+        "latency": 13}
 MOST_PROBLEMS = 4
 CHARTS = ("programs", "memory", "lanes", "latency")
 
@@ -67,6 +67,10 @@ SERVERS = {
 }
 ANY_SERVER = ("requests/s", _plain, "at rest")
 
+# What bench_latency measures, and how its rows are called.
+CALLS = (("malloc", "malloc"), ("touched", "malloc, pages written"),
+         ("free", "free"))
+
 # Of each shape, what the table has: metrics, and how they are shown.
 SHAPES = {
     "own": ("MiB a second after a peak was freed (trimmed)",
@@ -85,7 +89,9 @@ SHAPES = {
 
 def lines_of(res, group):
     """The rows of a group's table."""
-    out = []
+    out = [Line("startup", w, f"start of /bin/{w} (peak MiB)",
+                ("start", _plain), ("peak_rss", _mib))
+           for w in res.workloads("startup")[:1] if group == "latency"]
     for w in res.workloads(group):
         if group == "lanes":
             name = w if "/" in w else f"{w}/{res.threads[group, w]}"
@@ -104,12 +110,11 @@ def lines_of(res, group):
             said, first, second = SHAPES[w.partition(":")[0]]
             out.append(Line(group, w, f"{w}: {said}", first, second))
         elif group == "latency":
-            out += [Line(group, w, f"{call}, {w}", (f"{call}_p99.9", _us),
+            out += [Line(group, w, f"{said}, {w}", (f"{call}_p99.9", _us),
                          (f"{call}_p99.99", _us))
-                    for call in ("malloc", "free")]
-        elif group == "startup":
-            out.append(Line(group, w, f"/bin/{w}: us (peak MiB)",
-                            ("start", _plain), ("peak_rss", _mib)))
+                    for call, said in CALLS
+                    if call == "malloc" or res.has((group, w,
+                                                    f"{call}_p99.9"))]
     return out
 
 
@@ -180,6 +185,8 @@ OVERALL = (
     ("memory: an idle thread", "memory", "a_thread"),
     ("latency of malloc: p99.9", "latency", "malloc_p99.9"),
     ("latency of malloc: p99.99", "latency", "malloc_p99.99"),
+    ("latency with pages written: p99.9", "latency", "touched_p99.9"),
+    ("latency with pages written: p99.99", "latency", "touched_p99.99"),
     ("start-up: time", "startup", "start"),
 )
 
@@ -413,8 +420,8 @@ def text(res, source, chart_folder="", drawn=()):
            f"{res.fact('rounds') or res.rounds} interleaved rounds in "
            f"changing order; workloads: {groups}.", "",
            f"Machine: {machine or 'not known'}."
-           + (f" {own} was built by `{build}`." if build else ""), ""]
-    out += [note, ""] if note else []
+           + (f" {own} was built by `{build}`." if build else "")
+           + (f" {note}" if note else ""), ""]
     out += [f"Figures are medians of the rounds. The last columns say how "
             f"many times as good {own} is as the best peer of that row, for "
             "the first figure and for the one in brackets: above 1 it is "
@@ -438,10 +445,11 @@ def text(res, source, chart_folder="", drawn=()):
              "work; RSS is its peak, and after the work and 1.5 s of "
              "rest."),
             ("memory", "Memory", "What is kept, by `bench_shapes`."),
-            ("latency", "Latency", "us of a call that 99.9 % (99.99 %) of "
-             "calls take at most, by `bench_latency`; shape/threads."),
-            ("startup", "Start-up", "A small program from `posix_spawn` to "
-             "its end, the median of a round.")):
+            ("latency", "Latency and start-up", "us of a call that 99.9 % (99.99 %) of "
+             "calls take at most, by `bench_latency`; shape/threads; with "
+             "pages written: until the program has written to each page of "
+             "the object. The start: us of a small program from "
+             "`posix_spawn` to its end.")):
         out += group_table(res, group, title, said, [first, second])
     out += ["## Bars", "",
             "What hz4 aims at. Each value is the worst of its kind, and of "

@@ -11,6 +11,7 @@ from ab import lanes, runner, servers, table
 LATENCY_PROGRAM = "bench_latency"
 LATENCY_CALLS = 2000000
 LATENCY = ("plain/1", "plain/2", "phases/1", "other/2")
+LATENCY_OF = ("malloc", "touched", "free")
 LATENCY_SHAPES = ("plain", "phases", "rests", "other")
 STARTUP = ("true",)
 STARTS = 200
@@ -80,11 +81,11 @@ def _latency(probe, measure, bench, lib, timeout, extra_env):
     if row["status"] == "ok":
         row["figures"] = " ".join(
             f"{call}_{part}={figures[f'{call}_{part}']}"
-            for call in ("malloc", "free")
+            for call in LATENCY_OF
             for part in ("p50", "p99", "p99.9", "p99.99")) + "".join(
             f" {call}_slow="
             f"{figures[f'{call}_over200us'] - figures[f'{call}_switched']}"
-            for call in ("malloc", "free"))
+            for call in LATENCY_OF)
     return row
 
 

@@ -175,6 +175,10 @@ class Results:
         """How its runs went wrong: a word per run."""
         return self._failed.get((group, workload, allocator), [])
 
+    def has(self, key):
+        """Whether any allocator has it."""
+        return key in self._values
+
     def by_round(self, key, allocator):
         return self._values.get(key, {}).get(allocator, {})
 
