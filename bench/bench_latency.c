@@ -13,12 +13,16 @@
  *	          a second, over and over
  *	other     each thread frees what the one before it allocates
  *
- * One line of NAME=VALUE pairs on stdout, for malloc and for free: nanoseconds
- * of which so many of a hundred calls take less or as much, the longest, how
- * many took 200 microseconds or more, and how many of these lost the CPU
- * meanwhile, as far as the kernel tells.  A look at the clock is in each
- * (clock=: the median of two looks); objects are touched outside of them.
- * The allocator is whatever the process has: LD_PRELOAD chooses.
+ * One line of NAME=VALUE pairs on stdout, for malloc, for malloc together with
+ * the first write to each page of the object ("touched"), and for free:
+ * nanoseconds of which so many of a hundred calls take less or as much, the
+ * longest, how many took 200 microseconds or more, and how many of these lost
+ * the CPU meanwhile, as far as the kernel tells.  An allocator that leaves page
+ * faults to its user has a short malloc, one that does not a long one; touched
+ * is what the program waits in either case.  A look at the clock is in each,
+ * in touched two (clock=: the median of two looks); the rest of an object is
+ * written outside of them.  The allocator is whatever the process has:
+ * LD_PRELOAD chooses.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -58,7 +62,7 @@ struct ring {
 };
 
 struct worker {
-	struct times malloc, free;
+	struct times malloc, touched, free;
 	struct ring ring; /* what this one is to free */
 	struct worker *other;
 	uint64_t state, calls;
@@ -68,6 +72,7 @@ struct worker {
 static void (*shape)(struct worker *);
 static pthread_barrier_t barrier;
 static _Atomic unsigned sending;
+static size_t page;
 
 static unsigned
 bucket_of(uint64_t ns)
@@ -102,21 +107,29 @@ switches(void)
 	return used.ru_nvcsw + used.ru_nivcsw;
 }
 
-static void
-note(struct worker *w, struct times *t, uint64_t ns)
+/* Whether what took so long lost the CPU, or something before it did. */
+static bool
+lost_cpu(struct worker *w, uint64_t ns)
 {
-	long now;
+	long before = w->switches;
 
+	if (ns < SLOW_NS)
+		return false;
+	w->switches = switches();
+	return w->switches != before;
+}
+
+static void
+note(struct times *t, uint64_t ns, bool lost)
+{
 	t->count[bucket_of(ns)]++;
 	t->calls++;
 	if (ns > t->longest)
 		t->longest = ns;
 	if (ns < SLOW_NS)
 		return;
-	now = switches();
 	t->slow++;
-	t->switched += now != w->switches;
-	w->switches = now;
+	t->switched += lost;
 }
 
 /* Multiplication and shift: seeds give different sequences. */
@@ -136,25 +149,44 @@ any_size(struct worker *w)
 	return SMALLEST + next(w) % (most - SMALLEST + 1);
 }
 
+/* Write to each page of an object that starts anywhere. */
+static void
+touch(char *p, size_t n)
+{
+	char *end = p + n;
+
+	do {
+		*(volatile char *)p = 0x5a;
+		p += page - (uintptr_t)p % page;
+	} while (p < end);
+}
+
 static void *
 timed_malloc(struct worker *w, size_t n)
 {
-	uint64_t start = now_ns();
+	uint64_t start = now_ns(), middle, end;
 	void *volatile p = malloc(n);
+	bool lost;
 
-	note(w, &w->malloc, now_ns() - start);
+	middle = now_ns();
 	if (p == NULL)
 		die("malloc failed");
+	touch(p, n);
+	end = now_ns();
+	lost = lost_cpu(w, end - start);
+	note(&w->malloc, middle - start, lost);
+	note(&w->touched, end - start, lost);
 	return memset(p, 0x5a, n);
 }
 
 static void
 timed_free(struct worker *w, void *p)
 {
-	uint64_t start = now_ns();
+	uint64_t start = now_ns(), ns;
 
 	free(p);
-	note(w, &w->free, now_ns() - start);
+	ns = now_ns() - start;
+	note(&w->free, ns, lost_cpu(w, ns));
 }
 
 static void
@@ -356,10 +388,12 @@ run(unsigned threads, uint64_t calls)
 		pthread_join(id[i], NULL);
 	for (unsigned i = 1; i < threads; i++) {
 		add(&all[0].malloc, &all[i].malloc);
+		add(&all[0].touched, &all[i].touched);
 		add(&all[0].free, &all[i].free);
 	}
 	printf("clock=%ju", (uintmax_t)clock_cost());
 	print("malloc", &all[0].malloc);
+	print("touched", &all[0].touched);
 	print("free", &all[0].free);
 	printf("\n");
 }
@@ -387,6 +421,7 @@ main(int argc, char **argv)
 	threads = (unsigned)number(argv[2], "THREADS", shape == other ? 2 : 1,
 	    MOST_THREADS);
 	calls = number(argv[3], "CALLS", 1, 1000000000);
+	page = (size_t)sysconf(_SC_PAGESIZE);
 	run(threads, calls);
 	return 0;
 }

@@ -23,7 +23,7 @@ struct hz4_unwinder {
 };
 
 enum {
-	/* Most frames of a stack that are kept. */
+	/* Most frames of a call stack that are kept. */
 	HZ4_BACKTRACE_MOST = 64,
 };
 
@@ -35,8 +35,8 @@ void hz4_backtrace_start(void);
 
 /*
  * The addresses, the innermost first, from that of `from` on and without those
- * of the library itself.  0 when the stack cannot be walked.  The caller sees
- * to it that what the unwinder allocates meanwhile does not come here.
+ * of the library itself.  0 when the call stack cannot be walked.  The caller
+ * sees to it that what the unwinder allocates meanwhile does not come here.
  */
 unsigned hz4_backtrace(uintptr_t *to, unsigned most,
 		       const struct hz4_caller *from,

@@ -2,7 +2,7 @@
  * guard.h - sampled guards: one allocation in so many (option guards) gets a
  * page of its own between two closed ones, at its left or its right end, and
  * is closed when it is freed.  Who steps beside it, or uses it after free, is
- * told with three stacks: of the allocation, the free and the access.
+ * told with three call stacks: of the allocation, the free and the access.
  *
  * Layer 3.  Takes HZ4_RANK_SAMPLES.
  */

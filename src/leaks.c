@@ -31,7 +31,7 @@
 #include <unistd.h>
 
 enum {
-	TOLD = 20,    /* stacks */
+	TOLD = 20,    /* call stacks */
 	FRAMES = 24,  /* of each */
 	WORDS = 8192, /* that are copied at once */
 };

@@ -9,7 +9,7 @@
 
 #include "base.h"
 
-/* Look for them, and tell on stderr, by stack.  At exit: are there any? */
+/* Look for them, tell on stderr, by call stack.  At exit: are there any? */
 bool hz4_leaks_tell(void);
 
 #endif

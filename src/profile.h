@@ -75,7 +75,7 @@ void hz4_profile_kept(void *p, size_t size);
 
 /*
  * Write the profile: to that path, or for NULL to the next of profile_file.
- * Allocates nothing, takes no lock and walks no stack, so it may be called
+ * Allocates nothing, takes no lock, walks no call stack, so it may be called
  * wherever a signal's handler is.  0, or why not: an error number;
  * errno stays as it is.
  */

@@ -1,5 +1,5 @@
 /*
- * sample.h - what is kept of a sampled object, and of a stack of calls that
+ * sample.h - what is kept of a sampled object, and of a call stack that
  * allocated some.  Structures only; samples.h has what is done with them.
  *
  * Layer 1.
@@ -9,7 +9,7 @@
 
 #include "base.h"
 
-/* A stack of calls and its sums.  Made once, never removed. */
+/* A call stack and its sums.  Made once, never removed. */
 struct hz4_site {
 	struct hz4_site *next;	/* of the same bucket [const] */
 	struct hz4_site *older; /* made before [const] */

@@ -1,5 +1,5 @@
 /*
- * samples.c - the table of stacks, the slabs, and the sums.
+ * samples.c - the table of call stacks, the slabs, and the sums.
  *
  * Sites are published by one store each and never change but for their sums,
  * so a dump needs no lock, and finds them whole in the child of a fork.  There
@@ -45,8 +45,8 @@ static struct {
 } samples;
 
 /*
- * What a tool shows as the name of a stack that found no place, or could not
- * be walked.  Nobody calls these.
+ * What a tool shows as the name of a call stack that found no place, or could
+ * not be walked.  Nobody calls these.
  */
 void hz4_no_room_for_stack(void);
 void hz4_stack_not_walked(void);

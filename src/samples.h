@@ -1,11 +1,11 @@
 /*
- * samples.h - sampled objects, and the stacks that allocated them.
+ * samples.h - sampled objects, and the call stacks that took them.
  *
  * A sampled object has to be known again when it is freed, by any thread and
  * at no cost to others.  So it lies in pages that have a class of their own
  * in the page map, HZ4_CLS_MARKED, for which no thread has a stack: as with
  * large objects the fast path of free fails, and nothing is added to it.  Such
- * a *slab* has the shape of a span of the object's own size class, so that
+ * a *slab* has the layout of a span of the object's own size class, so that
  * usable size and alignment are what they would be without, and the sample of
  * each of its slots.  Objects above the classes have one in struct hz4_large.
  *
@@ -19,15 +19,15 @@
 #include "sample.h"
 #include "sizeclass.h"
 
-/* Make the table for so many stacks, once.  False without memory. */
+/* Make the table for so many call stacks, once.  False without memory. */
 bool hz4_samples_start(size_t most);
 
 /* Forget all that was counted; from now on the mean distance is `rate`. */
 void hz4_samples_reset(uint64_t rate);
 
 /*
- * The stack's entry, made when there is none yet.  That for want of room in
- * the table, or of what could be walked, when there can be none.
+ * The call stack's entry, made when there is none yet.  That for want of room
+ * in the table, or of what could be walked, when there can be none.
  */
 struct hz4_site *hz4_samples_site(const uintptr_t *frames, unsigned depth);
 

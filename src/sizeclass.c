@@ -1,5 +1,5 @@
 /*
- * sizeclass.c - the shapes of the classes, made once.
+ * sizeclass.c - the layouts of the classes, made once.
  */
 #include "sizeclass.h"
 
@@ -73,7 +73,7 @@ pages_for(uint32_t size)
 }
 
 static void
-shape(struct hz4_class *c, uint32_t size)
+lay_out(struct hz4_class *c, uint32_t size)
 {
 	c->size = size;
 	c->pages = pages_for(size);
@@ -90,8 +90,8 @@ hz4_sizeclass_init(void)
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_ZERO; cls++)
-		shape(&hz4_classes[cls], size_of_class(cls));
-	shape(&hz4_classes[HZ4_CLS_ZERO], HZ4_ALIGN);
+		lay_out(&hz4_classes[cls], size_of_class(cls));
+	lay_out(&hz4_classes[HZ4_CLS_ZERO], HZ4_ALIGN);
 }
 
 unsigned

@@ -1,5 +1,5 @@
 /*
- * sizeclass.h - from a size to its class and from a class to its shape.
+ * sizeclass.h - from a size to its class and from a class to its layout.
  *
  * Classes are 16 bytes apart up to 256, then eight to a doubling, and four
  * above 2 KiB, so an object wastes at most 15 bytes, or an eighth or a fifth
@@ -7,7 +7,7 @@
  *
  *     class      1 .. 16   17 .. 40     41 .. 60      61 .. 68
  *     size      16 .. 256  288 .. 2048  2560 .. 64Ki  80Ki .. 256Ki
- *     box           small  small        mid           large
+ *     range         small  small        mid           large
  *
  * There are few objects of the larger sizes, and each class that has any has
  * a span, part of which lies idle.

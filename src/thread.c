@@ -76,7 +76,7 @@ enum key_state { KEY_NONE, KEY_MADE, KEY_FAILED };
 
 static struct {
 	struct hz4_lock lock;
-	/* Acquire and release: shapes and options are ready. [atomic] */
+	/* Acquire and release: size classes and options are ready. [atomic] */
 	_Atomic bool ready;
 	/* Acquire and release: `key`, or that there is none. [atomic] */
 	_Atomic int key_state;

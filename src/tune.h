@@ -40,7 +40,7 @@ enum {
 	/* Every object is aligned to this (glibc's malloc alignment). */
 	HZ4_ALIGN = 16,
 
-	/* Upper ends of the boxes, and of the sizes that have a class. */
+	/* Upper ends of the size ranges, and of the sizes with a class. */
 	HZ4_SMALL_MAX = 2048,
 	HZ4_MID_MAX = 65536,
 	HZ4_CLASS_MAX = 262144,

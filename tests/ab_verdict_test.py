@@ -10,6 +10,7 @@ import importlib.util
 import io
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import unittest
@@ -21,7 +22,7 @@ BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
 sys.path.insert(0, BENCH)
 
 from ab import (lanes, peers, picture, probes, report,  # noqa: E402
-                runner, servers, shapes, table, verdict)
+                runner, server, servers, shapes, table, verdict)
 
 LANES = list(lanes.STANDARD)
 # Small wavering that leaves the median where it is, for 7 and 11 rounds.
@@ -668,10 +669,11 @@ class MadeUp(unittest.TestCase):
                    "gone\tno-such-program-at-all x\nbad\tls bad\n")
         self.calls = 0
         self.stop_after = None
+        self.seen = set()  # kind of run, library, what its environment has
         patch = mock.patch.object(runner, "run_command", self.fake)
         patch.start()
         self.addCleanup(patch.stop)
-        patch = mock.patch("shutil.which", lambda name: None
+        patch = mock.patch("shutil.which", lambda name, path=None: None
                            if name in ("gnuplot", "no-such-program-at-all")
                            else name)
         patch.start()
@@ -682,7 +684,8 @@ class MadeUp(unittest.TestCase):
         with open(path, "w", encoding="utf-8") as out:
             out.write(text)
 
-    def fake(self, measure, command, lib, timeout, cwd=None):
+    def fake(self, measure, command, lib, timeout, cwd=None, extra_env=None):
+        self.seen.add(("program", lib, str(extra_env)))
         if self.calls == self.stop_after:
             raise KeyboardInterrupt
         self.calls += 1
@@ -783,6 +786,7 @@ class Shapes(MadeUp):
             raise KeyboardInterrupt
         self.calls += 1
         mine = "x" if env.get("LD_PRELOAD") == self.lib else "glibc"
+        self.seen.add((os.path.basename(argv[0]), mine, env.get("ONE")))
         self.started.append((mine, *argv[1:]))
         number = self.started.count(self.started[-1])
         code = self.endings.get((mine, number), 0)
@@ -843,6 +847,47 @@ class Shapes(MadeUp):
         self.assertEqual(status, 1)
         self.assertIn("own:4, x, round 1: error: no figures", said)
 
+    def test_a_variable_of_one_allocator(self):
+        bench = os.path.join(self.folder, probes.LATENCY_PROGRAM)
+        self.write(bench, "")
+        os.chmod(bench, 0o755)
+        self.printed = " ".join(
+            f"{call}_{part}=1" for call in ("malloc", "touched", "free")
+            for part in ("p50", "p99", "p99.9", "p99.99", "over200us",
+                         "switched"))
+        spawned = set()
+
+        def spawn(path, argv, env):
+            spawned.add((env.get("LD_PRELOAD"), env.get("ONE")))
+            return os.spawnv(os.P_NOWAIT, path, argv)
+
+        with mock.patch.object(os, "posix_spawn", spawn):
+            status, said = self.run_shapes(
+                "idle", "--env", "x=ONE=a=b", "--latency", "plain/1",
+                "--startup", "true", "--quick")
+        self.assertEqual(status, 0, said)
+        self.assertEqual(
+            {s for s in self.seen if s[0] != "program"},
+            {(program, *what) for program in (
+                runner.SHAPES_PROGRAM, probes.LATENCY_PROGRAM, "true")
+             for what in (("x", "a=b"), ("glibc", None))})
+        self.assertEqual(
+            {s for s in self.seen if s[0] == "program"},
+            {("program", self.lib, "{'ONE': 'a=b'}"),
+             ("program", None, "None")})
+        self.assertEqual(spawned, {(self.lib, "a=b"), (None, None)})
+        with open(os.path.join(self.out, "results.tsv"),
+                  encoding="utf-8") as text:
+            self.assertIn("#\tenvironment of x\tONE=a=b\n", text.read())
+        for specs in (["y=ONE=1"], ["x=ONE"], ["x==1"], ["x"],
+                      ["x=LD_PRELOAD=1"], ["x=ONE=1", "x=ONE=2"]):
+            with self.subTest(specs):
+                self.assertEqual(self.run_shapes("idle", *(
+                    word for spec in specs
+                    for word in ("--env", spec)))[0], 2)
+                self.assertIn(f"compare: --env {specs[-1]}: ",
+                              self.err.getvalue())
+
     def test_figures_survive_an_interrupt(self):
         self.stop_after = 7
         self.assertEqual(self.run_shapes("own:4")[0], 2)
@@ -900,7 +945,8 @@ class Probes(MadeUp):
         self.write(bench, "")
         os.chmod(bench, 0o755)
         self.said = " ".join(
-            f"{call}_{part}={i}" for call in ("malloc", "free")
+            f"{call}_{part}={i}"
+            for call in ("malloc", "touched", "free")
             for i, part in enumerate(
                 ("p50", "p99", "p99.9", "p99.99", "p99.999", "longest",
                  "over200us", "switched"), 1)).replace("switched=8",
@@ -909,7 +955,8 @@ class Probes(MadeUp):
         patch.start()
         self.addCleanup(patch.stop)
 
-    def measured(self, measure, argv, lib, timeout, cwd=None):
+    def measured(self, measure, argv, lib, timeout, cwd=None,
+                 extra_env=None):
         self.argv = argv
         return {"status": "ok", "note": "", "peak_rss_kib": 7}, self.said
 
@@ -924,13 +971,14 @@ class Probes(MadeUp):
         self.assertEqual(status, 0, said)
         self.assertEqual(self.argv[1:], ["other", "2", "1000000"])
         for line in ("malloc_p99.9\t3\tns", "free_p99.99\t4\tns",
+                     "touched_p99.9\t3\tns", "touched_slow\t4\tcalls",
                      "malloc_slow\t4\tcalls"):
             self.assertIn("latency\tother/2\t2\tx\tunknown\t1\t" + line,
                           self.results())
 
     def test_startup(self):
         with mock.patch.object(runner, "environment",
-                               lambda lib: dict(os.environ)):
+                               lambda lib, extra: dict(os.environ)):
             status, said = self.run_script("--startup", "true", "--quick")
         self.assertEqual(status, 0, said)
         self.assertRegex(self.results(),
@@ -938,17 +986,12 @@ class Probes(MadeUp):
                          r"\tus\n.*\tpeak_rss\t7\tKiB\n")
 
     def test_a_server_that_is_missing(self):
-        with mock.patch.dict(servers.KNOWN, {
-                "redis": "no-such-program-at-all"}):
-            status, said = self.run_script("--servers", "all")
+        with mock.patch.object(servers.KNOWN["redis"], "programs",
+                               ("ls", "no-such-program-at-all")):
+            status, said = self.run_script("--servers", "redis")
         self.assertEqual(status, 1)
         self.assertIn("redis: the program no-such-program-at-all is not "
                       "installed", said)
-
-    def test_a_server_that_ends_at_once(self):
-        with mock.patch.dict(servers.KNOWN, {"redis": "true"}):
-            row = servers.run("redis", 10, None, 5)
-        self.assertEqual(row["status"], "error")
 
     def test_versions_that_are_given(self):
         other = os.path.join(self.folder, "liby.so")
@@ -976,6 +1019,123 @@ class Probes(MadeUp):
                          ("main_r50/16x1/4", whole.iters // 4))
         with self.assertRaises(ValueError):
             lanes.select("main_r50/16x1/0")
+
+
+ANSWERING = """
+import os, signal, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind("socket")
+listening.listen()
+link = listening.accept()[0]
+for word in link.makefile():
+    if word == "die\\n":
+        os.kill(os.getpid(), signal.SIGKILL)
+    link.sendall((os.environ.get(word.strip(), "none") + "\\n").encode())
+"""
+
+
+class Answering(server.Server):
+    """Tells what its environment has."""
+
+    programs = (sys.executable,)
+
+    def __init__(self, fault=None):
+        self.fault = fault
+        self.calls = []
+        self.answers = []
+
+    def prepare(self, amount):
+        self.calls.append("prepare")
+
+    def command(self, folder):
+        self.folder = folder
+        return [sys.executable, "-S", "-c",
+                "" if self.fault == "ends" else ANSWERING]
+
+    def connect(self, folder, timeout):
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(timeout)
+        link.connect(os.path.join(folder, "socket"))
+        self.calls.append("connect")
+        return link
+
+    def say(self, link, word):
+        link.sendall(word.encode() + b"\n")
+        said = link.recv(1000).decode()
+        if not said:
+            raise OSError("no answer")
+        self.answers.append(said.strip())
+
+    def warm_up(self, link):
+        self.calls.append("warm_up")
+
+    def load(self, link, amount):
+        self.calls.append("load")
+        if self.fault == "hangs":
+            raise TimeoutError("too late")
+        if self.fault == "client":
+            server.client(["sh", "-c", "echo one; echo two >&2; exit 3"], 9)
+        for word in ("LD_PRELOAD", "ONE"):
+            self.say(link, "die" if self.fault == "dies" else word)
+        return 2 * amount
+
+    def shrink(self, link, amount):
+        self.calls.append("shrink")
+
+    def ask(self, link):
+        self.say(link, "PATH")
+        self.calls.append("ask")
+
+    def check(self, link, amount):
+        self.calls.append("check")
+        if self.fault == "check":
+            raise OSError("not all is there")
+
+
+class OneServer(unittest.TestCase):
+    """The run of a server, with one that only talks."""
+
+    def setUp(self):
+        patch = mock.patch.object(server, "REST", 0.03)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def row(self, fault=None):
+        self.server = Answering(fault)
+        return server.run(self.server, 10, "libc.so.6", 20, {"ONE": "a b"})
+
+    def test_what_is_called_and_measured(self):
+        row = self.row()
+        self.assertEqual((row["status"], row["note"]), ("ok", ""))
+        found = table.pairs(row["figures"])
+        self.assertEqual(list(found), ["requests_per_sec", "cpu",
+                                       "filled_rss", "after_rss", "peak_rss"])
+        self.assertGreater(found["after_rss"], 1000)
+        self.assertGreaterEqual(found["peak_rss"], found["after_rss"])
+        self.assertEqual(list(dict.fromkeys(self.server.calls)), [
+            "prepare", "connect", "warm_up", "load", "shrink", "ask",
+            "check"])
+        self.assertEqual(self.server.answers[:2], ["libc.so.6", "a b"])
+        self.assertFalse(os.path.exists(self.server.folder))
+
+    def test_what_goes_wrong(self):
+        for fault, status, note in (
+                ("ends", "error", "No such file"),
+                ("dies", "crash", "SIGKILL"), ("hangs", "hang", "too late"),
+                ("client", "error", "sh: one"),
+                ("check", "error", "not all is there")):
+            with self.subTest(fault):
+                row = self.row(fault)
+                self.assertEqual(row["status"], status)
+                self.assertIn(note, row["note"])
+                self.assertNotIn("figures", row)
+
+    def test_clients_run_without_the_allocator(self):
+        with mock.patch.dict(os.environ, {"LD_PRELOAD": "libc.so.6"}):
+            self.assertEqual(server.client(
+                ["sh", "-c", "echo ${LD_PRELOAD-none}"], 9), "none\n")
+        with self.assertRaises(TimeoutError):
+            server.client(["sleep", "9"], 0.05)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@
 
 static size_t os_page;
 
-/* Sizes around every limit that a size class, a page or a box may have. */
+/* Sizes around every limit that a size class, a page or a size range has. */
 static const size_t edge_sizes[] = {
 	0, 1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 100, 127,
 	128, 129, 255, 256, 257, 511, 512, 513, 1000, 1023, 1024, 1025, 2047,

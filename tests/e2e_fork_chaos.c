@@ -1,7 +1,7 @@
 /*
  * Every way to make a child, from threads that malloc knows and from such as
  * have never called it, with and without handlers that allocate, while others
- * allocate in all boxes.  The child allocates at once, or starts threads that
+ * allocate in all size ranges.  The child allocates at once, or starts threads that
  * do so first, or has children itself; objects of parent and child keep what
  * was written to them.
  *
@@ -31,7 +31,7 @@ struct block {
 	size_t size;
 };
 
-/* Classes of all boxes, runs of pages, and now and then a mapping. */
+/* Classes of all size ranges, runs of pages, and now and then a mapping. */
 static size_t
 draw_size(struct e2e_rng *r)
 {

@@ -55,7 +55,7 @@ drop_all(void)
 
 /* Every way into the allocator, once; by any thread. */
 static void
-shapes(void)
+kinds(void)
 {
 	static const size_t sizes[] = { 0, 1, 100, 3000, 40000, 100000, 300000,
 		3 << 20, 40 << 20 };
@@ -116,7 +116,7 @@ work(unsigned purge_ms)
 {
 	fill(5 << 20, 1);
 	drop_all();
-	shapes();
+	kinds();
 	wait_for_purge(purge_ms);
 }
 
@@ -136,7 +136,7 @@ thread(void *arg)
 	for (unsigned i = 0; i < 5000; i++)
 		e2e_free(atomic_exchange(&slots[i * 7 % SLOTS],
 		    e2e_malloc(16 + i * 61 % (i % 8 == 0 ? 30000 : 1500))));
-	shapes();
+	kinds();
 	done++;
 	/* To end, or to be waited for, is libc's and not allowed. */
 	while (arg != NULL)

@@ -122,7 +122,7 @@ one(void)
 }
 
 static void
-boxes(void)
+ranges(void)
 {
 	static const size_t sizes[] = { 0, 1, 100, 2048, 5000, 40000, 100000,
 		200000, 300000, 3 << 20, 40 << 20 };
@@ -334,7 +334,7 @@ limited(void)
 static void
 forked(void)
 {
-	judge("in a child", measure(&first, boxes));
+	judge("in a child", measure(&first, ranges));
 	judge("in a child, mixed", measure(&first, mixed));
 }
 
@@ -346,7 +346,7 @@ small_coroutine(void)
 	size_t size = page > SMALL ? page : SMALL;
 	char *p = mmap(NULL, page + size, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	static void (*const bodies[])(void) = { boxes, mixed, growth };
+	static void (*const bodies[])(void) = { ranges, mixed, growth };
 
 	e2e_need(p != MAP_FAILED && mprotect(p, page, PROT_NONE) == 0,
 	    "no memory");
@@ -365,14 +365,14 @@ static void
 everything(void)
 {
 	judge("first call of the process", first_bytes);
-	judge("every size", measure(&first, boxes));
+	judge("every size", measure(&first, ranges));
 	judge("many mixed", measure(&first, mixed));
 	judge("growth", measure(&first, growth));
 	threads(1, "first call of a thread", one);
 	for (unsigned i = 0; i < MANY / 10; i++)
 		given[i] = e2e_malloc(i % 3000 + 1);
 	threads(1, "a thread that only frees", free_alone);
-	threads(1, "every size, in a thread", boxes);
+	threads(1, "every size, in a thread", ranges);
 	threads(THREADS, "threads together", mixed);
 	in_child(forked);
 	/* qemu-user sets no limits, and does not start itself anew. */

@@ -16,7 +16,7 @@ enum {
 	TWICE = 42,	/* exit status: an address was handed out twice */
 };
 
-/* Each box, the ends of the classes, and what has one object to a span. */
+/* Each size range, the ends of the classes, and what has one object to a span. */
 static const size_t sizes[] = {
 	1, 16, 17, 100, 256, 1024, 2048, 2049, 4096, 10000, 65536, 65537,
 	131072, 262144,

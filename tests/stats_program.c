@@ -25,7 +25,7 @@
 #include <poll.h>
 #include <pthread.h>
 
-/* A hundred objects of every box. */
+/* A hundred objects of every size range. */
 static void
 work(void)
 {

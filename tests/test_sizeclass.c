@@ -65,7 +65,7 @@ START_TEST(init_twice)
 }
 END_TEST
 
-START_TEST(shape_of_every_class)
+START_TEST(layout_of_every_class)
 {
 	const struct hz4_class *c;
 	unsigned cls;
@@ -224,7 +224,7 @@ add(TCase *t)
 	tcase_add_test(t, borders_of_the_boxes);
 	tcase_add_test(t, every_size);
 	tcase_add_test(t, init_twice);
-	tcase_add_test(t, shape_of_every_class);
+	tcase_add_test(t, layout_of_every_class);
 	tcase_add_test(t, slot_of_every_offset);
 	tcase_add_test(t, slot_of_every_object);
 	tcase_add_test(t, alignments);

@@ -14,8 +14,8 @@ from ab import charts, report, results
 LIMIT = 150
 LEVEL = 0.995		# what rounds to 1.00 is no loss
 # Rows of each table at most; the rest is in the TSV.
-MOST = {"lanes": 10, "programs": 18, "servers": 4, "memory": 6,
-        "latency": 8, "startup": 2}
+MOST = {"lanes": 9, "programs": 19, "servers": 8, "memory": 6,
+        "latency": 13}
 MOST_PROBLEMS = 4
 CHARTS = ("programs", "memory", "lanes", "latency")
 
@@ -56,6 +56,21 @@ class Line:
         return [(self.group, self.workload, m) for m, _ in self.metrics]
 
 
+# Of each server, what a request is with how a rate of it is shown, and when
+# the RSS in brackets was taken.
+SERVERS = {
+    "redis": ("thousand SETs/s", _thousand, "after nine tenths were deleted"),
+    "memcached": ("thousand sets/s", _thousand,
+                  "after nine tenths were deleted"),
+    "nginx": ("requests/s", _plain, "at rest"),
+    "mariadb": ("transactions/s", _plain, "at rest"),
+}
+ANY_SERVER = ("requests/s", _plain, "at rest")
+
+# What bench_latency measures, and how its rows are called.
+CALLS = (("malloc", "malloc"), ("touched", "malloc, pages written"),
+         ("free", "free"))
+
 # Of each shape, what the table has: metrics, and how they are shown.
 SHAPES = {
     "own": ("MiB a second after a peak was freed (trimmed)",
@@ -74,7 +89,9 @@ SHAPES = {
 
 def lines_of(res, group):
     """The rows of a group's table."""
-    out = []
+    out = [Line("startup", w, f"start of /bin/{w} (peak MiB)",
+                ("start", _plain), ("peak_rss", _mib))
+           for w in res.workloads("startup")[:1] if group == "latency"]
     for w in res.workloads(group):
         if group == "lanes":
             name = w if "/" in w else f"{w}/{res.threads[group, w]}"
@@ -84,21 +101,20 @@ def lines_of(res, group):
             out.append(Line(group, w, w, ("cpu", _seconds),
                             ("peak_rss", _mib)))
         elif group == "servers":
-            out += [Line(group, w, f"{w}: thousand SETs/s (CPU s)",
-                         ("sets_per_sec", _thousand), ("cpu", _seconds)),
-                    Line(group, w, f"{w}: peak MiB (after nine tenths were "
-                         "deleted)", ("peak_rss", _mib),
-                         ("after_rss", _mib))]
+            what, form, after = SERVERS.get(w, ANY_SERVER)
+            out += [Line(group, w, f"{w}: {what} (CPU s)",
+                         ("requests_per_sec", form), ("cpu", _seconds)),
+                    Line(group, w, f"{w}: peak MiB ({after})",
+                         ("peak_rss", _mib), ("after_rss", _mib))]
         elif group == "memory" and w.partition(":")[0] in SHAPES:
             said, first, second = SHAPES[w.partition(":")[0]]
             out.append(Line(group, w, f"{w}: {said}", first, second))
         elif group == "latency":
-            out += [Line(group, w, f"{call}, {w}", (f"{call}_p99.9", _us),
+            out += [Line(group, w, f"{said}, {w}", (f"{call}_p99.9", _us),
                          (f"{call}_p99.99", _us))
-                    for call in ("malloc", "free")]
-        elif group == "startup":
-            out.append(Line(group, w, f"/bin/{w}: us (peak MiB)",
-                            ("start", _plain), ("peak_rss", _mib)))
+                    for call, said in CALLS
+                    if call == "malloc" or res.has((group, w,
+                                                    f"{call}_p99.9"))]
     return out
 
 
@@ -161,14 +177,16 @@ OVERALL = (
     ("lanes: peak RSS", "lanes", "peak_rss"),
     ("programs: CPU seconds", "programs", "cpu"),
     ("programs: peak RSS", "programs", "peak_rss"),
-    ("servers: throughput", "servers", "sets_per_sec"),
+    ("servers: throughput", "servers", "requests_per_sec"),
     ("servers: CPU seconds", "servers", "cpu"),
-    ("servers: RSS after the deletion", "servers", "after_rss"),
+    ("servers: RSS after the work", "servers", "after_rss"),
     ("memory: RSS after nine tenths were freed", "memory", "rss_at_a_tenth"),
     ("memory: RSS a second after the peak", "memory", "after_a_second"),
     ("memory: an idle thread", "memory", "a_thread"),
     ("latency of malloc: p99.9", "latency", "malloc_p99.9"),
     ("latency of malloc: p99.99", "latency", "malloc_p99.99"),
+    ("latency with pages written: p99.9", "latency", "touched_p99.9"),
+    ("latency with pages written: p99.99", "latency", "touched_p99.99"),
     ("start-up: time", "startup", "start"),
 )
 
@@ -351,8 +369,8 @@ def chart_panels(res):
                 _inverse(res.mean("programs", m, "glibc", n, c))
                 if c else None, two), 1.0)
     for w in res.workloads("servers"):
-        add("memory", f"RSS of {w} after nine tenths of its keys were "
-            "deleted, MiB", "less is better", _chart_bars(
+        add("memory", f"RSS of {w} {SERVERS.get(w, ANY_SERVER)[2]}, MiB",
+            "less is better", _chart_bars(
                 res, lambda n, k=("servers", w, "after_rss"):
                 res.median(k, n), _mib))
     for w in res.workloads("lanes"):
@@ -402,8 +420,8 @@ def text(res, source, chart_folder="", drawn=()):
            f"{res.fact('rounds') or res.rounds} interleaved rounds in "
            f"changing order; workloads: {groups}.", "",
            f"Machine: {machine or 'not known'}."
-           + (f" {own} was built by `{build}`." if build else ""), ""]
-    out += [note, ""] if note else []
+           + (f" {own} was built by `{build}`." if build else "")
+           + (f" {note}" if note else ""), ""]
     out += [f"Figures are medians of the rounds. The last columns say how "
             f"many times as good {own} is as the best peer of that row, for "
             "the first figure and for the one in brackets: above 1 it is "
@@ -422,14 +440,16 @@ def text(res, source, chart_folder="", drawn=()):
             ("lanes", "Lanes", "Million operations a second (peak RSS in "
              "MiB); lane/threads, see README.md beside this page."),
             ("programs", "Programs", "CPU seconds (peak RSS in MiB)."),
-            ("servers", "Servers", "One connection with 500 to 1,000 "
-             "commands on the way; values of 10 to 2,000 bytes, every key "
-             "written three times, then nine tenths deleted at random."),
+            ("servers", "Servers", "What is asked of each is in README.md "
+             "beside this page. CPU seconds are the server's, for the same "
+             "work; RSS is its peak, and after the work and 1.5 s of "
+             "rest."),
             ("memory", "Memory", "What is kept, by `bench_shapes`."),
-            ("latency", "Latency", "us of a call that 99.9 % (99.99 %) of "
-             "calls take at most, by `bench_latency`; shape/threads."),
-            ("startup", "Start-up", "A small program from `posix_spawn` to "
-             "its end, the median of a round.")):
+            ("latency", "Latency and start-up", "us of a call that 99.9 % (99.99 %) of "
+             "calls take at most, by `bench_latency`; shape/threads; with "
+             "pages written: until the program has written to each page of "
+             "the object. The start: us of a small program from "
+             "`posix_spawn` to its end.")):
         out += group_table(res, group, title, said, [first, second])
     out += ["## Bars", "",
             "What hz4 aims at. Each value is the worst of its kind, and of "

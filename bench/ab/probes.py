@@ -11,6 +11,7 @@ from ab import lanes, runner, servers, table
 LATENCY_PROGRAM = "bench_latency"
 LATENCY_CALLS = 2000000
 LATENCY = ("plain/1", "plain/2", "phases/1", "other/2")
+LATENCY_OF = ("malloc", "touched", "free")
 LATENCY_SHAPES = ("plain", "phases", "rests", "other")
 STARTUP = ("true",)
 STARTS = 200
@@ -61,7 +62,8 @@ def server(names=None, quick=False):
             raise ValueError(f"unknown server \"{name}\": they are "
                              + ", ".join(servers.KNOWN))
         found.append(Probe("servers", name, 1,
-                           servers.KEYS // (QUICK_DIVISOR if quick else 1)))
+                           servers.KNOWN[name].amount
+                           // (QUICK_DIVISOR if quick else 1)))
     return found
 
 
@@ -70,43 +72,46 @@ def missing(probe):
     return servers.missing(probe.name) if probe.group == "servers" else None
 
 
-def _latency(probe, measure, bench, lib, timeout):
+def _latency(probe, measure, bench, lib, timeout, extra_env):
     argv = [bench, probe.name.partition("/")[0], str(probe.threads),
             str(probe.amount)]
-    row, said = runner.measured(measure, argv, lib, timeout)
+    row, said = runner.measured(measure, argv, lib, timeout,
+                                extra_env=extra_env)
     figures = table.pairs(said)
     if row["status"] == "ok":
         row["figures"] = " ".join(
             f"{call}_{part}={figures[f'{call}_{part}']}"
-            for call in ("malloc", "free")
+            for call in LATENCY_OF
             for part in ("p50", "p99", "p99.9", "p99.99")) + "".join(
             f" {call}_slow="
             f"{figures[f'{call}_over200us'] - figures[f'{call}_switched']}"
-            for call in ("malloc", "free"))
+            for call in LATENCY_OF)
     return row
 
 
-def _startup(probe, measure, lib, timeout):
+def _startup(probe, measure, lib, timeout, extra_env):
     """Microseconds from posix_spawn to the end of /bin/true, the median."""
-    row, _ = runner.measured(measure, ["/bin/true"], lib, timeout)
+    row, _ = runner.measured(measure, ["/bin/true"], lib, timeout,
+                             extra_env=extra_env)
     if row["status"] != "ok":
         return row
-    environment = runner.environment(lib)
+    environment = runner.environment(lib, extra_env)
     took = []
     for _ in range(probe.amount):
         start = time.perf_counter_ns()
         child = os.posix_spawn("/bin/true", ["true"], environment)
         os.waitpid(child, 0)
         took.append((time.perf_counter_ns() - start) / 1000)
-    row["figures"] = f"start={statistics.median(took):.1f} " \
-        f"peak_rss={row['peak_rss_kib']}"
+    row["figures"] = f"start={statistics.median(took):.1f}"
+    if "peak_rss_kib" in row:   # only bench_measure knows it
+        row["figures"] += f" peak_rss={row['peak_rss_kib']}"
     return row
 
 
-def run(probe, measure, bench, lib, timeout):
+def run(probe, measure, bench, lib, timeout, extra_env=None):
     """One run as a row, with what was found in `figures`."""
     if probe.group == "latency":
-        return _latency(probe, measure, bench, lib, timeout)
+        return _latency(probe, measure, bench, lib, timeout, extra_env)
     if probe.group == "startup":
-        return _startup(probe, measure, lib, timeout)
-    return servers.run(probe.name, probe.amount, lib, timeout)
+        return _startup(probe, measure, lib, timeout, extra_env)
+    return servers.run(probe.name, probe.amount, lib, timeout, extra_env)

@@ -17,10 +17,10 @@ GROUPS = ("lanes", "programs", "servers", "memory", "latency", "startup")
 FAILED = "failed"
 
 # Units of the metrics that are not in KiB, and what is better when more.
-UNITS = {"ops_per_sec": "1/s", "sets_per_sec": "1/s", "cpu": "s",
+UNITS = {"ops_per_sec": "1/s", "requests_per_sec": "1/s", "cpu": "s",
          "wall": "s", "seconds": "s", "microseconds_a_thread": "us",
          "start": "us"}
-MORE_IS_BETTER = ("ops_per_sec", "sets_per_sec")
+MORE_IS_BETTER = ("ops_per_sec", "requests_per_sec")
 
 # Columns of raw.tsv that are measurements of a group.
 COLUMNS = {
@@ -174,6 +174,10 @@ class Results:
     def failed(self, group, workload, allocator):
         """How its runs went wrong: a word per run."""
         return self._failed.get((group, workload, allocator), [])
+
+    def has(self, key):
+        """Whether any allocator has it."""
+        return key in self._values
 
     def by_round(self, key, allocator):
         return self._values.get(key, {}).get(allocator, {})

@@ -205,7 +205,7 @@ def check_library(bench, lib):
     return outcome.ending()
 
 
-def measured(measure, argv, lib, timeout, cwd=None):
+def measured(measure, argv, lib, timeout, cwd=None, extra_env=None):
     """One run as a row, times and the peak RSS, and what it printed.
 
     Without the helper program the figures come from the command's resource
@@ -215,14 +215,15 @@ def measured(measure, argv, lib, timeout, cwd=None):
     if measure:
         with tempfile.NamedTemporaryFile() as record:
             outcome = run_process([measure, record.name, lib or ""] + argv,
-                                  environment(None), timeout, cwd)
+                                  environment(None, extra_env), timeout, cwd)
             figures = table.pairs(record.read().decode("ascii"))
         ended_by = figures.pop("signal", 0)
         if figures and outcome.code == 0 and not outcome.late:
             outcome.code = -ended_by or figures["exit"]
     else:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        outcome = run_process(argv, environment(lib), timeout, cwd)
+        outcome = run_process(argv, environment(lib, extra_env), timeout,
+                              cwd)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         figures = {"wall_s": outcome.wall,
                    "user_s": after.ru_utime - before.ru_utime,
@@ -242,7 +243,7 @@ def measured(measure, argv, lib, timeout, cwd=None):
     return row, outcome.out
 
 
-def run_command(measure, command, lib, timeout, cwd=None):
+def run_command(measure, command, lib, timeout, cwd=None, extra_env=None):
     """One run of a shell command as a row (without phase and round)."""
     if re.search(r"[^\w@%+=:,./~ -]", command) or "~" in command:
         argv = ["/bin/sh", "-c", command]
@@ -250,12 +251,13 @@ def run_command(measure, command, lib, timeout, cwd=None):
         argv = shlex.split(command)
         if "=" in argv[0]:
             argv.insert(0, "env")
-    return measured(measure, argv, lib, timeout, cwd)[0]
+    return measured(measure, argv, lib, timeout, cwd, extra_env)[0]
 
 
-def run_shape(measure, program, shape, lib, timeout):
+def run_shape(measure, program, shape, lib, timeout, extra_env=None):
     """One run of a shape as a row, with what it printed in `figures`."""
-    row, said = measured(measure, [program] + shape.args(), lib, timeout)
+    row, said = measured(measure, [program] + shape.args(), lib, timeout,
+                         extra_env=extra_env)
     figures = table.PAIR.findall(said)
     if row["status"] == "ok" and figures:
         row["figures"] = " ".join(f"{k}={v}" for k, v in figures)
