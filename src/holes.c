@@ -23,7 +23,8 @@ static _Atomic bool walking;
 static _Atomic bool midway;
 
 static struct {
-	struct hz4_span *span; /* the next one, NULL: of the next lists */
+	struct hz4_slab *slab; /* the next one's, NULL: of the next lists */
+	unsigned at; /* its place there */
 	unsigned lists;
 	size_t empty; /* OS pages to purge that held nothing so far */
 	size_t refused; /* of these */
@@ -189,10 +190,10 @@ purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 
 /* How many OS pages were purged; of those that could not be, *kept more. */
 static size_t
-purge_span(struct hz4_span *s, enum which which, size_t *kept)
+purge_span(struct hz4_spans *c, struct hz4_span *s, enum which which,
+	   size_t *kept)
 {
-	struct hz4_spans *c = hz4_lists_of(s);
-	const struct hz4_class *k = &hz4_classes[s->cls];
+	const struct hz4_class *k = &hz4_classes[hz4_lists_class(c)];
 	struct stretch at = { 0, 0 };
 	size_t pages = 0;
 	bool found;
@@ -213,8 +214,8 @@ purge_span(struct hz4_span *s, enum which which, size_t *kept)
 	}
 }
 
-/* The latest span of the lists with this number; NULL: it has none. */
-static struct hz4_span *
+/* The latest slab of the lists with this number; NULL: it has none. */
+static struct hz4_slab *
 first_of(unsigned lists)
 {
 	struct hz4_spans *c = &hz4_lists[lists / HZ4_CLS_END]
@@ -224,15 +225,24 @@ first_of(unsigned lists)
 	return atomic_load_explicit(&c->made, memory_order_acquire);
 }
 
-/* The next span of all, NULL after the last. */
+/* The next structure of all and its lists, NULL after the last. */
 static struct hz4_span *
-next_span(void)
+next_span(struct hz4_spans **c)
 {
-	struct hz4_span *s = pass.span;
+	struct hz4_slab *slab = pass.slab;
+	struct hz4_span *s;
 
-	while (s == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
-		s = first_of(pass.lists++);
-	pass.span = s != NULL ? s->older : NULL;
+	while (slab == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
+		slab = first_of(pass.lists++);
+	pass.slab = slab;
+	if (slab == NULL)
+		return NULL;
+	*c = hz4_lists_of(slab);
+	s = hz4_slab_span(slab, pass.at++);
+	if (pass.at == slab->count) {
+		pass.slab = slab->older;
+		pass.at = 0;
+	}
 	return s;
 }
 
@@ -278,6 +288,7 @@ static void
 walk(uint64_t now)
 {
 	enum which which = too_many() ? STAYED : NONE;
+	struct hz4_spans *c = NULL;
 	struct hz4_span *s;
 	size_t pages = 0, before = pass.refused;
 	unsigned n;
@@ -288,12 +299,12 @@ walk(uint64_t now)
 	for (n = 0; n < HZ4_HOLES_SPANS &&
 		    (pages + pass.refused - before) * hz4_os_page <
 			    HZ4_HOLES_STEP; n++) {
-		s = next_span();
+		s = next_span(&c);
 		if (s == NULL) {
 			end_round(now, which);
 			return;
 		}
-		pages += purge_span(s, which, &pass.refused);
+		pages += purge_span(c, s, which, &pass.refused);
 	}
 }
 
@@ -352,20 +363,24 @@ hz4_holes_step(uint64_t now)
 size_t
 hz4_holes_purge_all(void)
 {
-	unsigned lists, end = hz4_shards() * HZ4_CLS_END;
-	struct hz4_span *s;
+	unsigned lists, i, end = hz4_shards() * HZ4_CLS_END;
+	struct hz4_slab *slab;
 	size_t pages = 0, kept = 0;
 
 	for (lists = 0; lists < end; lists++)
-		for (s = first_of(lists); s != NULL; s = s->older)
-			pages += purge_span(s, ALL, &kept);
+		for (slab = first_of(lists); slab != NULL; slab = slab->older)
+			for (i = 0; i < slab->count; i++)
+				pages += purge_span(hz4_lists_of(slab),
+						    hz4_slab_span(slab, i),
+						    ALL, &kept);
 	return pages * hz4_os_page;
 }
 
 void
 hz4_holes_fork_child(void)
 {
-	pass.span = NULL;
+	pass.slab = NULL;
+	pass.at = 0;
 	pass.lists = 0;
 	pass.empty = 0;
 	pass.refused = 0;

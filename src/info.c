@@ -174,7 +174,7 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	}
 	hz4_pageheap_figures(&pages);
 	hz4_large_figures(&large);
-	out->metadata = hz4_meta_mapped();
+	out->metadata = hz4_meta_mapped() - hz4_meta_purged();
 	out->large = large.bytes;
 	out->large_objects = large.objects;
 	out->mappings = large.mappings;

@@ -7,6 +7,7 @@
 #include "lock.h"
 #include "os.h"
 #include "pageheap.h"
+#include "span.h"
 #include "tune.h"
 #include "view.h"
 
@@ -29,6 +30,7 @@ static struct {
 	char *next;		 /* unused rest of the chunk [lock] */
 	char *end;		 /* [lock] */
 	size_t mapped;		 /* [lock] */
+	_Atomic size_t purged;	 /* [atomic] relaxed: a sum */
 	struct chunk *chunks;	 /* the latest first [lock] */
 } meta = { .lock = HZ4_LOCK_INIT(HZ4_RANK_META) };
 
@@ -109,6 +111,41 @@ hz4_meta_free(void *p, size_t size)
 	hz4_lock_release(&meta.lock);
 }
 
+/* From the end of a chunk, which is that of an OS page. */
+void *
+hz4_meta_page(void)
+{
+	char *p = NULL;
+
+	hz4_lock_acquire(&meta.lock);
+	if (meta.end - meta.next >= HZ4_SLAB || more_locked(HZ4_SLAB))
+		p = meta.end -= HZ4_SLAB;
+	hz4_lock_release(&meta.lock);
+	return p;
+}
+
+bool
+hz4_meta_purge(void *p, size_t size)
+{
+	if ((uintptr_t)p - (uintptr_t)first_chunk < sizeof first_chunk ||
+	    !hz4_os_purge(p, size, false))
+		return false;
+	atomic_fetch_add_explicit(&meta.purged, size, memory_order_relaxed);
+	return true;
+}
+
+void
+hz4_meta_use_again(size_t size)
+{
+	atomic_fetch_sub_explicit(&meta.purged, size, memory_order_relaxed);
+}
+
+size_t
+hz4_meta_purged(void)
+{
+	return hz4_peek(&meta.purged);
+}
+
 void
 hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),
 	      void *arg)
@@ -137,6 +174,7 @@ hz4_meta_mapped(void)
 
 const struct hz4_view_meta hz4_view_meta = {
 	.mapped = HZ4_VIEW_OF(meta.mapped),
+	.purged = HZ4_VIEW_OF(meta.purged),
 };
 
 void

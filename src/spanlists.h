@@ -26,11 +26,11 @@ hz4_lists_class(const struct hz4_spans *c)
 	return (unsigned)(c - hz4_lists[0]) % HZ4_CLS_END;
 }
 
-/* Those that a span belongs to. */
+/* Those that a slab belongs to. */
 static inline struct hz4_spans *
-hz4_lists_of(const struct hz4_span *s)
+hz4_lists_of(const struct hz4_slab *slab)
 {
-	return &hz4_lists[s->shard][s->cls];
+	return &hz4_lists[slab->shard][slab->cls];
 }
 
 static inline struct hz4_span *
@@ -38,6 +38,32 @@ hz4_lists_span(struct hz4_list *l)
 {
 	return hz4_container(l, struct hz4_span, link);
 }
+
+/* One of the structures of a slab, and which one it is; a bit. */
+static inline struct hz4_span *
+hz4_slab_span(const struct hz4_slab *slab, unsigned i)
+{
+	return (struct hz4_span *)(void *)(slab->spans + i * slab->bytes);
+}
+
+static inline uint64_t
+hz4_slab_bit(const struct hz4_slab *slab, const struct hz4_span *s)
+{
+	uint32_t offset = (uint32_t)((const char *)s - slab->spans);
+
+	return (uint64_t)1 << offset / slab->bytes;
+}
+
+/*
+ * A structure without pages, of a new slab if need be; NULL when the system
+ * refuses memory.  And it is without pages again: returns a slab that is to
+ * be purged when the lock is dropped, or NULL.
+ */
+struct hz4_span *hz4_slab_take_locked(struct hz4_spans *c);
+struct hz4_slab *hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s);
+
+/* With no lock held. */
+void hz4_slab_purge(struct hz4_slab *slab);
 
 /* True when it meant to wait. */
 bool hz4_lists_lock(struct hz4_spans *c);
@@ -56,10 +82,14 @@ void hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s);
  */
 unsigned hz4_lists_unlock(struct hz4_spans *c, bool all);
 
-/* The pages of a span that has gone, and since when it was empty. */
+/*
+ * The pages of a span that has gone, since when it was empty, and a slab that
+ * may be purged or NULL.
+ */
 struct hz4_gone {
 	uintptr_t start;
 	uint64_t since;
+	struct hz4_slab *slab;
 };
 
 /* Into the idle list, behind `at`, an empty span that is in none. */

@@ -342,6 +342,8 @@ enum {
 
 	/* Metadata is mapped in chunks of so many bytes, pinned of a page. */
 	HZ4_META_CHUNK = 256 * 1024,
+	/* Bytes of structures for a class's first spans. */
+	HZ4_SLAB_FIRST = 512,
 };
 
 #endif

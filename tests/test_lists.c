@@ -137,8 +137,8 @@ END_TEST
 /* A structure for which there were no pages serves the next span. */
 START_TEST(structures_without_pages_serve_again)
 {
-	struct hz4_span *s;
-	unsigned i, n = 0;
+	struct hz4_slab *slab;
+	unsigned i;
 
 	if (!HZ4_DEBUG_BOX)
 		return;
@@ -149,19 +149,17 @@ START_TEST(structures_without_pages_serve_again)
 	hz4_os_fail_from(0);
 	ck_assert_uint_eq(take(BIG, object, 1), 1);
 	give(BIG, object, 1);
-	for (s = hz4_peek(&hz4_lists[0][BIG].made); s != NULL; s = s->older)
-		n++;
-	ck_assert_uint_eq(n, 1);
+	slab = hz4_peek(&hz4_lists[0][BIG].made);
+	ck_assert_ptr_null(slab->older);
+	ck_assert_int_eq(__builtin_popcountll(slab->unused), slab->count - 1);
 	/* And so does that of a span that has gone. */
 	for (i = 0; i < 100; i++) {
 		hz4_spans_trim();
 		ck_assert_uint_eq(take(BIG, object, 1), 1);
 		give(BIG, object, 1);
 	}
-	for (n = 0, s = hz4_peek(&hz4_lists[0][BIG].made); s != NULL;
-	     s = s->older)
-		n++;
-	ck_assert_uint_eq(n, 1);
+	ck_assert_ptr_eq(hz4_peek(&hz4_lists[0][BIG].made), slab);
+	ck_assert_int_eq(__builtin_popcountll(slab->unused), slab->count - 1);
 	ck_assert_uint_eq(hz4_check(), 0);
 }
 END_TEST
@@ -203,9 +201,9 @@ START_TEST(marks_of_gone_threads_mean_nothing)
 	for (i = 0; i < 3; i++) {
 		all = take_a_span();
 		s = hz4_transfer_span(object[0], SMALL);
-		c = hz4_lists_of(s);
+		c = hz4_lists_of(s->slab);
 		hz4_idle_add_waiting(c, HZ4_SPAN_TELL / HZ4_PAGE);
-		atomic_store(&s->queued, c->epoch | 1);
+		atomic_store(&s->slab->queued, hz4_slab_bit(s->slab, s));
 		hz4_spans_fork_child();
 		ck_assert_uint_eq(hz4_peek(&c->waiting), 0);
 		ck_assert_uint_eq(hz4_spans_idle(), 0);

@@ -496,7 +496,8 @@ add_whole(struct figures *f)
 
 	get_numbers(&memory.large.objects, 0, 2, objects);
 	get_numbers(&memory.large.bytes, 0, 2, bytes);
-	f->now[VALUE_metadata] = get_number(&memory.meta.mapped);
+	f->now[VALUE_metadata] = get_number(&memory.meta.mapped) -
+				 get_number(&memory.meta.purged);
 	f->now[VALUE_large] = bytes[0] + bytes[1];
 	f->now[VALUE_large_objects] = objects[0] + objects[1];
 	f->now[VALUE_mappings] = objects[1];
