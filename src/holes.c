@@ -23,7 +23,7 @@ static _Atomic bool walking;
 static _Atomic bool midway;
 
 static struct {
-	struct hz4_slab *slab; /* the next one's, NULL: of the next lists */
+	const struct hz4_slab *slab; /* the next one's, NULL: of the next lists */
 	unsigned at; /* its place there */
 	unsigned lists;
 	size_t empty; /* OS pages to purge that held nothing so far */
@@ -188,16 +188,24 @@ purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 	return done;
 }
 
-/* How many OS pages were purged; of those that could not be, *kept more. */
+/*
+ * How many OS pages of one of a slab's spans were purged; of those that could
+ * not be, *kept more.
+ */
 static size_t
-purge_span(struct hz4_spans *c, struct hz4_span *s, enum which which,
+purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
 	   size_t *kept)
 {
-	const struct hz4_class *k = &hz4_classes[hz4_lists_class(c)];
+	struct hz4_spans *c = hz4_lists_of(slab);
+	const struct hz4_class *k = &hz4_classes[slab->cls];
+	struct hz4_span *s = hz4_slab_span(slab, i);
 	struct stretch at = { 0, 0 };
 	size_t pages = 0;
 	bool found;
 
+	/* A look would bring it back. */
+	if (hz4_peek(&slab->purged))
+		return 0;
 	for (;; at.from = at.to) {
 		hz4_lists_lock(c);
 		found = s->active && !s->idle && is_sparse(s, k) &&
@@ -215,7 +223,7 @@ purge_span(struct hz4_spans *c, struct hz4_span *s, enum which which,
 }
 
 /* The latest slab of the lists with this number; NULL: it has none. */
-static struct hz4_slab *
+static const struct hz4_slab *
 first_of(unsigned lists)
 {
 	struct hz4_spans *c = &hz4_lists[lists / HZ4_CLS_END]
@@ -225,25 +233,23 @@ first_of(unsigned lists)
 	return atomic_load_explicit(&c->made, memory_order_acquire);
 }
 
-/* The next structure of all and its lists, NULL after the last. */
-static struct hz4_span *
-next_span(struct hz4_spans **c)
+/* The slab of the next span of all, its place there; NULL after the last. */
+static const struct hz4_slab *
+next_span(unsigned *at)
 {
-	struct hz4_slab *slab = pass.slab;
-	struct hz4_span *s;
+	const struct hz4_slab *slab = pass.slab;
 
 	while (slab == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
 		slab = first_of(pass.lists++);
 	pass.slab = slab;
 	if (slab == NULL)
 		return NULL;
-	*c = hz4_lists_of(slab);
-	s = hz4_slab_span(slab, pass.at++);
-	if (pass.at == slab->count) {
+	*at = pass.at++;
+	if (pass.at == slab->count || hz4_peek(&slab->purged)) {
 		pass.slab = slab->older;
 		pass.at = 0;
 	}
-	return s;
+	return slab;
 }
 
 /* Few are worth nothing: they are in use again soon. */
@@ -288,10 +294,9 @@ static void
 walk(uint64_t now)
 {
 	enum which which = too_many() ? STAYED : NONE;
-	struct hz4_spans *c = NULL;
-	struct hz4_span *s;
+	const struct hz4_slab *slab;
 	size_t pages = 0, before = pass.refused;
-	unsigned n;
+	unsigned n, at = 0;
 
 	if (!hz4_peek(&midway))
 		hz4_poke(&returned, 0);
@@ -299,12 +304,12 @@ walk(uint64_t now)
 	for (n = 0; n < HZ4_HOLES_SPANS &&
 		    (pages + pass.refused - before) * hz4_os_page <
 			    HZ4_HOLES_STEP; n++) {
-		s = next_span(&c);
-		if (s == NULL) {
+		slab = next_span(&at);
+		if (slab == NULL) {
 			end_round(now, which);
 			return;
 		}
-		pages += purge_span(c, s, which, &pass.refused);
+		pages += purge_span(slab, at, which, &pass.refused);
 	}
 }
 
@@ -364,15 +369,13 @@ size_t
 hz4_holes_purge_all(void)
 {
 	unsigned lists, i, end = hz4_shards() * HZ4_CLS_END;
-	struct hz4_slab *slab;
+	const struct hz4_slab *slab;
 	size_t pages = 0, kept = 0;
 
 	for (lists = 0; lists < end; lists++)
 		for (slab = first_of(lists); slab != NULL; slab = slab->older)
 			for (i = 0; i < slab->count; i++)
-				pages += purge_span(hz4_lists_of(slab),
-						    hz4_slab_span(slab, i),
-						    ALL, &kept);
+				pages += purge_span(slab, i, ALL, &kept);
 	return pages * hz4_os_page;
 }
 

@@ -26,15 +26,15 @@ void hz4_meta_free(void *p, size_t size);
 void *hz4_meta_page(void);
 
 /*
- * Purge some: they are zeros then.  False when the system refuses, or they
- * lie in the library's own image.  And so many are about to be used again.
+ * Purge one, to zeros again; false when the system refuses.  And one that was
+ * purged is about to be used.
  */
-bool hz4_meta_purge(void *p, size_t size);
-void hz4_meta_use_again(size_t size);
+bool hz4_meta_purge(void *page);
+void hz4_meta_use_again(void);
 
-/* Bytes mapped for metadata so far, and of these what is purged. */
+/* Bytes mapped for metadata; of these what is purged, or was never used. */
 size_t hz4_meta_mapped(void);
-size_t hz4_meta_purged(void);
+size_t hz4_meta_unused(void);
 
 /* Call `see` for each range of addresses where it lies. */
 void hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),

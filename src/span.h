@@ -68,8 +68,6 @@ enum { HZ4_SPAN_WHOLE = 0x80 };
 _Static_assert(offsetof(struct hz4_span, bits) + sizeof(uint64_t) <= 64,
 	       "a span has grown");
 
-enum { HZ4_SLAB = 4096 };
-
 /*
  * A slab: structures for the spans of one class in one shard.  They lie in
  * HZ4_SLAB bytes of the metadata, which are purged when none of them has
@@ -77,8 +75,7 @@ enum { HZ4_SLAB = 4096 };
  * free writes for good is here, and this stays.
  */
 struct hz4_slab {
-	/* In `unused`, if it has any [lock: class]; in `purged` [who puts] */
-	struct hz4_list link;
+	struct hz4_list link; /* in `unused`, if it has any [lock: class] */
 	struct hz4_slab *older; /* of the lists, made before [const] */
 	char *spans;		/* [const] */
 	/* Behind it in the inbox [who has set the first bit, the drainer] */
@@ -93,7 +90,8 @@ struct hz4_slab {
 	uint8_t count;	 /* of structures [const] */
 	uint8_t cls;	 /* [const] */
 	uint8_t shard;	 /* whose lists they are in [const] */
-	bool purged;	 /* who purges it, then [lock: class] */
+	/* [lock: class] writes; [atomic] relaxed: a hint */
+	_Atomic bool purged;
 };
 
 _Static_assert(sizeof(struct hz4_slab) <= 64, "a slab has grown");

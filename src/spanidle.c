@@ -48,8 +48,6 @@ hz4_idle_release(unsigned cls, const struct hz4_gone *gone, unsigned n)
 		hz4_pagemap_set(gone->start, k->pages, HZ4_CLS_NONE, NULL);
 		if (hz4_lists_set_access(cls, gone->start, true))
 			hz4_pageheap_free(gone->start, k->pages, gone->since);
-		if (hz4_unlikely(gone->slab != NULL))
-			hz4_slab_purge(gone->slab);
 	}
 }
 
@@ -71,7 +69,7 @@ static struct hz4_gone
 retire_locked(struct hz4_spans *c)
 {
 	struct hz4_span *s = hz4_lists_span(c->idle.prev);
-	struct hz4_gone gone = { s->start, hz4_peek(&s->since), NULL };
+	struct hz4_gone gone = { s->start, hz4_peek(&s->since) };
 
 	hz4_lists_remove_locked(c, s);
 	c->spans--;
@@ -79,7 +77,7 @@ retire_locked(struct hz4_spans *c)
 	s->active = false;
 	hz4_fresh_end(s);
 	hz4_holes_end(s, &hz4_classes[s->cls]);
-	gone.slab = hz4_slab_give_locked(c, s);
+	hz4_slab_give_locked(c, s);
 	HZ4_PROBE2(span_release, gone.start, hz4_sizeclass_usable(s->cls));
 	return gone;
 }

@@ -61,63 +61,39 @@ hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s)
 		 hz4_peek(&c->idle_pages) - hz4_classes[s->cls].pages);
 }
 
-static bool
-is_first(const struct hz4_slab *slab)
-{
-	return slab->spans == (const char *)(slab + 1);
-}
-
 /*
  * A small program has few spans of each class: the first slab has few
- * structures.  Those of others are zeros.
+ * structures, behind its head.  All of them are zeros.
  */
 static bool
 make_slab_locked(struct hz4_spans *c)
 {
 	const struct hz4_class *k = &hz4_classes[hz4_lists_class(c)];
+	size_t each = hz4_round_up(offsetof(struct hz4_span, bits) +
+				   k->words * sizeof(uint64_t) +
+				   hz4_holes_bytes(k), 64);
+	size_t few = hz4_max(HZ4_SLAB_FIRST, each);
 	bool first = hz4_peek(&c->made) == NULL;
-	size_t bytes = hz4_round_up(offsetof(struct hz4_span, bits) +
-				    k->words * sizeof(uint64_t) +
-				    hz4_holes_bytes(k), 64);
-	size_t size = first ? hz4_max(HZ4_SLAB_FIRST, bytes) : HZ4_SLAB;
 	struct hz4_slab *slab = hz4_meta_alloc(sizeof *slab +
-					       (first ? size : 0));
+					       (first ? few : 0));
 
 	if (slab == NULL)
 		return false;
+	memset(slab, 0, sizeof *slab + (first ? few : 0));
 	slab->spans = first ? (char *)(slab + 1) : hz4_meta_page();
 	if (slab->spans == NULL) {
 		hz4_meta_free(slab, sizeof *slab);
 		return false;
 	}
-	if (first)
-		memset(slab->spans, 0, size);
-	slab->bytes = (uint16_t)bytes;
-	slab->count = (uint8_t)hz4_min(size / bytes, 64);
+	slab->bytes = (uint16_t)each;
+	slab->count = (uint8_t)((first ? few : HZ4_SLAB) / each);
 	slab->cls = (uint8_t)hz4_lists_class(c);
 	slab->shard = (uint8_t)hz4_lists_shard(c);
-	slab->purged = false;
-	slab->unused = ~(uint64_t)0 >> (64 - slab->count);
-	atomic_init(&slab->queued, 0);
+	slab->unused = hz4_slab_all(slab);
+	hz4_list_push(&c->unused, &slab->link);
 	slab->older = hz4_peek(&c->made);
 	atomic_store_explicit(&c->made, slab, memory_order_release);
-	hz4_list_push(&c->unused, &slab->link);
 	return true;
-}
-
-/* Those that were purged are used again when there is no other. */
-static void
-take_purged_locked(struct hz4_spans *c)
-{
-	struct hz4_list *l, *next;
-
-	l = atomic_exchange_explicit(&c->purged, NULL, memory_order_acquire);
-	for (; l != NULL; l = next) {
-		next = l->next;
-		/* None: lost to the child of a fork. */
-		if (hz4_container(l, struct hz4_slab, link)->unused != 0)
-			hz4_list_append(&c->unused, l);
-	}
 }
 
 struct hz4_span *
@@ -126,8 +102,6 @@ hz4_slab_take_locked(struct hz4_spans *c)
 	struct hz4_slab *slab;
 	struct hz4_span *s;
 
-	if (hz4_list_empty(&c->unused))
-		take_purged_locked(c);
 	if (hz4_list_empty(&c->unused) && !make_slab_locked(c))
 		return NULL;
 	slab = hz4_container(c->unused.next, struct hz4_slab, link);
@@ -137,19 +111,31 @@ hz4_slab_take_locked(struct hz4_spans *c)
 		hz4_list_remove(&slab->link);
 	if (c->spare == slab)
 		c->spare = NULL;
-	if (slab->purged)
-		hz4_meta_use_again(HZ4_SLAB);
-	slab->purged = false;
+	if (hz4_peek(&slab->purged))
+		hz4_meta_use_again();
+	hz4_poke(&slab->purged, false);
 	s->slab = slab;
 	s->cls = slab->cls;
 	return s;
 }
 
 /*
- * Of the slabs without a span with pages one stays as it is: the next span
- * may be made at once.
+ * Where the system does not purge, what is there serves as well: structures
+ * without pages.
  */
-struct hz4_slab *
+static void
+purge_slab_locked(struct hz4_spans *c, struct hz4_slab *slab)
+{
+	hz4_list_remove(&slab->link);
+	hz4_list_append(&c->unused, &slab->link);
+	hz4_poke(&slab->purged, hz4_meta_purge(slab->spans));
+}
+
+/*
+ * Of a class with many spans one slab that nothing is in stays, for the next
+ * ones.
+ */
+void
 hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	struct hz4_slab *slab = s->slab, *spare = c->spare;
@@ -157,29 +143,11 @@ hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s)
 	if (slab->unused == 0)
 		hz4_list_push(&c->unused, &slab->link);
 	slab->unused |= hz4_slab_bit(slab, s);
-	if (slab->unused != ~(uint64_t)0 >> (64 - slab->count) ||
-	    is_first(slab))
-		return NULL;
-	c->spare = slab;
+	if (slab->unused != hz4_slab_all(slab) || slab->older == NULL)
+		return;
+	c->spare = c->spans >= HZ4_SLAB_MANY ? slab : NULL;
 	if (spare != NULL)
-		hz4_list_remove(&spare->link);
-	return spare;
-}
-
-/*
- * Where the system refuses, what is there serves as well: structures without
- * pages.
- */
-void
-hz4_slab_purge(struct hz4_slab *slab)
-{
-	struct hz4_spans *c = hz4_lists_of(slab);
-	struct hz4_list *l = &slab->link;
-
-	slab->purged = hz4_meta_purge(slab->spans, HZ4_SLAB);
-	l->next = hz4_peek(&c->purged);
-	while (!atomic_compare_exchange_weak_explicit(&c->purged, &l->next, l,
-						      memory_order_release,
-						      memory_order_relaxed))
-		;
+		purge_slab_locked(c, spare);
+	if (c->spare == NULL)
+		purge_slab_locked(c, slab);
 }

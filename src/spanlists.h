@@ -39,11 +39,17 @@ hz4_lists_span(struct hz4_list *l)
 	return hz4_container(l, struct hz4_span, link);
 }
 
-/* One of the structures of a slab, and which one it is; a bit. */
+/* One of a slab's structures; the bits of all, and of one. */
 static inline struct hz4_span *
 hz4_slab_span(const struct hz4_slab *slab, unsigned i)
 {
 	return (struct hz4_span *)(void *)(slab->spans + i * slab->bytes);
+}
+
+static inline uint64_t
+hz4_slab_all(const struct hz4_slab *slab)
+{
+	return ~(uint64_t)0 >> (64 - slab->count);
 }
 
 static inline uint64_t
@@ -56,14 +62,10 @@ hz4_slab_bit(const struct hz4_slab *slab, const struct hz4_span *s)
 
 /*
  * A structure without pages, of a new slab if need be; NULL when the system
- * refuses memory.  And it is without pages again: returns a slab that is to
- * be purged when the lock is dropped, or NULL.
+ * refuses memory.  And it is without pages again.
  */
 struct hz4_span *hz4_slab_take_locked(struct hz4_spans *c);
-struct hz4_slab *hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s);
-
-/* With no lock held. */
-void hz4_slab_purge(struct hz4_slab *slab);
+void hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s);
 
 /* True when it meant to wait. */
 bool hz4_lists_lock(struct hz4_spans *c);
@@ -82,14 +84,10 @@ void hz4_lists_remove_locked(struct hz4_spans *c, struct hz4_span *s);
  */
 unsigned hz4_lists_unlock(struct hz4_spans *c, bool all);
 
-/*
- * The pages of a span that has gone, since when it was empty, and a slab that
- * may be purged or NULL.
- */
+/* The pages of a span that has gone, and since when it was empty. */
 struct hz4_gone {
 	uintptr_t start;
 	uint64_t since;
-	struct hz4_slab *slab;
 };
 
 /* Into the idle list, behind `at`, an empty span that is in none. */

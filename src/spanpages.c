@@ -73,19 +73,6 @@ hz4_spans_make_room(size_t pages)
 		hz4_spans_trim();
 }
 
-/* There are no pages for it. */
-static void
-keep_structure(struct hz4_spans *c, struct hz4_span *s)
-{
-	struct hz4_slab *slab;
-
-	hz4_lists_lock(c);
-	slab = hz4_slab_give_locked(c, s);
-	hz4_lists_unlock(c, false);
-	if (slab != NULL)
-		hz4_slab_purge(slab);
-}
-
 struct hz4_span *
 hz4_spans_make(struct hz4_spans *c, unsigned cls)
 {
@@ -100,7 +87,9 @@ hz4_spans_make(struct hz4_spans *c, unsigned cls)
 	hz4_spans_make_room(k->pages);
 	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE, cls != HZ4_CLS_ZERO);
 	if (s->start == 0) {
-		keep_structure(c, s);
+		hz4_lists_lock(c);
+		hz4_slab_give_locked(c, s);
+		hz4_lists_unlock(c, false);
 		return NULL;
 	}
 	for (w = 0; w < k->words; w++)

@@ -395,7 +395,7 @@ start_afresh(struct hz4_spans *c)
 	c->spans = 0;
 	c->spare = NULL;
 	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older) {
-		if (slab->purged)
+		if (hz4_peek(&slab->purged))
 			continue;
 		slab->unused = 0;
 		for (i = 0; i < slab->count; i++) {

@@ -50,12 +50,7 @@ struct hz4_spans {
 	 * [atomic] release: `older` comes before
 	 */
 	struct hz4_slab *_Atomic made;
-	struct hz4_slab *spare; /* the one that may go next [lock] */
-	/*
-	 * Slabs that have gone, to be used again. [atomic] pushed without
-	 * the lock, release; taken out with it, acquire, all at once
-	 */
-	struct hz4_list *_Atomic purged;
+	struct hz4_slab *spare; /* the next one to purge [lock] */
 } HZ4_LINE_ALIGNED;
 
 /* Once, before the first other call: gives the classes' locks their rank. */
