@@ -23,8 +23,9 @@ static _Atomic bool walking;
 static _Atomic bool midway;
 
 static struct {
-	const struct hz4_slab *slab; /* the next one's, NULL: of the next lists */
-	unsigned at; /* its place there */
+	/* The next one's, NULL: of the next lists; and its place there */
+	const struct hz4_slab *slab;
+	unsigned at;
 	unsigned lists;
 	size_t empty; /* OS pages to purge that held nothing so far */
 	size_t refused; /* of these */

@@ -164,6 +164,61 @@ START_TEST(structures_without_pages_serve_again)
 }
 END_TEST
 
+static void
+give_and_trim(unsigned from, unsigned end)
+{
+	give(BIG, object + from, end - from);
+	hz4_spans_trim();
+}
+
+/* What slabs have none in use go, of a class with many spans but for one. */
+START_TEST(slabs_go_but_for_a_spare_one)
+{
+	unsigned few, all, each, n = 0;
+	struct hz4_slab *one, *two, *three;
+
+	hz4_thread_start();
+	ck_assert_uint_eq(take(BIG, object, 1), 1);
+	few = hz4_peek(&hz4_lists[0][BIG].made)->count;
+	each = HZ4_SLAB / hz4_peek(&hz4_lists[0][BIG].made)->bytes;
+	ck_assert_uint_ge(few + each, HZ4_SLAB_MANY);
+	all = few + 3 * each;
+	for (n = 1; n < all; n += take(BIG, object + n, all - n))
+		;
+	three = hz4_peek(&hz4_lists[0][BIG].made);
+	two = three->older;
+	one = two->older;
+	ck_assert_ptr_null(one->older->older);
+	/* Not while one is in use. */
+	give_and_trim(all - each, all - 1);
+	give_and_trim(all - 2 * each, all - each - 1);
+	ck_assert(!hz4_peek(&three->purged) && !hz4_peek(&two->purged));
+	give_and_trim(all - 1, all);
+	ck_assert(!hz4_peek(&three->purged));
+	give_and_trim(all - each - 1, all - each);
+	ck_assert(hz4_peek(&three->purged) && !hz4_peek(&two->purged));
+	ck_assert(!hz4_slab_span(three, 0)->active);
+	/* The one that is there comes first. */
+	ck_assert_uint_eq(take(BIG, object + few + each, 1), 1);
+	ck_assert(hz4_peek(&three->purged));
+	ck_assert_ptr_eq(hz4_transfer_span(object[few + each], BIG)->slab, two);
+	/* It is in use; and one that goes while it is leaves it alone. */
+	give_and_trim(few, few + each);
+	ck_assert(!hz4_peek(&two->purged));
+	give_and_trim(few + each, few + each + 1);
+	ck_assert(hz4_peek(&one->purged) && hz4_peek(&two->purged));
+	give_and_trim(0, few);
+	ck_assert_uint_eq(hz4_check(), 0);
+	/* And back. */
+	for (n = 0; n < all; n += take(BIG, object + n, all - n))
+		;
+	ck_assert_ptr_eq(hz4_peek(&hz4_lists[0][BIG].made), three);
+	ck_assert(!hz4_peek(&one->purged) && !hz4_peek(&three->purged));
+	give_and_trim(0, all);
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
 /* Waits that lie far apart are no reason to leave a shard. */
 START_TEST(waits_are_forgotten)
 {
@@ -383,6 +438,7 @@ add(TCase *t)
 	tcase_add_test(t, structures_without_pages_serve_again);
 	tcase_add_test(t, waits_are_forgotten);
 	tcase_add_loop_test(t, marks_of_gone_threads_mean_nothing, 0, 2);
+	tcase_add_test(t, slabs_go_but_for_a_spare_one);
 	tcase_add_test(t, lists_of_a_lost_lock_are_made_anew);
 	tcase_add_test(t, the_pool_has_a_bound);
 	tcase_add_test(t, threads_share_what_they_start_with);
