@@ -204,8 +204,8 @@ purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
 	size_t pages = 0;
 	bool found;
 
-	/* A look would bring it back. */
-	if (hz4_peek(&slab->purged))
+	/* A look might bring back what is purged. */
+	if (hz4_peek(&slab->unused) >> i & 1)
 		return 0;
 	for (;; at.from = at.to) {
 		hz4_lists_lock(c);
@@ -234,19 +234,25 @@ first_of(unsigned lists)
 	return atomic_load_explicit(&c->made, memory_order_acquire);
 }
 
-/* The slab of the next span of all, its place there; NULL after the last. */
+/*
+ * The slab of the next span of all, its place there; NULL after the last.  Of
+ * a slab with none any place.
+ */
 static const struct hz4_slab *
 next_span(unsigned *at)
 {
 	const struct hz4_slab *slab = pass.slab;
+	uint64_t used;
 
 	while (slab == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
 		slab = first_of(pass.lists++);
 	pass.slab = slab;
 	if (slab == NULL)
 		return NULL;
-	*at = pass.at++;
-	if (pass.at == slab->count || hz4_peek(&slab->purged)) {
+	used = (~hz4_peek(&slab->unused) & hz4_slab_all(slab)) >> pass.at;
+	*at = pass.at + (used != 0 ? (unsigned)__builtin_ctzll(used) : 0);
+	pass.at = *at + 1;
+	if ((used & (used - 1)) == 0) {
 		pass.slab = slab->older;
 		pass.at = 0;
 	}

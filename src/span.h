@@ -85,13 +85,13 @@ struct hz4_slab {
 	 * in the inbox, or about to be.  [atomic] seq_cst against the bits
 	 */
 	_Atomic uint64_t queued;
-	uint64_t unused; /* a bit for each without pages [lock: class] */
+	/* Bits of those without pages. [lock: class]; [atomic] relaxed: a hint */
+	_Atomic uint64_t unused;
 	uint16_t bytes;	 /* of a structure [const] */
 	uint8_t count;	 /* of structures [const] */
 	uint8_t cls;	 /* [const] */
 	uint8_t shard;	 /* whose lists they are in [const] */
-	/* [lock: class] writes; [atomic] relaxed: a hint */
-	_Atomic bool purged;
+	bool purged;	 /* [lock: class] */
 };
 
 _Static_assert(sizeof(struct hz4_slab) <= 64, "a slab has grown");

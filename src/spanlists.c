@@ -89,7 +89,7 @@ make_slab_locked(struct hz4_spans *c)
 	slab->count = (uint8_t)((first ? few : HZ4_SLAB) / each);
 	slab->cls = (uint8_t)hz4_lists_class(c);
 	slab->shard = (uint8_t)hz4_lists_shard(c);
-	slab->unused = hz4_slab_all(slab);
+	hz4_poke(&slab->unused, hz4_slab_all(slab));
 	hz4_list_push(&c->unused, &slab->link);
 	slab->older = hz4_peek(&c->made);
 	atomic_store_explicit(&c->made, slab, memory_order_release);
@@ -101,19 +101,22 @@ hz4_slab_take_locked(struct hz4_spans *c)
 {
 	struct hz4_slab *slab;
 	struct hz4_span *s;
+	uint64_t rest;
 
 	if (hz4_list_empty(&c->unused) && !make_slab_locked(c))
 		return NULL;
 	slab = hz4_container(c->unused.next, struct hz4_slab, link);
-	s = hz4_slab_span(slab, (unsigned)__builtin_ctzll(slab->unused));
-	slab->unused &= slab->unused - 1;
-	if (slab->unused == 0)
+	rest = hz4_peek(&slab->unused);
+	s = hz4_slab_span(slab, (unsigned)__builtin_ctzll(rest));
+	rest &= rest - 1;
+	hz4_poke(&slab->unused, rest);
+	if (rest == 0)
 		hz4_list_remove(&slab->link);
 	if (c->spare == slab)
 		c->spare = NULL;
-	if (hz4_peek(&slab->purged))
+	if (slab->purged)
 		hz4_meta_use_again();
-	hz4_poke(&slab->purged, false);
+	slab->purged = false;
 	s->slab = slab;
 	s->cls = slab->cls;
 	return s;
@@ -128,7 +131,7 @@ purge_slab_locked(struct hz4_spans *c, struct hz4_slab *slab)
 {
 	hz4_list_remove(&slab->link);
 	hz4_list_append(&c->unused, &slab->link);
-	hz4_poke(&slab->purged, hz4_meta_purge(slab->spans));
+	slab->purged = hz4_meta_purge(slab->spans);
 }
 
 /*
@@ -139,11 +142,13 @@ void
 hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	struct hz4_slab *slab = s->slab, *spare = c->spare;
+	uint64_t unused = hz4_peek(&slab->unused);
 
-	if (slab->unused == 0)
+	if (unused == 0)
 		hz4_list_push(&c->unused, &slab->link);
-	slab->unused |= hz4_slab_bit(slab, s);
-	if (slab->unused != hz4_slab_all(slab) || slab->older == NULL)
+	unused |= hz4_slab_bit(slab, s);
+	hz4_poke(&slab->unused, unused);
+	if (unused != hz4_slab_all(slab) || slab->older == NULL)
 		return;
 	c->spare = c->spans >= HZ4_SLAB_MANY ? slab : NULL;
 	if (spare != NULL)

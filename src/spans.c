@@ -130,7 +130,7 @@ settle_locked(struct hz4_spans *c, struct hz4_span *s, struct hz4_list **at)
  * a bit, then looks whether the span is queued, and if it still is, that bit
  * is seen here.  The latest comes first, as in the idle list.
  */
-static size_t
+HZ4_FAST size_t
 drain_slab_locked(struct hz4_spans *c, struct hz4_slab *slab,
 		  struct hz4_list **at)
 {
@@ -395,9 +395,9 @@ start_afresh(struct hz4_spans *c)
 	c->spans = 0;
 	c->spare = NULL;
 	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older) {
-		if (hz4_peek(&slab->purged))
+		if (slab->purged)
 			continue;
-		slab->unused = 0;
+		hz4_poke(&slab->unused, 0);
 		for (i = 0; i < slab->count; i++) {
 			s = hz4_slab_span(slab, i);
 			s->idle = false;

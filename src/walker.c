@@ -388,7 +388,7 @@ see_inbox(struct walk *w, struct hz4_spans *c)
 static void
 see_unused(struct walk *w, const struct hz4_slab *slab)
 {
-	uint64_t rest = slab->unused;
+	uint64_t rest = hz4_peek(&slab->unused);
 
 	if (rest == 0)
 		FAULT(w, "class %u: a slab without unused spans is listed",

@@ -114,14 +114,15 @@ START_TEST(large_objects_leave_nothing)
 }
 END_TEST
 
-enum { PEAK = 32 * 1024 * 1024 };
+enum { PEAK = 32 * 1024 * 1024, PEAK_OBJECTS = 32768 };
 
-/* So many bytes of a class, freed in order or in any. */
+/* So many bytes or objects of a class, freed in order or in any. */
 static void
 rise_and_fall(unsigned cls, uint64_t *seed)
 {
-	static void *object[PEAK / HZ4_ALIGN];
-	size_t size = hz4_classes[cls].size, n = PEAK / size, i, k;
+	static void *object[PEAK_OBJECTS];
+	size_t size = hz4_classes[cls].size, i, k;
+	size_t n = hz4_min(PEAK / size, PEAK_OBJECTS);
 
 	for (i = 0; i < n; i++) {
 		object[i] = hz4_heap_malloc(cls == HZ4_CLS_ZERO ? 0 : size);
