@@ -85,7 +85,7 @@ struct hz4_slab {
 	 * in the inbox, or about to be.  [atomic] seq_cst against the bits
 	 */
 	_Atomic uint64_t queued;
-	/* Bits of those without pages. [lock: class]; [atomic] relaxed: a hint */
+	/* Of those without pages. [lock: class]; [atomic] relaxed: a hint */
 	_Atomic uint64_t unused;
 	uint16_t bytes;	 /* of a structure [const] */
 	uint8_t count;	 /* of structures [const] */
