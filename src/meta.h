@@ -22,7 +22,7 @@ void *hz4_meta_alloc(size_t size);
 /* `size` is what was asked for. */
 void hz4_meta_free(void *p, size_t size);
 
-/* HZ4_SLAB bytes of zeros, aligned to that, which nobody gives back. */
+/* HZ4_SLAB bytes of zeros, aligned to 4096, which nobody gives back. */
 void *hz4_meta_page(void);
 
 /*
