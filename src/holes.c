@@ -23,7 +23,9 @@ static _Atomic bool walking;
 static _Atomic bool midway;
 
 static struct {
-	struct hz4_span *span; /* the next one, NULL: of the next lists */
+	/* The next one's, NULL: of the next lists; and its place there */
+	const struct hz4_slab *slab;
+	unsigned at;
 	unsigned lists;
 	size_t empty; /* OS pages to purge that held nothing so far */
 	size_t refused; /* of these */
@@ -187,16 +189,24 @@ purge(struct hz4_spans *c, struct hz4_span *s, struct stretch *at)
 	return done;
 }
 
-/* How many OS pages were purged; of those that could not be, *kept more. */
+/*
+ * How many OS pages of one of a slab's spans were purged; of those that could
+ * not be, *kept more.
+ */
 static size_t
-purge_span(struct hz4_span *s, enum which which, size_t *kept)
+purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
+	   size_t *kept)
 {
-	struct hz4_spans *c = hz4_lists_of(s);
-	const struct hz4_class *k = &hz4_classes[s->cls];
+	struct hz4_spans *c = hz4_lists_of(slab);
+	const struct hz4_class *k = &hz4_classes[slab->cls];
+	struct hz4_span *s = hz4_slab_span(slab, i);
 	struct stretch at = { 0, 0 };
 	size_t pages = 0;
 	bool found;
 
+	/* A look might bring back what is purged. */
+	if (hz4_peek(&slab->unused) >> i & 1)
+		return 0;
 	for (;; at.from = at.to) {
 		hz4_lists_lock(c);
 		found = s->active && !s->idle && is_sparse(s, k) &&
@@ -213,8 +223,8 @@ purge_span(struct hz4_span *s, enum which which, size_t *kept)
 	}
 }
 
-/* The latest span of the lists with this number; NULL: it has none. */
-static struct hz4_span *
+/* The latest slab of the lists with this number; NULL: it has none. */
+static const struct hz4_slab *
 first_of(unsigned lists)
 {
 	struct hz4_spans *c = &hz4_lists[lists / HZ4_CLS_END]
@@ -224,16 +234,29 @@ first_of(unsigned lists)
 	return atomic_load_explicit(&c->made, memory_order_acquire);
 }
 
-/* The next span of all, NULL after the last. */
-static struct hz4_span *
-next_span(void)
+/*
+ * The slab of the next span of all, its place there; NULL after the last.  Of
+ * a slab with none any place.
+ */
+static const struct hz4_slab *
+next_span(unsigned *at)
 {
-	struct hz4_span *s = pass.span;
+	const struct hz4_slab *slab = pass.slab;
+	uint64_t used;
 
-	while (s == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
-		s = first_of(pass.lists++);
-	pass.span = s != NULL ? s->older : NULL;
-	return s;
+	while (slab == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
+		slab = first_of(pass.lists++);
+	pass.slab = slab;
+	if (slab == NULL)
+		return NULL;
+	used = (~hz4_peek(&slab->unused) & hz4_slab_all(slab)) >> pass.at;
+	*at = pass.at + (used != 0 ? (unsigned)__builtin_ctzll(used) : 0);
+	pass.at = *at + 1;
+	if ((used & (used - 1)) == 0) {
+		pass.slab = slab->older;
+		pass.at = 0;
+	}
+	return slab;
 }
 
 /* Few are worth nothing: they are in use again soon. */
@@ -278,9 +301,9 @@ static void
 walk(uint64_t now)
 {
 	enum which which = too_many() ? STAYED : NONE;
-	struct hz4_span *s;
+	const struct hz4_slab *slab;
 	size_t pages = 0, before = pass.refused;
-	unsigned n;
+	unsigned n, at = 0;
 
 	if (!hz4_peek(&midway))
 		hz4_poke(&returned, 0);
@@ -288,12 +311,12 @@ walk(uint64_t now)
 	for (n = 0; n < HZ4_HOLES_SPANS &&
 		    (pages + pass.refused - before) * hz4_os_page <
 			    HZ4_HOLES_STEP; n++) {
-		s = next_span();
-		if (s == NULL) {
+		slab = next_span(&at);
+		if (slab == NULL) {
 			end_round(now, which);
 			return;
 		}
-		pages += purge_span(s, which, &pass.refused);
+		pages += purge_span(slab, at, which, &pass.refused);
 	}
 }
 
@@ -352,20 +375,22 @@ hz4_holes_step(uint64_t now)
 size_t
 hz4_holes_purge_all(void)
 {
-	unsigned lists, end = hz4_shards() * HZ4_CLS_END;
-	struct hz4_span *s;
+	unsigned lists, i, end = hz4_shards() * HZ4_CLS_END;
+	const struct hz4_slab *slab;
 	size_t pages = 0, kept = 0;
 
 	for (lists = 0; lists < end; lists++)
-		for (s = first_of(lists); s != NULL; s = s->older)
-			pages += purge_span(s, ALL, &kept);
+		for (slab = first_of(lists); slab != NULL; slab = slab->older)
+			for (i = 0; i < slab->count; i++)
+				pages += purge_span(slab, i, ALL, &kept);
 	return pages * hz4_os_page;
 }
 
 void
 hz4_holes_fork_child(void)
 {
-	pass.span = NULL;
+	pass.slab = NULL;
+	pass.at = 0;
 	pass.lists = 0;
 	pass.empty = 0;
 	pass.refused = 0;

@@ -174,7 +174,7 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	}
 	hz4_pageheap_figures(&pages);
 	hz4_large_figures(&large);
-	out->metadata = hz4_meta_mapped();
+	out->metadata = hz4_meta_mapped() - hz4_meta_unused();
 	out->large = large.bytes;
 	out->large_objects = large.objects;
 	out->mappings = large.mappings;
@@ -187,7 +187,7 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	out->free_pages = pages.free;
 	out->dirty_pages = pages.dirty;
 	out->purged_in_spans = hz4_holes();
-	out->mapped = pages.mapped + large.mapped + out->metadata +
+	out->mapped = pages.mapped + large.mapped + hz4_meta_mapped() +
 		      hz4_guard_bytes;
 }
 

@@ -23,20 +23,26 @@ struct chunk {
 	size_t bytes;
 };
 
+/*
+ * The first chunk, part of the library's own image: a small program never
+ * maps another.
+ */
+static char first_chunk[64 * 1024] __attribute__((aligned(4096)));
+
 static struct {
 	struct hz4_lock lock;
 	struct block *bin[BINS]; /* see bin_of [lock] */
 	char *next;		 /* unused rest of the chunk [lock] */
 	char *end;		 /* [lock] */
 	size_t mapped;		 /* [lock] */
+	/* Of these, purged or not used yet. [atomic] relaxed: a sum */
+	_Atomic size_t unused;
 	struct chunk *chunks;	 /* the latest first [lock] */
-} meta = { .lock = HZ4_LOCK_INIT(HZ4_RANK_META) };
-
-/*
- * The first chunk, part of the library's own image: a small program never
- * maps another.
- */
-static char first_chunk[64 * 1024] __attribute__((aligned(4096)));
+} meta = {
+	.lock = HZ4_LOCK_INIT(HZ4_RANK_META),
+	.mapped = sizeof first_chunk,
+	.unused = sizeof first_chunk,
+};
 
 /* Round a size up to that of its bin, and tell which one it is. */
 static unsigned
@@ -52,10 +58,19 @@ bin_of(size_t *size)
 	return shift * 4 + (unsigned)(units >> shift);
 }
 
+static void
+add_unused(ptrdiff_t bytes)
+{
+	atomic_fetch_add_explicit(&meta.unused, (size_t)bytes,
+				  memory_order_relaxed);
+}
+
 static bool
 more_locked(size_t size)
 {
-	size_t least = hz4_pageheap_pinned() ? HZ4_PAGE : HZ4_META_CHUNK;
+	size_t part = hz4_min(meta.mapped / HZ4_META_SHARE, HZ4_META_CHUNK_MAX);
+	size_t least = hz4_pageheap_pinned() ? HZ4_PAGE :
+					       hz4_max(HZ4_META_CHUNK, part);
 	size_t chunk = hz4_round_up(hz4_max(size + UNIT, least), HZ4_PAGE);
 	struct chunk *head;
 	char *p;
@@ -73,6 +88,7 @@ more_locked(size_t size)
 	head->bytes = chunk;
 	meta.chunks = head;
 	meta.mapped += chunk;
+	add_unused((ptrdiff_t)chunk - UNIT);
 	meta.next = p + UNIT;
 	meta.end = p + chunk;
 	return true;
@@ -92,6 +108,7 @@ hz4_meta_alloc(size_t size)
 		   more_locked(size)) {
 		b = (struct block *)(void *)meta.next;
 		meta.next += size;
+		add_unused(-(ptrdiff_t)size);
 	}
 	hz4_lock_release(&meta.lock);
 	return b;
@@ -107,6 +124,43 @@ hz4_meta_free(void *p, size_t size)
 	b->next = meta.bin[bin];
 	meta.bin[bin] = b;
 	hz4_lock_release(&meta.lock);
+}
+
+/* From the end of a chunk, which is that of an OS page. */
+void *
+hz4_meta_page(void)
+{
+	char *p = NULL;
+
+	hz4_lock_acquire(&meta.lock);
+	if (meta.end - meta.next >= HZ4_SLAB || more_locked(HZ4_SLAB)) {
+		p = meta.end -= HZ4_SLAB;
+		add_unused(-HZ4_SLAB);
+	}
+	hz4_lock_release(&meta.lock);
+	return p;
+}
+
+bool
+hz4_meta_purge(void *page)
+{
+	bool done = hz4_os_purge(page, HZ4_SLAB, false);
+
+	if (done)
+		add_unused(HZ4_SLAB);
+	return done;
+}
+
+void
+hz4_meta_use_again(void)
+{
+	add_unused(-HZ4_SLAB);
+}
+
+size_t
+hz4_meta_unused(void)
+{
+	return hz4_peek(&meta.unused);
 }
 
 void
@@ -137,6 +191,7 @@ hz4_meta_mapped(void)
 
 const struct hz4_view_meta hz4_view_meta = {
 	.mapped = HZ4_VIEW_OF(meta.mapped),
+	.unused = HZ4_VIEW_OF(meta.unused),
 };
 
 void

@@ -3,7 +3,8 @@
  *
  * It lies in mappings of its own, away from user memory, and is recycled
  * by size but never unmapped: a pointer to a structure stays readable for
- * ever, which the lock-free part of transfer.c relies on.
+ * ever, which the lock-free part of transfer.c relies on.  Of the pages that
+ * hold the structures of spans those that nobody uses are purged.
  *
  * Layer 2.  Takes HZ4_RANK_META.
  */
@@ -21,8 +22,19 @@ void *hz4_meta_alloc(size_t size);
 /* `size` is what was asked for. */
 void hz4_meta_free(void *p, size_t size);
 
-/* Bytes mapped for metadata so far. */
+/* HZ4_SLAB bytes of zeros, aligned to 4096, which nobody gives back. */
+void *hz4_meta_page(void);
+
+/*
+ * Purge one, to zeros again; false when the system refuses.  And one that was
+ * purged is about to be used.
+ */
+bool hz4_meta_purge(void *page);
+void hz4_meta_use_again(void);
+
+/* Bytes mapped for metadata; of these what is purged, or was never used. */
 size_t hz4_meta_mapped(void);
+size_t hz4_meta_unused(void);
 
 /* Call `see` for each range of addresses where it lies. */
 void hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),

@@ -1,5 +1,6 @@
 /*
- * span.h - the three things a page can belong to.  Structures only.
+ * span.h - the three things a page can belong to, and where the structures
+ * of spans lie.  Structures only.
  *
  * None of them lies in or next to the pages it describes (meta.h).
  *
@@ -22,20 +23,18 @@
  * them.  A span with all bits set and `active` is empty: it is in its class's
  * idle list, or in the inbox and will be; one with no bit set is in no list.
  *
- * The structure is type-stable: once made for a class, its memory is only
- * ever used for spans of that class, so that a free which has just set the
- * last bit may still look at it.
+ * The structure is type-stable: its memory is only ever used for spans of one
+ * class, or all zeros (struct hz4_slab), which is a span without pages, so
+ * that a free which has just set the last bit may still look at `linked` and
+ * the bits, and write `since`.  It reads `slab` before.
  */
 struct hz4_span {
 	struct hz4_list link;	/* in a list of the class [lock: class] */
-	struct hz4_span *older; /* of the class, made before [const] */
+	struct hz4_slab *slab;	/* it lies in [const] while active */
 	uintptr_t start;	/* [const] while active */
-	/* Behind it in the inbox [who has set `queued`, then the drainer] */
-	struct hz4_span *next;
 	/* When objects came back last, ms. [atomic] relaxed: a hint */
 	_Atomic uint64_t since;
-	uint8_t cls;	 /* [const] */
-	uint8_t shard;	 /* whose lists it is in [const] */
+	uint8_t cls;	 /* [const] while active */
 	bool active : 1; /* has pages [lock: class] */
 	bool idle : 1;	 /* in the idle list [lock: class] */
 	bool looked : 1; /* whether it is sparse, since linked [lock: class] */
@@ -45,12 +44,6 @@ struct hz4_span {
 	 * [lock: class] writes; [atomic] seq_cst against the bits.
 	 */
 	_Atomic bool linked;
-	/*
-	 * The class's `epoch`, with bit 0 set, while it is in the inbox or
-	 * about to be.
-	 * [atomic] seq_cst against the bits
-	 */
-	_Atomic uint8_t queued;
 	/*
 	 * Fresh units (fresh.h): how many more than needed are asked for, or
 	 * HZ4_SPAN_WHOLE: an object was seen to be used to its end.
@@ -74,6 +67,34 @@ enum { HZ4_SPAN_WHOLE = 0x80 };
 /* One with a single word is one line of the metadata, which givers write. */
 _Static_assert(offsetof(struct hz4_span, bits) + sizeof(uint64_t) <= 64,
 	       "a span has grown");
+
+/*
+ * A slab: structures for the spans of one class in one shard.  They lie in
+ * HZ4_SLAB bytes of the metadata, which are purged when none of them has
+ * pages; but for the first few, which lie right behind this.  What a late
+ * free writes for good is here, and this stays.
+ */
+struct hz4_slab {
+	struct hz4_list link; /* in `unused`, if it has any [lock: class] */
+	struct hz4_slab *older; /* of the lists, made before [const] */
+	char *spans;		/* [const] */
+	/* Behind it in the inbox [who has set the first bit, the drainer] */
+	struct hz4_slab *next;
+	/*
+	 * A bit for each span that may belong into another list: the slab is
+	 * in the inbox, or about to be.  [atomic] seq_cst against the bits
+	 */
+	_Atomic uint64_t queued;
+	/* Of those without pages. [lock: class]; [atomic] relaxed: a hint */
+	_Atomic uint64_t unused;
+	uint16_t bytes;	 /* of a structure [const] */
+	uint8_t count;	 /* of structures [const] */
+	uint8_t cls;	 /* [const] */
+	uint8_t shard;	 /* whose lists they are in [const] */
+	bool purged;	 /* [lock: class] */
+};
+
+_Static_assert(sizeof(struct hz4_slab) <= 64, "a slab has grown");
 
 /* A large object: whole pages of the page heap, or a mapping of its own. */
 struct hz4_large {

@@ -26,11 +26,11 @@ hz4_lists_class(const struct hz4_spans *c)
 	return (unsigned)(c - hz4_lists[0]) % HZ4_CLS_END;
 }
 
-/* Those that a span belongs to. */
+/* Those that a slab belongs to. */
 static inline struct hz4_spans *
-hz4_lists_of(const struct hz4_span *s)
+hz4_lists_of(const struct hz4_slab *slab)
 {
-	return &hz4_lists[s->shard][s->cls];
+	return &hz4_lists[slab->shard][slab->cls];
 }
 
 static inline struct hz4_span *
@@ -38,6 +38,34 @@ hz4_lists_span(struct hz4_list *l)
 {
 	return hz4_container(l, struct hz4_span, link);
 }
+
+/* One of a slab's structures; the bits of all, and of one. */
+static inline struct hz4_span *
+hz4_slab_span(const struct hz4_slab *slab, unsigned i)
+{
+	return (struct hz4_span *)(void *)(slab->spans + i * slab->bytes);
+}
+
+static inline uint64_t
+hz4_slab_all(const struct hz4_slab *slab)
+{
+	return ~(uint64_t)0 >> (64 - slab->count);
+}
+
+static inline uint64_t
+hz4_slab_bit(const struct hz4_slab *slab, const struct hz4_span *s)
+{
+	uint32_t offset = (uint32_t)((const char *)s - slab->spans);
+
+	return (uint64_t)1 << offset / slab->bytes;
+}
+
+/*
+ * A structure without pages, of a new slab if need be; NULL when the system
+ * refuses memory.  And it is without pages again.
+ */
+struct hz4_span *hz4_slab_take_locked(struct hz4_spans *c);
+void hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s);
 
 /* True when it meant to wait. */
 bool hz4_lists_lock(struct hz4_spans *c);

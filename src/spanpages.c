@@ -3,7 +3,6 @@
  */
 #include "fresh.h"
 #include "holemap.h"
-#include "meta.h"
 #include "pageheap.h"
 #include "pagemap.h"
 #include "shard.h"
@@ -74,73 +73,23 @@ hz4_spans_make_room(size_t pages)
 		hz4_spans_trim();
 }
 
-static struct hz4_span *
-new_structure(struct hz4_spans *c, unsigned cls)
-{
-	struct hz4_span *s;
-
-	s = hz4_meta_alloc(sizeof *s +
-			   hz4_classes[cls].words * sizeof s->bits[0] +
-			   hz4_holes_bytes(&hz4_classes[cls]));
-	if (s == NULL)
-		return NULL;
-	hz4_list_init(&s->link);
-	s->cls = (uint8_t)cls;
-	s->shard = (uint8_t)hz4_lists_shard(c);
-	s->active = false;
-	s->idle = false;
-	s->looked = false;
-	s->marked = false;
-	atomic_init(&s->linked, false);
-	atomic_init(&s->queued, 0);
-	atomic_init(&s->ahead, 0);
-	atomic_init(&s->since, 0);
-	s->older = hz4_peek(&c->made);
-	while (!atomic_compare_exchange_weak_explicit(&c->made, &s->older, s,
-						      memory_order_release,
-						      memory_order_relaxed))
-		;
-	return s;
-}
-
-/* An unused one, or a new one; unlocks the lists. */
-static struct hz4_span *
-take_structure(struct hz4_spans *c, unsigned cls)
-{
-	struct hz4_span *s = NULL;
-
-	if (!hz4_list_empty(&c->unused)) {
-		s = hz4_lists_span(c->unused.next);
-		hz4_list_remove(&s->link);
-	}
-	hz4_lists_unlock(c, false);
-	return s != NULL ? s : new_structure(c, cls);
-}
-
-static void
-keep_structure(struct hz4_span *s)
-{
-	struct hz4_spans *c = hz4_lists_of(s);
-
-	hz4_lists_lock(c);
-	hz4_list_push(&c->unused, &s->link);
-	hz4_lists_unlock(c, false);
-}
-
 struct hz4_span *
 hz4_spans_make(struct hz4_spans *c, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	size_t spans = c->spans;
-	struct hz4_span *s = take_structure(c, cls);
+	struct hz4_span *s = hz4_slab_take_locked(c);
 	uint32_t w;
 
+	hz4_lists_unlock(c, false);
 	if (s == NULL)
 		return NULL;
 	hz4_spans_make_room(k->pages);
 	s->start = hz4_pageheap_alloc(k->pages, HZ4_PAGE, cls != HZ4_CLS_ZERO);
 	if (s->start == 0) {
-		keep_structure(s);
+		hz4_lists_lock(c);
+		hz4_slab_give_locked(c, s);
+		hz4_lists_unlock(c, false);
 		return NULL;
 	}
 	for (w = 0; w < k->words; w++)

@@ -130,56 +130,72 @@ settle_locked(struct hz4_spans *c, struct hz4_span *s, struct hz4_list **at)
  * a bit, then looks whether the span is queued, and if it still is, that bit
  * is seen here.  The latest comes first, as in the idle list.
  */
+HZ4_FAST size_t
+drain_slab_locked(struct hz4_spans *c, struct hz4_slab *slab,
+		  struct hz4_list **at)
+{
+	uint64_t queued = atomic_exchange(&slab->queued, 0);
+	unsigned i;
+	size_t n;
+
+	HZ4_CHAOS();
+	for (n = 0; queued != 0; n++) {
+		i = 63 - (unsigned)__builtin_clzll(queued);
+		queued ^= (uint64_t)1 << i;
+		settle_locked(c, hz4_slab_span(slab, i), at);
+	}
+	return n * hz4_classes[slab->cls].pages;
+}
+
 void
 hz4_lists_drain_locked(struct hz4_spans *c)
 {
 	struct hz4_list *at = &c->idle;
-	struct hz4_span *s, *next;
+	struct hz4_slab *slab, *next;
 	size_t pages = 0;
 
 	if (hz4_peek(&c->waiting) == 0)
 		return;
-	for (s = atomic_exchange(&c->inbox, NULL); s != NULL; s = next) {
-		next = s->next;
-		pages += hz4_classes[s->cls].pages;
+	for (slab = atomic_exchange(&c->inbox, NULL); slab != NULL;
+	     slab = next) {
+		next = slab->next;
 		HZ4_CHAOS();
-		atomic_store(&s->queued, 0);
-		HZ4_CHAOS();
-		settle_locked(c, s, &at);
+		pages += drain_slab_locked(c, slab, &at);
 	}
 	hz4_idle_sub_waiting(c, pages);
 }
 
 /*
- * Push a span into the inbox that is not there yet.  Counted before: there
- * is never more in it than `waiting`.  True when the shard's inboxes have too
- * much.
+ * Queue a span that is not yet, and push its slab into the inbox if it is the
+ * first of that.  Counted before: there is never more in it than `waiting`.
+ * True when the shard's inboxes have too much.
  */
 static bool
-push(struct hz4_spans *c, struct hz4_span *s, uint64_t now)
+push(struct hz4_slab *slab, struct hz4_span *s, uint64_t now)
 {
-	size_t pages = hz4_classes[s->cls].pages;
-	struct hz4_span *head;
+	struct hz4_spans *c = hz4_lists_of(slab);
+	size_t pages = hz4_classes[slab->cls].pages;
+	uint64_t before, bit = hz4_slab_bit(slab, s);
+	struct hz4_slab *head;
 	bool full = false;
-	uint8_t mark;
 
 	/* A handler that forks sees this before anything has changed. */
 	pushing = c;
 	atomic_signal_fence(memory_order_seq_cst);
-	mark = c->epoch | 1;
 	hz4_poke(&s->since, now);
-	if (atomic_load(&s->queued) != mark) {
+	if (!(atomic_load(&slab->queued) & bit)) {
 		full = hz4_idle_add_waiting(c, pages);
 		HZ4_CHAOS();
-		if (atomic_exchange(&s->queued, mark) == mark) {
+		before = atomic_fetch_or(&slab->queued, bit);
+		HZ4_CHAOS();
+		if (before & bit) {
 			hz4_idle_sub_waiting(c, pages);
-		} else {
-			HZ4_CHAOS();
+		} else if (before == 0) {
 			head = hz4_peek(&c->inbox);
 			do
-				s->next = head;
+				slab->next = head;
 			while (!atomic_compare_exchange_weak(&c->inbox, &head,
-							     s));
+							     slab));
 		}
 	}
 	atomic_signal_fence(memory_order_seq_cst);
@@ -264,7 +280,7 @@ hz4_spans_unlock(struct hz4_spans *c)
 void
 hz4_spans_admit(struct hz4_span *s, bool has_free)
 {
-	struct hz4_spans *c = hz4_lists_of(s);
+	struct hz4_spans *c = hz4_lists_of(s->slab);
 
 	HZ4_PROBE2(span_create, s->start, hz4_sizeclass_usable(s->cls));
 	hz4_lists_lock(c);
@@ -278,7 +294,7 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 void
 hz4_spans_note_whole(struct hz4_span *s)
 {
-	struct hz4_spans *c = hz4_lists_of(s);
+	struct hz4_spans *c = hz4_lists_of(s->slab);
 
 	if (hz4_peek(&s->ahead) & HZ4_SPAN_WHOLE)
 		return;
@@ -288,13 +304,13 @@ hz4_spans_note_whole(struct hz4_span *s)
 }
 
 void
-hz4_spans_note_changed(struct hz4_span *s, uint64_t now,
+hz4_spans_note_changed(struct hz4_slab *slab, struct hz4_span *s, uint64_t now,
 		       struct hz4_changed *to)
 {
 	hz4_fork_look();
-	to->shards |= (uint32_t)1 << s->shard;
-	if (push(hz4_lists_of(s), s, now))
-		to->full |= (uint32_t)1 << s->shard;
+	to->shards |= (uint32_t)1 << slab->shard;
+	if (push(slab, s, now))
+		to->full |= (uint32_t)1 << slab->shard;
 }
 
 bool
@@ -364,7 +380,9 @@ static void
 start_afresh(struct hz4_spans *c)
 {
 	struct hz4_list *at = &c->idle;
+	struct hz4_slab *slab;
 	struct hz4_span *s;
+	unsigned i;
 
 	hz4_poke(&c->idle_pages, 0);
 	hz4_poke(&c->listed, 0);
@@ -375,25 +393,35 @@ start_afresh(struct hz4_spans *c)
 	hz4_list_init(&c->idle);
 	hz4_list_init(&c->unused);
 	c->spans = 0;
-	for (s = hz4_peek(&c->made); s != NULL; s = s->older) {
-		s->idle = false;
-		atomic_store(&s->linked, false);
-		c->spans += s->active;
-		settle_locked(c, s, &at);
+	c->spare = NULL;
+	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older) {
+		if (slab->purged)
+			continue;
+		hz4_poke(&slab->unused, 0);
+		for (i = 0; i < slab->count; i++) {
+			s = hz4_slab_span(slab, i);
+			s->idle = false;
+			atomic_store(&s->linked, false);
+			c->spans += s->active;
+			settle_locked(c, s, &at);
+		}
 	}
 }
 
 /*
- * A thread that is gone may have marked a span as queued and not pushed it:
- * such marks mean nothing from now on, and what is in the inbox is out of it
- * by then.
+ * A thread that is gone may have queued a span and not pushed its slab: all
+ * slabs are looked at, whether they are in the inbox or not.
  */
 static void
 empty_inbox(struct hz4_spans *c)
 {
-	hz4_lists_drain_locked(c);
+	struct hz4_list *at = &c->idle;
+	struct hz4_slab *slab;
+
+	atomic_store(&c->inbox, NULL);
+	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older)
+		drain_slab_locked(c, slab, &at);
 	hz4_poke(&c->waiting, 0);
-	c->epoch += 2;
 }
 
 /*

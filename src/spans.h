@@ -29,8 +29,8 @@ struct hz4_spans {
 	struct hz4_list partial; /* spans with free objects [lock] */
 	struct hz4_list sparse;	 /* those that were nearly empty [lock] */
 	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
-	struct hz4_list unused;	 /* structures without pages [lock] */
-	size_t spans;		 /* with pages [lock] */
+	struct hz4_list unused;	 /* slabs with some without pages [lock] */
+	uint32_t spans;		 /* with pages [lock] */
 	/*
 	 * Pages of idle spans; spans of all three lists. [lock] writes;
 	 * [atomic] relaxed: hints
@@ -39,22 +39,18 @@ struct hz4_spans {
 	_Atomic uint32_t listed;
 	uint32_t idle_told; /* idle_pages as the shard knows them [lock] */
 	/*
-	 * Even; with bit 0 set, what `queued` is of a span in the inbox.
-	 * [const] but for the child of a fork
+	 * The inbox: slabs of spans that may belong into another list, the
+	 * latest first; and the pages of these, or more. [atomic] seq_cst:
+	 * pushed without the lock, taken out with it, all at once
 	 */
-	uint8_t epoch;
-	/*
-	 * The inbox: spans that may belong into another list, the latest
-	 * first; and the pages of these, or more. [atomic] seq_cst: pushed
-	 * without the lock, taken out with it, all at once
-	 */
-	struct hz4_span *_Atomic inbox;
+	struct hz4_slab *_Atomic inbox;
 	_Atomic size_t waiting;
 	/*
-	 * The latest structure made; leads to all of them, for the child of
-	 * a fork. [atomic] release: `older` comes before
+	 * The latest slab made; leads to all of them. [lock] writes;
+	 * [atomic] release: `older` comes before
 	 */
-	struct hz4_span *_Atomic made;
+	struct hz4_slab *_Atomic made;
+	struct hz4_slab *spare; /* the next one to purge [lock] */
 } HZ4_LINE_ALIGNED;
 
 /* Once, before the first other call: gives the classes' locks their rank. */
@@ -92,14 +88,14 @@ struct hz4_changed {
 };
 
 /*
- * Objects came back to a span, which was not linked or may be empty now, so
- * that it may belong into another list: it goes into the inbox, and is added
- * to `*to`.  `now` (ms) since when it is idle, if it stays.  It may since have
- * been released and made anew by others; what is done with it is right for
- * whatever it is then.
+ * Objects came back to a span of the slab, which was not linked or may be
+ * empty now, so that it may belong into another list: it goes into the inbox,
+ * and is added to `*to`.  `now` (ms) since when it is idle, if it stays.  It
+ * may since have been released and made anew by others, or be purged; what is
+ * done with it is right for whatever it is then.
  */
-void hz4_spans_note_changed(struct hz4_span *s, uint64_t now,
-			    struct hz4_changed *to);
+void hz4_spans_note_changed(struct hz4_slab *slab, struct hz4_span *s,
+			    uint64_t now, struct hz4_changed *to);
 
 /*
  * See to such spans of one class.  Never waits for a class's lock: false when

@@ -299,12 +299,15 @@ fatal_double(const struct hz4_class *k, uintptr_t object)
 }
 
 /*
- * Set bits of one word.  True when the span may belong into another list now.
+ * Set bits of one word.  Returns the span's slab when the span may belong
+ * into another list now, else NULL.  It is looked up first: without the last
+ * object that is out, the span may go, and its structure be zeros.
  */
-static bool
+static struct hz4_slab *
 give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	  uint64_t bits)
 {
+	struct hz4_slab *slab = s->slab;
 	/* seq_cst: the handshake above; its release half publishes. */
 	uint64_t before = atomic_fetch_or(&s->bits[w], bits);
 
@@ -314,10 +317,12 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 		fatal_double(k, s->start + (uintptr_t)w * k->size);
 	}
 	if (!atomic_load(&s->linked))
-		return true;
+		return slab;
 	HZ4_CHAOS();
-	return (before | bits) == hz4_spans_full_word(k, w) &&
-	       hz4_spans_is_empty(k, s);
+	if ((before | bits) == hz4_spans_full_word(k, w) &&
+	    hz4_spans_is_empty(k, s))
+		return slab;
+	return NULL;
 }
 
 /* The span of an object that is given back; aborts when there is none. */
@@ -367,11 +372,16 @@ fetch_spans(const struct hz4_class *k, void *const *objects, unsigned n)
 }
 
 static void
-note_changed(struct hz4_span *s, uint64_t *now, struct hz4_changed *changed)
+give_word(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
+	  uint64_t bits, uint64_t *now, struct hz4_changed *changed)
 {
+	struct hz4_slab *slab = give_bits(k, s, w, bits);
+
+	if (slab == NULL)
+		return;
 	if (*now == 0)
 		*now = hz4_os_now();
-	hz4_spans_note_changed(s, *now, changed);
+	hz4_spans_note_changed(slab, s, *now, changed);
 }
 
 /*
@@ -410,8 +420,8 @@ set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
 				start = next->start;
 			}
 			slot = find_slot(k, objects[i], p - start);
-			if (bits != 0 && give_bits(k, s, w, bits))
-				note_changed(s, &now, changed);
+			if (bits != 0)
+				give_word(k, s, w, bits, &now, changed);
 			bits = 0;
 			s = next;
 			w = slot / 64;
@@ -424,8 +434,8 @@ set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
 			fatal_double(k, p);
 		bits |= bit;
 	}
-	if (bits != 0 && give_bits(k, s, w, bits))
-		note_changed(s, &now, changed);
+	if (bits != 0)
+		give_word(k, s, w, bits, &now, changed);
 }
 
 /* Inlined: below it a thread's stack is needed for pages. */
@@ -460,12 +470,11 @@ void
 hz4_transfer_give_bits(struct hz4_span *s, uint32_t w, uint64_t bits)
 {
 	struct hz4_changed changed = { 0, 0 };
-	unsigned gone;
+	unsigned gone, cls = s->cls;
+	uint64_t now = 0;
 
-	if (!give_bits(&hz4_classes[s->cls], s, w, bits))
-		return;
-	hz4_spans_note_changed(s, hz4_os_now(), &changed);
-	hz4_spans_refresh(s->cls, &changed, &gone);
+	give_word(&hz4_classes[cls], s, w, bits, &now, &changed);
+	hz4_spans_refresh(cls, &changed, &gone);
 }
 
 unsigned

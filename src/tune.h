@@ -347,6 +347,16 @@ enum {
 
 	/* Metadata is mapped in chunks of so many bytes, pinned of a page. */
 	HZ4_META_CHUNK = 256 * 1024,
+	/* And from there on of this part of all, up to the most. */
+	HZ4_META_SHARE = 8,
+	HZ4_META_CHUNK_MAX = 1024 * 1024,
+	/*
+	 * Bytes of structures for a class's first spans, and for the next
+	 * ones at once; spans of a class that are worth a slab unused.
+	 */
+	HZ4_SLAB_FIRST = 512,
+	HZ4_SLAB = 8192,
+	HZ4_SLAB_MANY = 64,
 };
 
 #endif

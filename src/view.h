@@ -46,7 +46,7 @@ struct hz4_view_l1 {
 };
 
 struct hz4_view_meta {
-	struct hz4_view_number mapped;
+	struct hz4_view_number mapped, unused;
 };
 
 /* Large objects: runs first, then mappings; and one of them. */

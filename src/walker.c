@@ -186,7 +186,7 @@ see_twins(struct walk *w)
 static bool
 is_queued(struct hz4_span *s)
 {
-	return atomic_load(&s->queued) == (hz4_lists_of(s)->epoch | 1);
+	return (atomic_load(&s->slab->queued) & hz4_slab_bit(s->slab, s)) != 0;
 }
 
 /* Whether a span is where it belongs, with so many free objects. */
@@ -194,7 +194,7 @@ static void
 see_place(struct walk *w, struct hz4_span *s, uint32_t unused)
 {
 	const struct hz4_class *k = &hz4_classes[s->cls];
-	struct lists *l = &w->lists[s->shard][s->cls];
+	struct lists *l = &w->lists[s->slab->shard][s->cls];
 	bool linked = atomic_load(&s->linked);
 
 	l->spans++;
@@ -352,7 +352,8 @@ see_list(struct walk *w, struct hz4_spans *c, struct hz4_list *list, bool idle)
 
 	for (l = list->next; l != list; l = l->next, n++) {
 		s = hz4_lists_span(l);
-		if (l->next->prev != l || s->cls != cls || s->shard != shard ||
+		if (l->next->prev != l || s->cls != cls ||
+		    s->slab->shard != shard ||
 		    !s->active || s->idle != idle || !atomic_load(&s->linked)) {
 			FAULT(w, "class %u: a span in a wrong list", cls);
 			return n;
@@ -366,20 +367,37 @@ see_inbox(struct walk *w, struct hz4_spans *c)
 {
 	unsigned cls = hz4_lists_class(c);
 	size_t pages = 0, waiting = atomic_load(&c->waiting);
-	struct hz4_span *s;
+	struct hz4_slab *slab;
+	uint64_t queued;
 
-	for (s = atomic_load(&c->inbox); s != NULL; s = s->next) {
-		pages += hz4_classes[cls].pages;
-		if (hz4_lists_of(s) != c || !is_queued(s) || pages > waiting) {
+	for (slab = atomic_load(&c->inbox); slab != NULL; slab = slab->next) {
+		queued = atomic_load(&slab->queued);
+		pages += (size_t)__builtin_popcountll(queued) *
+			 hz4_classes[cls].pages;
+		if (hz4_lists_of(slab) != c || queued == 0 || pages > waiting) {
 			FAULT(w, "class %u: a span in the inbox that is not "
 			      "counted or not queued", cls);
 			return;
 		}
 	}
-	/* In the child of a fork others may have been about to push. */
-	if (pages != waiting && c->epoch == 0)
+	if (pages != waiting)
 		FAULT(w, "class %u: %zu pages in the inbox, not %zu", cls,
 		      pages, waiting);
+}
+
+static void
+see_unused(struct walk *w, const struct hz4_slab *slab)
+{
+	uint64_t rest = hz4_peek(&slab->unused);
+
+	if (rest == 0)
+		FAULT(w, "class %u: a slab without unused spans is listed",
+		      (unsigned)slab->cls);
+	for (; rest != 0; rest &= rest - 1)
+		if (hz4_slab_span(slab, (unsigned)__builtin_ctzll(rest))
+			    ->active)
+			FAULT(w, "class %u: an unused span is active",
+			      (unsigned)slab->cls);
 }
 
 /* Returns the pages of idle and waiting spans that the shard knows of. */
@@ -397,15 +415,13 @@ see_class_lists(struct walk *w, unsigned shard, unsigned cls)
 		    see_list(w, c, &c->sparse, false) +
 		    see_list(w, c, &c->idle, true);
 		for (u = c->unused.next; u != &c->unused; u = u->next)
-			if (hz4_lists_span(u)->active)
-				FAULT(w, "class %u: an unused span is active",
-				      cls);
+			see_unused(w, hz4_container(u, struct hz4_slab, link));
 	}
 	if (c->spans != l->spans || n != l->linked ||
 	    hz4_peek(&c->listed) != n ||
 	    hz4_peek(&c->idle_pages) != l->idle_pages ||
 	    c->idle_told != l->idle_pages)
-		FAULT(w, "class %u, shard %u: %zu spans, not %u, %u listed, "
+		FAULT(w, "class %u, shard %u: %u spans, not %u, %u listed, "
 		      "%u linked, %u counted so, %u idle pages, %u counted, "
 		      "%u told", cls, shard, c->spans, (unsigned)l->spans,
 		      (unsigned)n, (unsigned)l->linked,

@@ -18,6 +18,8 @@
 #include "tune.h"
 #include "walker.h"
 
+#include <sys/mman.h>
+
 enum {
 	MANY = 3 * HZ4_META_CHUNK / 64, /* structures that would show */
 	BIG = HZ4_CLASS_MAX,
@@ -108,6 +110,73 @@ START_TEST(large_objects_leave_nothing)
 	p = hz4_large_alloc(BIG + 1, HZ4_ALIGN, false);
 	ck_assert_uint_eq(hz4_meta_mapped(), mapped);
 	hz4_large_free(p, "free()");
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
+enum { PEAK = 32 * 1024 * 1024, PEAK_OBJECTS = 32768 };
+
+/* So many bytes or objects of a class, freed in order or in any. */
+static void
+rise_and_fall(unsigned cls, uint64_t *seed)
+{
+	static void *object[PEAK_OBJECTS];
+	size_t size = hz4_classes[cls].size, i, k;
+	size_t n = hz4_min(PEAK / size, PEAK_OBJECTS);
+
+	for (i = 0; i < n; i++) {
+		object[i] = hz4_heap_malloc(cls == HZ4_CLS_ZERO ? 0 : size);
+		unit_need(object[i] != NULL, "%zu of %zu bytes", i, size);
+	}
+	for (i = n; i > 0; i--) {
+		k = *seed == 0 ? i - 1 : unit_below(seed, i);
+		hz4_heap_free(object[k]);
+		object[k] = object[i - 1];
+	}
+}
+
+static void *
+rise_in_each_class(void *arg)
+{
+	unsigned cls;
+
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		rise_and_fall(cls, arg);
+	return NULL;
+}
+
+static void
+add_resident(uintptr_t start, uintptr_t end, void *sum)
+{
+	unsigned char in;
+
+	for (start &= ~(hz4_os_page - 1); start < end; start += hz4_os_page)
+		if (mincore((void *)start, 1, &in) == 0 && (in & 1))
+			*(size_t *)sum += hz4_os_page;
+}
+
+/* hz4's own structures go after a peak in each class, and come back. */
+START_TEST(peaks_leave_little_metadata)
+{
+	size_t bar = 1024 * 1024 + PEAK / 500, resident;
+	size_t l1 = HZ4_L1_OBJECTS * sizeof(void *) * HZ4_CLS_END;
+	uint64_t seed = (uint64_t)_i;
+	struct hz4_info info;
+	unsigned i;
+
+	hz4_thread_start();
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX)
+		bar += hz4_os_cpus() * l1;
+	for (i = 0; i < 2; i++) {
+		unit_thread(rise_in_each_class, &seed);
+		hz4_heap_trim();
+		resident = 0;
+		hz4_meta_each(add_resident, &resident);
+		hz4_info_get(&info);
+		unit_need(resident <= bar && info.metadata <= bar,
+			  "resident %zu, told %zu, bar %zu", resident,
+			  info.metadata, bar);
+	}
 	ck_assert_uint_eq(hz4_check(), 0);
 }
 END_TEST
@@ -844,6 +913,7 @@ add(TCase *t)
 	tcase_add_test(t, objects_of_no_bytes_are_in_the_first_row);
 	tcase_add_test(t, a_trim_empties_caches_of_the_gone);
 	tcase_add_test(t, idle_spans_age_anew);
+	tcase_add_loop_test(t, peaks_leave_little_metadata, 0, 2);
 	tcase_add_test(t, large_objects_leave_nothing);
 	tcase_add_test(t, a_refused_unmap_loses_nothing);
 	tcase_add_test(t, large_runs_stay_below_mappings);

@@ -137,8 +137,8 @@ END_TEST
 /* A structure for which there were no pages serves the next span. */
 START_TEST(structures_without_pages_serve_again)
 {
-	struct hz4_span *s;
-	unsigned i, n = 0;
+	struct hz4_slab *slab;
+	unsigned i;
 
 	if (!HZ4_DEBUG_BOX)
 		return;
@@ -149,19 +149,72 @@ START_TEST(structures_without_pages_serve_again)
 	hz4_os_fail_from(0);
 	ck_assert_uint_eq(take(BIG, object, 1), 1);
 	give(BIG, object, 1);
-	for (s = hz4_peek(&hz4_lists[0][BIG].made); s != NULL; s = s->older)
-		n++;
-	ck_assert_uint_eq(n, 1);
+	slab = hz4_peek(&hz4_lists[0][BIG].made);
+	ck_assert_ptr_null(slab->older);
+	ck_assert_uint_eq(hz4_peek(&slab->unused), hz4_slab_all(slab) - 1);
 	/* And so does that of a span that has gone. */
 	for (i = 0; i < 100; i++) {
 		hz4_spans_trim();
 		ck_assert_uint_eq(take(BIG, object, 1), 1);
 		give(BIG, object, 1);
 	}
-	for (n = 0, s = hz4_peek(&hz4_lists[0][BIG].made); s != NULL;
-	     s = s->older)
-		n++;
-	ck_assert_uint_eq(n, 1);
+	ck_assert_ptr_eq(hz4_peek(&hz4_lists[0][BIG].made), slab);
+	ck_assert_uint_eq(hz4_peek(&slab->unused), hz4_slab_all(slab) - 1);
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
+static void
+give_and_trim(unsigned from, unsigned end)
+{
+	give(BIG, object + from, end - from);
+	hz4_spans_trim();
+}
+
+/* What slabs have none in use go, of a class with many spans but for one. */
+START_TEST(slabs_go_but_for_a_spare_one)
+{
+	unsigned few, all, each, n = 0;
+	struct hz4_slab *one, *two, *three;
+
+	hz4_thread_start();
+	ck_assert_uint_eq(take(BIG, object, 1), 1);
+	few = hz4_peek(&hz4_lists[0][BIG].made)->count;
+	each = HZ4_SLAB / hz4_peek(&hz4_lists[0][BIG].made)->bytes;
+	ck_assert_uint_ge(few + each, HZ4_SLAB_MANY);
+	all = few + 3 * each;
+	for (n = 1; n < all; n += take(BIG, object + n, all - n))
+		;
+	three = hz4_peek(&hz4_lists[0][BIG].made);
+	two = three->older;
+	one = two->older;
+	ck_assert_ptr_null(one->older->older);
+	/* Not while one is in use. */
+	give_and_trim(all - each, all - 1);
+	give_and_trim(all - 2 * each, all - each - 1);
+	ck_assert(!three->purged && !two->purged);
+	give_and_trim(all - 1, all);
+	ck_assert(!three->purged);
+	give_and_trim(all - each - 1, all - each);
+	ck_assert(three->purged && !two->purged);
+	ck_assert(!hz4_slab_span(three, 0)->active);
+	/* The one that is there comes first. */
+	ck_assert_uint_eq(take(BIG, object + few + each, 1), 1);
+	ck_assert(three->purged);
+	ck_assert_ptr_eq(hz4_transfer_span(object[few + each], BIG)->slab, two);
+	/* It is in use; and one that goes while it is leaves it alone. */
+	give_and_trim(few, few + each);
+	ck_assert(!two->purged);
+	give_and_trim(few + each, few + each + 1);
+	ck_assert(one->purged && two->purged);
+	give_and_trim(0, few);
+	ck_assert_uint_eq(hz4_check(), 0);
+	/* And back. */
+	for (n = 0; n < all; n += take(BIG, object + n, all - n))
+		;
+	ck_assert_ptr_eq(hz4_peek(&hz4_lists[0][BIG].made), three);
+	ck_assert(!one->purged && !three->purged);
+	give_and_trim(0, all);
 	ck_assert_uint_eq(hz4_check(), 0);
 }
 END_TEST
@@ -203,9 +256,9 @@ START_TEST(marks_of_gone_threads_mean_nothing)
 	for (i = 0; i < 3; i++) {
 		all = take_a_span();
 		s = hz4_transfer_span(object[0], SMALL);
-		c = hz4_lists_of(s);
+		c = hz4_lists_of(s->slab);
 		hz4_idle_add_waiting(c, HZ4_SPAN_TELL / HZ4_PAGE);
-		atomic_store(&s->queued, c->epoch | 1);
+		atomic_store(&s->slab->queued, hz4_slab_bit(s->slab, s));
 		hz4_spans_fork_child();
 		ck_assert_uint_eq(hz4_peek(&c->waiting), 0);
 		ck_assert_uint_eq(hz4_spans_idle(), 0);
@@ -385,6 +438,7 @@ add(TCase *t)
 	tcase_add_test(t, structures_without_pages_serve_again);
 	tcase_add_test(t, waits_are_forgotten);
 	tcase_add_loop_test(t, marks_of_gone_threads_mean_nothing, 0, 2);
+	tcase_add_test(t, slabs_go_but_for_a_spare_one);
 	tcase_add_test(t, lists_of_a_lost_lock_are_made_anew);
 	tcase_add_test(t, the_pool_has_a_bound);
 	tcase_add_test(t, threads_share_what_they_start_with);

@@ -221,9 +221,41 @@ START_TEST(the_last_of_a_chunk_can_be_written)
 }
 END_TEST
 
+/* Pages among blocks: zeros, and zeros again when they were purged. */
+START_TEST(pages_go_and_come_back)
+{
+	static struct held held[BLOCKS];
+	static unsigned char *page[BLOCKS];
+	size_t unused;
+	unsigned i;
+
+	unit_os_init();
+	for (i = 0; i < BLOCKS; i++) {
+		take(&held[i], 64 + i, (uint8_t)i);
+		unused = hz4_meta_unused();
+		page[i] = hz4_meta_page();
+		unit_need((uintptr_t)page[i] % 4096 == 0 &&
+				  unit_all(page[i], HZ4_SLAB, 0),
+			  "page %u at %p", i, (void *)page[i]);
+		memset(page[i], 1, HZ4_SLAB);
+	}
+	for (i = 0; hz4_os_page <= HZ4_SLAB && i < BLOCKS; i++) {
+		unused = hz4_meta_unused();
+		unit_need(hz4_meta_purge(page[i]), "page %u", i);
+		ck_assert_uint_eq(hz4_meta_unused(), unused + HZ4_SLAB);
+		unit_need(unit_all(page[i], HZ4_SLAB, 0), "page %u", i);
+		hz4_meta_use_again();
+		ck_assert_uint_eq(hz4_meta_unused(), unused);
+	}
+	for (i = 0; i < BLOCKS; i++)
+		give(&held[i]);
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
+	tcase_add_test(t, pages_go_and_come_back);
 	tcase_add_test(t, the_last_of_a_chunk_can_be_written);
 	tcase_add_test(t, every_size);
 	tcase_add_test(t, larger_than_a_chunk);

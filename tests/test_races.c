@@ -345,6 +345,50 @@ START_TEST(a_span_goes_while_a_giver_tells_of_it)
 }
 END_TEST
 
+/* All objects of a span whose slab has no other. */
+static unsigned
+take_a_span_alone(void)
+{
+	const unsigned all = hz4_classes[SMALL].slots;
+	struct hz4_span *s;
+	unsigned n;
+
+	cls = SMALL;
+	do
+		for (n = 0; n < all; n += take(object + n, all - n))
+			;
+	while (s = hz4_transfer_span(object[0], cls), s->slab->older == NULL);
+	unit_need(s == hz4_transfer_span(object[all - 1], cls) &&
+			  (hz4_peek(&s->slab->unused) |
+			   hz4_slab_bit(s->slab, s)) ==
+				  hz4_slab_all(s->slab),
+		  "not alone");
+	return all;
+}
+
+/* And so is its structure, to zeros. */
+START_TEST(a_slab_goes_while_a_giver_tells_of_it)
+{
+	struct hz4_slab *slab;
+	bool met = true;
+	unsigned at, all;
+
+	begin(_i);
+	race.locks = true;
+	for (at = 0; met; at++) {
+		all = take_a_span_alone();
+		slab = hz4_transfer_span(object[0], cls)->slab;
+		first = all / 2;
+		met = play(at, give_first, give_rest_and_trim);
+		hz4_spans_settle();
+		ck_assert_uint_eq(waiting(), 0);
+		hz4_spans_trim();
+		ck_assert(slab->purged);
+	}
+	ck_assert_uint_gt(at, 3);
+}
+END_TEST
+
 static void
 take_two(void)
 {
@@ -892,6 +936,7 @@ add(TCase *t)
 	tcase_add_loop_test(t, two_give_at_once, 0, 4);
 	tcase_add_loop_test(t, two_givers_empty_a_span, 0, 2);
 	tcase_add_loop_test(t, a_span_goes_while_a_giver_tells_of_it, 0, 4);
+	tcase_add_loop_test(t, a_slab_goes_while_a_giver_tells_of_it, 0, 2);
 	tcase_add_loop_test(t, a_taker_comes_while_one_gives, 0, 2);
 	tcase_add_test(t, a_giver_comes_while_the_lock_is_dropped);
 	tcase_add_test(t, a_span_becomes_empty_while_it_is_settled);

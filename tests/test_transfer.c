@@ -989,9 +989,9 @@ START_TEST(marks_of_the_gone_mean_nothing)
 	take_all(cls, held, n + 1);
 	ck_assert_uint_eq(figures(cls).spans, 2);
 	s = hz4_pagemap_owner((uintptr_t)held[0]);
-	c = hz4_lists_of(s);
+	c = hz4_lists_of(s->slab);
 	ck_assert(!atomic_load(&s->linked));
-	hz4_poke(&s->queued, c->epoch | 1);
+	hz4_poke(&s->slab->queued, hz4_slab_bit(s->slab, s));
 	hz4_poke(&c->waiting, hz4_classes[cls].pages);
 	hz4_spans_fork_child();
 	ck_assert_uint_eq(hz4_peek(&c->waiting), 0);

@@ -204,7 +204,7 @@ END_TEST
 static struct hz4_spans *
 lists_of(void *p)
 {
-	return hz4_lists_of(hz4_transfer_span(p, hz4_pagemap_class(p)));
+	return hz4_lists_of(hz4_transfer_span(p, hz4_pagemap_class(p))->slab);
 }
 
 START_TEST(a_span_in_no_list_is_found)

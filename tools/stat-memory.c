@@ -496,7 +496,8 @@ add_whole(struct figures *f)
 
 	get_numbers(&memory.large.objects, 0, 2, objects);
 	get_numbers(&memory.large.bytes, 0, 2, bytes);
-	f->now[VALUE_metadata] = get_number(&memory.meta.mapped);
+	f->now[VALUE_metadata] = get_number(&memory.meta.mapped) -
+				 get_number(&memory.meta.unused);
 	f->now[VALUE_large] = bytes[0] + bytes[1];
 	f->now[VALUE_large_objects] = objects[0] + objects[1];
 	f->now[VALUE_mappings] = objects[1];
@@ -510,7 +511,7 @@ add_whole(struct figures *f)
 	f->now[VALUE_purged_in_spans] =
 		get_number(&v->purged) * get_number(&v->os_page);
 	f->now[VALUE_mapped] = get_number(&v->mapped) + bytes[1] +
-			       f->now[VALUE_metadata] +
+			       get_number(&memory.meta.mapped) +
 			       get_number(&memory.guards.mapped);
 	f->now[f->cells - f->columns + COLUMN_live_objects] =
 		objects[0] + objects[1];

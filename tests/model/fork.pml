@@ -15,8 +15,8 @@
  * takes over what b's cache held.  Thread c is new in the child, and may come
  * to a lock before a does: it takes an object and gives it back.
  *
- * Two spans of two objects.  Changing the list is two steps, between which
- * it is `torn`.  Holds in the child: no lock is waited for in vain, no torn
+ * Two spans of two objects, in one slab.  Changing the list is two steps,
+ * between which it is `torn`.  Holds in the child: no lock is waited for in vain, no torn
  * list is walked, no object is in two places, what b's cache gives was
  * written, and a span that gets an object back is in the list.
  *
@@ -31,7 +31,7 @@
  * MUTANT 4: a stack is adopted though it was closed
  * MUTANT 5: a push raises `top` before the object is written
  * MUTANT 6: objects go back before their stack is closed
- * MUTANT 7: a span that b was about to push counts as queued for ever
+ * MUTANT 7: a span whose slab b was about to push is queued for ever
  * MUTANT 8: who comes by while another starts afresh does not wait
  * MUTANT 9: who does not take a lock at once does not look
  * MUTANT 10: a new thread in the child does not start afresh
@@ -63,16 +63,17 @@ bool busy;
 #define SEEN 2
 
 byte word = UNSEEN;	/* in the child */
-bool mine[4];		/* it is this thread that starts afresh */
+bool starts[4];		/* it is this thread that starts afresh */
 bool adopted;		/* a has b's cache */
 
 byte lock;		/* 0, or 1 for a, 2 for b, 3 for c */
 bool torn;
 bool in_list[SPANS];
 bool linked[SPANS];
-byte queued[SPANS];	/* `mark` if in the inbox, or about to be */
-byte mark = 1;
-bool in_inbox[SPANS];
+bool queued[SPANS];	/* bits of a word of the slab */
+bool first[4];		/* who has set the first of these */
+bool in_inbox;		/* the slab */
+bool mine[SPANS];	/* what the lock's holder has taken out */
 
 inline link(s) {
 	assert(!torn);
@@ -105,18 +106,29 @@ inline take_from(s, o) {
 /* With the lock held; what is queued for a list enters it. */
 inline drain_one(s) {
 	if
-	:: in_inbox[s] ->
-		in_inbox[s] = false;
-		queued[s] = 0;
-		if
-		:: !linked[s] && HAS_FREE(s) -> link(s)
-		:: else
-		fi
+	:: mine[s] && !linked[s] && HAS_FREE(s) -> link(s)
+	:: else
+	fi;
+	mine[s] = false
+}
+
+inline drain_slab() {
+	d_step {
+		mine[0] = queued[0];
+		mine[1] = queued[1];
+		queued[0] = false;
+		queued[1] = false
+	};
+	drain_one(0);
+	drain_one(1)
+}
+
+inline drain() {
+	if
+	:: in_inbox -> in_inbox = false; drain_slab()
 	:: else
 	fi
 }
-
-inline drain() { drain_one(0); drain_one(1) }
 
 inline start_afresh() {
 #if MUTANT != 1
@@ -143,9 +155,11 @@ inline start_afresh() {
 	:: else
 	fi;
 #endif
-	drain();
-#if MUTANT != 7
-	mark = 2
+#if MUTANT == 7
+	drain()
+#else
+	in_inbox = false;
+	drain_slab()
 #endif
 }
 
@@ -161,15 +175,15 @@ inline look(who) {
 			:: word == UNSEEN ->
 #endif
 				word = STARTING;
-				mine[who] = true
+				starts[who] = true
 			:: else
 			fi
 		};
 		if
-		:: mine[who] ->
+		:: starts[who] ->
 			start_afresh();
 			word = SEEN;
-			mine[who] = false
+			starts[who] = false
 		:: else
 		fi;
 #if MUTANT != 8 && MUTANT != 10
@@ -194,13 +208,18 @@ inline give(who, o) {
 #if MUTANT != 9
 		look(who);
 #endif
+		atomic {
+			first[who] = !queued[0] && !queued[1];
+			queued[o / 2] = true
+		};
 		if
-		:: atomic { queued[o / 2] != mark -> queued[o / 2] = mark };
-		assert(!in_inbox[o / 2]);
-		in_inbox[o / 2] = true;
-		acquire(who);
-		drain();
-		release()
+		:: first[who] ->
+			first[who] = false;
+			assert(!in_inbox);
+			in_inbox = true;
+			acquire(who);
+			drain();
+			release()
 		:: else
 		fi
 	:: else

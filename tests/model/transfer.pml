@@ -4,21 +4,24 @@
  * Models src/transfer.c: take_locked and take_from_span (taker), take_new,
  * give_bits (giver, without a lock), src/spans.c: hz4_spans_drained_locked,
  * hz4_spans_is_empty, hz4_spans_refresh with push, hz4_lists_drain_locked,
- * settle_locked, hz4_lists_unlock, and src/spanpages.c: hz4_spans_make with
- * take_structure and keep_structure, hz4_idle_shed_locked, hz4_idle_release.
+ * settle_locked, hz4_lists_unlock, src/spanpages.c: hz4_spans_make,
+ * src/spanidle.c: hz4_idle_shed_locked, hz4_idle_release, and
+ * src/spanlists.c: hz4_slab_take_locked, hz4_slab_give_locked.
  * A step here is one atomic access there; all of them are seq_cst in the
  * source, but for loads under the lock of bits that others only set.
  *
  * A span has two objects, each in a word of its own, so that looking at all
  * words takes more than one step.  The partial list is a set, the idle list
- * a part of it, and the taker may find any of its spans first.  The inbox is
- * a set, too, and nothing may stay there.  A user takes one or two objects,
- * gives them back together or keeps them for ever.
+ * a part of it, and the taker may find any of its spans first.  Both spans
+ * lie in one slab, which is purged when neither has pages: a late giver finds
+ * zeros there.  The inbox has the slab or is empty, and nothing may stay
+ * there.  A user takes one or two objects, gives them back together or keeps
+ * them for ever.
  *
  * Holds in all interleavings: an object that is taken was nobody's, one that
- * is given was its giver's, a page belongs to one span, a span is pushed into
+ * is given was its giver's, a page belongs to one span, a slab is pushed into
  * the inbox only while it is not there, nobody but a taker waits for the
- * lock, and in the end each span with a free object is in the list, the inbox
+ * lock, who pushes knows the slab, and in the end each span with a free object is in the list, the inbox
  * is empty and no page is lost.
  *
  * MUTANT 1: the taker that drains a span does not look again
@@ -28,6 +31,10 @@
  * MUTANT 5: a span is linked again though it may have no pages
  * MUTANT 6: a span counts as queued until its bits have been looked at
  * MUTANT 7: the giver tries the lock before it pushes
+ * MUTANT 8: the giver looks the slab up when it has set the bit
+ * MUTANT 9: a slab is purged of which a span has pages
+ * MUTANT 10: what is queued is taken before the slab leaves the inbox
+ * MUTANT 11: who queues a second span of a slab pushes that, too
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -49,9 +56,10 @@ bool has_pages[SPANS]; /* `active` */
 byte start[SPANS] = NONE;
 bool in_list[SPANS];	/* the partial or the idle list */
 bool idle[SPANS];
-bool queued[SPANS];
-bool in_inbox[SPANS];
+bool queued[SPANS];	/* bits of a word of the slab */
+bool in_inbox;		/* the slab */
 bool unused[SPANS] = true;
+bool has_slab[SPANS];	/* the structure knows its slab; zeros do not */
 byte owner[PAGES] = NONE; /* the page map */
 bool page_free[PAGES] = true;
 byte held[PAGES * 2] = NONE; /* whose an object is */
@@ -60,13 +68,31 @@ byte done;
 
 inline acquire() { atomic { !lock; lock = true } }
 
-/* Unlock; an idle span goes if there is another one to take from. */
+/* A span has none any more: its slab may go. */
+inline purge(x) {
+	if
+#if MUTANT == 9
+	:: unused[x] ->
+#else
+	:: unused[0] && unused[1] ->
+#endif
+		W(0, 0) = false;
+		W(0, 1) = false;
+		W(1, 0) = false;
+		W(1, 1) = false;
+		has_slab[0] = false;
+		has_slab[1] = false
+	:: else
+	fi
+}
+
+/* Unlock; an idle span may go. */
 inline unlock() {
 	atomic {
 		page = NONE;
 		if
-		:: idle[0] && in_list[1] -> x = 0
-		:: idle[1] && in_list[0] -> x = 1
+		:: idle[0] -> x = 0
+		:: idle[1] -> x = 1
 		:: x = NONE
 		fi;
 		if
@@ -77,7 +103,8 @@ inline unlock() {
 			idle[x] = false;
 			linked[x] = false;
 			has_pages[x] = false;
-			unused[x] = true
+			unused[x] = true;
+			purge(x)
 		:: else
 		fi
 	};
@@ -90,7 +117,7 @@ inline unlock() {
 	fi
 }
 
-#define CROWDED (in_inbox[0] || in_inbox[1])
+#define CROWDED in_inbox
 
 /* And a look into the inbox, by whoever has just unlocked. */
 inline release() {
@@ -150,28 +177,40 @@ inline settle(x) {
 
 inline drain_one(x) {
 	if
-	:: mine[x] ->
-#if MUTANT == 6
-		settle(x);
-		queued[x] = false
-#else
-		queued[x] = false;
-		settle(x)
-#endif
+	:: mine[x] -> settle(x)
 	:: else
 	fi
 }
 
-inline drain() {
+inline take_queued() {
 	d_step {
-		mine[0] = in_inbox[0];
-		mine[1] = in_inbox[1];
-		in_inbox[0] = false;
-		in_inbox[1] = false
-	};
-	drain_one(0);
-	drain_one(1);
-	d_step { mine[0] = false; mine[1] = false };
+		mine[0] = queued[0];
+		mine[1] = queued[1];
+#if MUTANT != 6
+		queued[0] = false;
+		queued[1] = false
+#endif
+	}
+}
+
+inline drain() {
+	if
+	:: in_inbox ->
+#if MUTANT == 10
+		take_queued();
+		in_inbox = false;
+#else
+		in_inbox = false;
+		take_queued();
+#endif
+		drain_one(0);
+		drain_one(1);
+#if MUTANT == 6
+		d_step { queued[0] = false; queued[1] = false };
+#endif
+		d_step { mine[0] = false; mine[1] = false }
+	:: else
+	fi;
 	d_step { found = false; x = 0 }
 }
 
@@ -252,8 +291,8 @@ inline take_locked() {
 /* Enters with the lock, leaves without. */
 inline create_span() {
 	if
-	:: unused[0] -> s = 0; unused[0] = false
-	:: unused[1] -> s = 1; unused[1] = false
+	:: unused[0] -> s = 0; unused[0] = false; has_slab[0] = true
+	:: unused[1] -> s = 1; unused[1] = false; has_slab[1] = true
 	:: !unused[0] && !unused[1] -> s = NONE
 	fi;
 	release();
@@ -285,16 +324,23 @@ inline create_span() {
 		release()
 	:: page == NONE && s != NONE ->
 		acquire();
-		unused[s] = true;
+		d_step { unused[s] = true; purge(s) };
 		release()
 	:: else
 	fi
 }
 
 inline push(y) {
+#if MUTANT == 8
+	assert(has_slab[y]);
+#endif
+#if MUTANT == 11
 	atomic { found = !queued[y]; queued[y] = true };
+#else
+	atomic { found = !queued[0] && !queued[1]; queued[y] = true };
+#endif
 	if
-	:: found -> atomic { assert(!in_inbox[y]); in_inbox[y] = true }
+	:: found -> atomic { assert(!in_inbox); in_inbox = true }
 	:: else
 	fi
 }
@@ -347,7 +393,7 @@ inline give(p, v, todo) {
 		if
 		:: H(p, v) == me ->
 			s = owner[p];
-			assert(s != NONE && start[s] == p);
+			assert(s != NONE && start[s] == p && has_slab[s]);
 			assert(!W(s, v));
 			H(p, v) = NONE;
 			W(s, v) = true;
@@ -410,7 +456,7 @@ proctype user(byte me)
 
 inline check_span(s) {
 	assert(in_list[s] == linked[s]);
-	assert(!in_inbox[s] && !queued[s]);
+	assert(!in_inbox && !queued[s]);
 	assert(!in_list[s] || has_pages[s]);
 	assert(!(has_pages[s] && (W(s, 0) || W(s, 1))) || in_list[s]);
 	assert(has_pages[s] != unused[s]);
