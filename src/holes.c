@@ -204,8 +204,11 @@ purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
 	size_t pages = 0;
 	bool found;
 
-	/* A look might bring back what is purged. */
-	if (hz4_peek(&slab->unused) >> i & 1)
+	/*
+	 * A look might bring back what is purged.  In the child of a fork from
+	 * within a round the place may be that of another slab.
+	 */
+	if (i >= slab->count || hz4_peek(&slab->unused) >> i & 1)
 		return 0;
 	for (;; at.from = at.to) {
 		hz4_lists_lock(c);

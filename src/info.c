@@ -158,7 +158,7 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	uint64_t row[HZ4_CLASS_FIGURES];
 	struct hz4_pageheap_figures pages;
 	struct hz4_large_figures large;
-	size_t guarded, bytes;
+	size_t guarded, bytes, unused;
 	unsigned cls;
 
 	hz4_thread_start();
@@ -174,7 +174,8 @@ get(struct hz4_info *out, struct hz4_snapshot *table)
 	}
 	hz4_pageheap_figures(&pages);
 	hz4_large_figures(&large);
-	out->metadata = hz4_meta_mapped() - hz4_meta_unused();
+	unused = hz4_meta_unused();
+	out->metadata = hz4_meta_mapped() - unused;
 	out->large = large.bytes;
 	out->large_objects = large.objects;
 	out->mappings = large.mappings;

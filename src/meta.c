@@ -69,9 +69,10 @@ static bool
 more_locked(size_t size)
 {
 	size_t part = hz4_min(meta.mapped / HZ4_META_SHARE, HZ4_META_CHUNK_MAX);
-	size_t least = hz4_pageheap_pinned() ? HZ4_PAGE :
-					       hz4_max(HZ4_META_CHUNK, part);
-	size_t chunk = hz4_round_up(hz4_max(size + UNIT, least), HZ4_PAGE);
+	size_t want = hz4_pageheap_pinned() ? HZ4_PAGE :
+					      hz4_max(HZ4_META_CHUNK, part);
+	size_t least = hz4_round_up(size + UNIT, HZ4_PAGE);
+	size_t chunk = hz4_max(least, hz4_round_up(want, HZ4_PAGE));
 	struct chunk *head;
 	char *p;
 
@@ -81,6 +82,10 @@ more_locked(size_t size)
 		return true;
 	}
 	p = hz4_os_map_guarded(chunk);
+	if (p == NULL && chunk > least) {
+		chunk = least;
+		p = hz4_os_map_guarded(chunk);
+	}
 	if (p == NULL)
 		return false;
 	head = (struct chunk *)(void *)p;
@@ -144,7 +149,9 @@ hz4_meta_page(void)
 bool
 hz4_meta_purge(void *page)
 {
-	bool done = hz4_os_purge(page, HZ4_SLAB, false);
+	/* Of larger OS pages others have a part. */
+	bool done = HZ4_SLAB % hz4_os_page == 0 &&
+		    hz4_os_purge(page, HZ4_SLAB, false);
 
 	if (done)
 		add_unused(HZ4_SLAB);

@@ -22,17 +22,24 @@ void *hz4_meta_alloc(size_t size);
 /* `size` is what was asked for. */
 void hz4_meta_free(void *p, size_t size);
 
-/* HZ4_SLAB bytes of zeros, aligned to 4096, which nobody gives back. */
+/*
+ * HZ4_SLAB bytes of zeros, which nobody gives back; aligned to an OS page, if
+ * that is not larger.
+ */
 void *hz4_meta_page(void);
 
 /*
- * Purge one, to zeros again; false when the system refuses.  And one that was
+ * Purge one, to zeros again; false when the system refuses, or its pages
+ * are larger.  And one that was
  * purged is about to be used.
  */
 bool hz4_meta_purge(void *page);
 void hz4_meta_use_again(void);
 
-/* Bytes mapped for metadata; of these what is purged, or was never used. */
+/*
+ * Bytes mapped for metadata; of these what is purged, or was never used: to
+ * be asked for first where both are, since a chunk counts in both.
+ */
 size_t hz4_meta_mapped(void);
 size_t hz4_meta_unused(void);
 

@@ -77,8 +77,8 @@ retire_locked(struct hz4_spans *c)
 	s->active = false;
 	hz4_fresh_end(s);
 	hz4_holes_end(s, &hz4_classes[s->cls]);
-	hz4_slab_give_locked(c, s);
 	HZ4_PROBE2(span_release, gone.start, hz4_sizeclass_usable(s->cls));
+	hz4_slab_give_locked(c, s);
 	return gone;
 }
 

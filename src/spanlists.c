@@ -86,7 +86,7 @@ make_slab_locked(struct hz4_spans *c)
 		return false;
 	}
 	slab->bytes = (uint16_t)each;
-	slab->count = (uint8_t)((first ? few : HZ4_SLAB) / each);
+	slab->count = (uint8_t)hz4_min((first ? few : HZ4_SLAB) / each, 64);
 	slab->cls = (uint8_t)hz4_lists_class(c);
 	slab->shard = (uint8_t)hz4_lists_shard(c);
 	hz4_poke(&slab->unused, hz4_slab_all(slab));

@@ -395,8 +395,11 @@ start_afresh(struct hz4_spans *c)
 	c->spans = 0;
 	c->spare = NULL;
 	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older) {
-		if (slab->purged)
+		if (slab->purged) {
+			hz4_poke(&slab->unused, hz4_slab_all(slab));
+			hz4_list_push(&c->unused, &slab->link);
 			continue;
+		}
 		hz4_poke(&slab->unused, 0);
 		for (i = 0; i < slab->count; i++) {
 			s = hz4_slab_span(slab, i);
@@ -426,8 +429,9 @@ empty_inbox(struct hz4_spans *c)
 
 /*
  * All stays where this thread itself changes the lists or the inbox, in a
- * function that a signal's handler has interrupted; there spans that have
- * the mark of a gone thread are lost.  True when there was something to do.
+ * function that a signal's handler has interrupted; there the spans of a
+ * slab that has the mark of a gone thread are lost.  True when there was
+ * something to do.
  */
 static bool
 fork_child_of_class(struct hz4_spans *c)

@@ -219,6 +219,31 @@ START_TEST(slabs_go_but_for_a_spare_one)
 }
 END_TEST
 
+/* So are those that a thread which is gone has left purged. */
+START_TEST(purged_slabs_of_a_lost_lock_serve_again)
+{
+	struct hz4_spans *c = &hz4_lists[0][BIG];
+	struct hz4_slab *latest;
+	unsigned n, all = 3 * HZ4_SLAB_MANY;
+
+	hz4_thread_start();
+	for (n = 0; n < all; n += take(BIG, object + n, all - n))
+		;
+	latest = hz4_peek(&c->made);
+	give_and_trim(0, all);
+	ck_assert(latest->purged);
+	/* As if it had just been about to take one of them. */
+	hz4_poke(&latest->unused, 0);
+	hz4_poke(&c->lock.word, UINT32_MAX - 1);
+	hz4_spans_fork_child();
+	for (n = 0; n < all; n += take(BIG, object + n, all - n))
+		;
+	ck_assert_ptr_eq(hz4_peek(&c->made), latest);
+	give_and_trim(0, all);
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
 /* Waits that lie far apart are no reason to leave a shard. */
 START_TEST(waits_are_forgotten)
 {
@@ -439,6 +464,7 @@ add(TCase *t)
 	tcase_add_test(t, waits_are_forgotten);
 	tcase_add_loop_test(t, marks_of_gone_threads_mean_nothing, 0, 2);
 	tcase_add_test(t, slabs_go_but_for_a_spare_one);
+	tcase_add_test(t, purged_slabs_of_a_lost_lock_serve_again);
 	tcase_add_test(t, lists_of_a_lost_lock_are_made_anew);
 	tcase_add_test(t, the_pool_has_a_bound);
 	tcase_add_test(t, threads_share_what_they_start_with);

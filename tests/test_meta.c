@@ -252,9 +252,28 @@ START_TEST(pages_go_and_come_back)
 }
 END_TEST
 
+/* Others have a part of the OS page. */
+START_TEST(pages_stay_where_those_of_the_system_are_larger)
+{
+	unsigned char *page;
+	size_t unused;
+
+	unit_os_init();
+	hz4_os_pretend_page(2 * HZ4_SLAB);
+	page = hz4_meta_page();
+	unit_need(page != NULL, "no memory");
+	memset(page, 1, HZ4_SLAB);
+	unused = hz4_meta_unused();
+	ck_assert(!hz4_meta_purge(page));
+	ck_assert_uint_eq(hz4_meta_unused(), unused);
+	ck_assert(unit_all(page, HZ4_SLAB, 1));
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
+	tcase_add_test(t, pages_stay_where_those_of_the_system_are_larger);
 	tcase_add_test(t, pages_go_and_come_back);
 	tcase_add_test(t, the_last_of_a_chunk_can_be_written);
 	tcase_add_test(t, every_size);

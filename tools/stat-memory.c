@@ -492,12 +492,14 @@ add_whole(struct figures *f)
 {
 	const struct hz4_view *v = &memory.view;
 	uint64_t page = UINT64_C(1) << v->page_shift % 32;
-	uint64_t objects[2], bytes[2];
+	uint64_t objects[2], bytes[2], unused, mapped;
 
 	get_numbers(&memory.large.objects, 0, 2, objects);
 	get_numbers(&memory.large.bytes, 0, 2, bytes);
-	f->now[VALUE_metadata] = get_number(&memory.meta.mapped) -
-				 get_number(&memory.meta.unused);
+	/* Asked for first: a chunk that comes meanwhile counts in both. */
+	unused = get_number(&memory.meta.unused);
+	mapped = get_number(&memory.meta.mapped);
+	f->now[VALUE_metadata] = mapped > unused ? mapped - unused : 0;
 	f->now[VALUE_large] = bytes[0] + bytes[1];
 	f->now[VALUE_large_objects] = objects[0] + objects[1];
 	f->now[VALUE_mappings] = objects[1];
