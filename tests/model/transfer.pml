@@ -64,6 +64,7 @@ byte owner[PAGES] = NONE; /* the page map */
 bool page_free[PAGES] = true;
 byte held[PAGES * 2] = NONE; /* whose an object is */
 bool lock;
+bool trimmed;
 byte done;
 
 inline acquire() { atomic { !lock; lock = true } }
@@ -86,13 +87,18 @@ inline purge(x) {
 	fi
 }
 
-/* Unlock; an idle span may go. */
+/*
+ * Unlock; an idle span goes if there is another one to take from, and once
+ * also if the other has no pages, as all do when memory is trimmed.
+ */
 inline unlock() {
 	atomic {
 		page = NONE;
 		if
-		:: idle[0] -> x = 0
-		:: idle[1] -> x = 1
+		:: idle[0] && in_list[1] -> x = 0
+		:: idle[1] && in_list[0] -> x = 1
+		:: idle[0] && unused[1] && !trimmed -> x = 0; trimmed = true
+		:: idle[1] && unused[0] && !trimmed -> x = 1; trimmed = true
 		:: x = NONE
 		fi;
 		if
