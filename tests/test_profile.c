@@ -262,12 +262,53 @@ START_TEST(many_calls_without_guards)
 	sigaction(SIGSEGV, NULL, &before);
 	start(RATE);
 	make(10);
-	hz4_tls_cache->sampler.calls = 2;
+	hz4_tls_cache->sampler.calls = 1;
 	make(10);
 	make(10);
 	ck_assert_uint_gt(hz4_tls_cache->sampler.calls, 1000);
 	sigaction(SIGSEGV, NULL, &after);
 	ck_assert(after.sa_handler == before.sa_handler);
+}
+END_TEST
+
+START_TEST(after_the_stop_malloc_is_as_before)
+{
+	unsigned cls = hz4_sizeclass(100), i;
+	struct hz4_stack *s;
+
+	start(RATE);
+	for (i = 0; i < 2 * HZ4_CAREFUL_CALLS; i++)
+		hz4_heap_free(make(100));
+	s = &hz4_tls_cache->stack[cls];
+	ck_assert_ptr_eq(s->low, HZ4_STOP_OPEN);
+	hz4_profile_off();
+	hz4_heap_free(make(100));
+	ck_assert_ptr_eq(s->low, s->base);
+}
+END_TEST
+
+/* Each is a sample, and has the room that others have (growing_objects). */
+START_TEST(samples_that_grow_are_copied_as_seldom)
+{
+	const size_t most = (size_t)4 << 20;
+	unsigned sampled, moves[2];
+	size_t size;
+	char *p, *q;
+
+	for (sampled = 0; sampled < 2; sampled++) {
+		if (sampled)
+			start(1);
+		moves[sampled] = 0;
+		p = hz4_heap_malloc(2000);
+		for (size = 2000; size < most; size += size / 50) {
+			q = hz4_heap_realloc(p, size);
+			moves[sampled] += q != p;
+			p = q;
+		}
+		hz4_heap_free(p);
+	}
+	ck_assert_uint_eq(sums().live, 0);
+	ck_assert_uint_le(moves[1], moves[0]);
 }
 END_TEST
 
@@ -749,6 +790,8 @@ add(TCase *t)
 	tcase_add_test(t, what_shrinks_in_place_counts_less);
 	tcase_add_test(t, the_first_way_is_drawn);
 	tcase_add_test(t, many_calls_without_guards);
+	tcase_add_test(t, after_the_stop_malloc_is_as_before);
+	tcase_add_test(t, samples_that_grow_are_copied_as_seldom);
 	tcase_add_test(t, large_objects_that_grow);
 	tcase_add_test(t, rate_1_takes_all);
 	tcase_add_test(t, sampled_objects_are_like_others);
