@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include "prof.h"
+#include "target.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -60,8 +61,8 @@ help(void)
 	      "  -g, --svg            a flame graph for a browser\n"
 	      "  -n, --top=N          so many stacks [20]\n"
 	      "  -o, --output=FILE    write there\n"
-	      "  -s, --signal=N       the signal to send, if PID's "
-	      "environment does not tell\n"
+	      "  -s, --signal=N       the signal to send, if PID does "
+	      "not tell\n"
 	      "  -t, --timeout=SECONDS  wait so long for PID [10]\n"
 	      "      --help           this text\n"
 	      "      --version        the version\n", stdout);
@@ -151,6 +152,13 @@ parse_options(int argc, char **argv)
 
 /* --- a process ------------------------------------------------------- */
 
+/* What the process was told of its profile. */
+struct told {
+	long signal;	 /* 0: none */
+	char *file;	 /* as profile_file has it; NULL: it has not */
+	char *directory; /* that it began in, with "/"; NULL: not known */
+};
+
 /* The value of an option in the environment's HZ4_OPTIONS; the last one. */
 static char *
 find_option(long pid, const char *name)
@@ -173,6 +181,36 @@ find_option(long pid, const char *name)
 	return found;
 }
 
+/*
+ * By the library's own word; where its memory must not be read the environment
+ * may tell, unless the program writes its title there.
+ */
+static void
+find_told(long pid, struct told *to)
+{
+	struct target t;
+	struct hz4_view_options options;
+	struct hz4_view_file file;
+	char *signal;
+
+	memset(to, 0, sizeof *to);
+	if (target_find(&t, pid) &&
+	    target_get(&t, t.view.options, &options, sizeof options) &&
+	    target_get(&t, t.view.file, &file, sizeof file)) {
+		to->signal = (long)target_number(&t, &options.profile_signal);
+		to->file = target_text(&t, &options.profile_file);
+		to->directory = target_text(&t, &file.directory);
+	} else {
+		signal = find_option(pid, "profile_signal");
+		if (signal != NULL)
+			parse_count(signal, 64, &to->signal);
+		to->file = find_option(pid, "profile_file");
+		free(signal);
+	}
+	if (to->signal < 0 || to->signal > 64)
+		to->signal = 0;
+}
+
 /* Without one the signal would end the process. */
 static bool
 has_handler(long pid, long signal)
@@ -190,15 +228,22 @@ has_handler(long pid, long signal)
  * process namespace.
  */
 static void
-find_prefix(long pid, char *to, size_t size)
+find_prefix(long pid, const struct told *told, char *to, size_t size)
 {
-	char *option = find_option(pid, "profile_file");
-	const char *from = option != NULL ? option : DEFAULT_PATH;
+	const char *from = told->file != NULL && *told->file != '\0' ?
+				   told->file : DEFAULT_PATH;
+	const char *directory = told->directory != NULL &&
+				*told->directory == '/' ?
+					told->directory : NULL;
 	char *spaces = proc_status(pid, "NSpid:");
 	const char *inner = spaces != NULL ? strrchr(spaces, '\t') : NULL;
-	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s", pid,
-				    *from == '/' ? "root" : "cwd/");
+	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s%s", pid,
+				    *from == '/' || directory != NULL ?
+					    "root" : "cwd/",
+				    *from != '/' && directory != NULL ?
+					    directory : "");
 
+	n = n < size ? n : size - 1;
 	while (*from != '\0' && n + 24 < size) {
 		if (from[0] == '%' && from[1] == 'p') {
 			n += (size_t)sprintf(to + n, "%.20s",
@@ -211,7 +256,6 @@ find_prefix(long pid, char *to, size_t size)
 	}
 	to[n] = '\0';
 	free(spaces);
-	free(option);
 }
 
 struct found {
@@ -282,7 +326,8 @@ await(const char *directory, const char *base, uid_t uid,
 static enum status
 ask(long pid, char **path)
 {
-	char prefix[PATH_MAX + 64], *base, *option = NULL;
+	char prefix[PATH_MAX + 512], *base;
+	struct told told;
 	struct found before, now;
 	struct stat st;
 	enum status status;
@@ -293,23 +338,22 @@ ask(long pid, char **path)
 			       complain(NO_PROCESS, "no process %ld", pid) :
 			       complain(DENIED, "process %ld: %s", pid,
 					strerror(errno));
-	if (want.signal == 0) {
-		option = find_option(pid, "profile_signal");
-		if (option == NULL || !parse_count(option, 64, &want.signal))
-			want.signal = 0;
-		free(option);
-	}
+	find_told(pid, &told);
+	if (want.signal == 0)
+		want.signal = told.signal;
 	if (want.signal == 0)
 		return complain(FAILED, "process %ld was not started with "
-				"profile_signal in HZ4_OPTIONS, or hides its "
-				"environment: --signal=N", pid);
+				"profile_signal in HZ4_OPTIONS, or its memory "
+				"may not be read: --signal=N", pid);
 	if (!has_handler(pid, want.signal))
 		return complain(FAILED, "process %ld has no handler for "
 				"signal %ld", pid, want.signal);
 	snprintf(prefix, sizeof prefix, "/proc/%ld", pid);
 	if (stat(prefix, &st) != 0)
 		return complain(NO_PROCESS, "no process %ld", pid);
-	find_prefix(pid, prefix, sizeof prefix);
+	find_prefix(pid, &told, prefix, sizeof prefix);
+	free(told.file);
+	free(told.directory);
 	base = strrchr(prefix, '/');
 	*base++ = '\0';
 	find_latest(prefix, base, st.st_uid, &before);
