@@ -44,29 +44,25 @@ usage(FILE *to)
 	      "       hz4-prof --help | --version\n", to);
 }
 
-static void
-help(void)
-{
-	usage(stdout);
-	fputs("\n"
-	      "Show a heap profile: that of FILE, or one that process PID is\n"
-	      "asked for.  It must run on hz4 with a profile and a signal:\n"
-	      "    HZ4_OPTIONS=profile=524288,profile_signal=12 "
-	      "hz4-preload COMMAND\n"
-	      "\n"
-	      "  -a, --all            what was allocated, not what is live\n"
-	      "  -d, --diff           what has changed between two files\n"
-	      "  -f, --folded         a line for each stack: main;f;g BYTES\n"
-	      "  -p, --pprof          the form of pprof, compressed\n"
-	      "  -g, --svg            a flame graph for a browser\n"
-	      "  -n, --top=N          so many stacks [20]\n"
-	      "  -o, --output=FILE    write there\n"
-	      "  -s, --signal=N       the signal to send, if PID does "
-	      "not tell\n"
-	      "  -t, --timeout=SECONDS  wait so long for PID [10]\n"
-	      "      --help           this text\n"
-	      "      --version        the version\n", stdout);
-}
+static const char help[] =
+	"\n"
+	"Show a heap profile: that of FILE, or one that process PID is\n"
+	"asked for.  It must run on hz4 with a profile and a signal:\n"
+	"    HZ4_OPTIONS=profile=524288,profile_signal=12 "
+	"hz4-preload COMMAND\n"
+	"\n"
+	"  -a, --all            what was allocated, not what is live\n"
+	"  -d, --diff           what has changed between two files\n"
+	"  -f, --folded         a line for each stack: main;f;g BYTES\n"
+	"  -p, --pprof          the form of pprof, compressed\n"
+	"  -g, --svg            a flame graph for a browser\n"
+	"  -n, --top=N          so many stacks [20]\n"
+	"  -o, --output=FILE    write there\n"
+	"  -s, --signal=N       the signal to send, if PID does "
+	"not tell\n"
+	"  -t, --timeout=SECONDS  wait so long for PID [10]\n"
+	"      --help           this text\n"
+	"      --version        the version\n";
 
 static enum status
 parse_value(int c)
@@ -112,9 +108,7 @@ parse_options(int argc, char **argv)
 		{ "output", required_argument, NULL, 'o' },
 		{ "signal", required_argument, NULL, 's' },
 		{ "timeout", required_argument, NULL, 't' },
-		{ "help", no_argument, NULL, 'H' },
-		{ "version", no_argument, NULL, 'V' },
-		{ NULL, 0, NULL, 0 },
+		TOOL_OPTIONS
 	};
 	unsigned forms = 0;
 	int c;
@@ -128,15 +122,8 @@ parse_options(int argc, char **argv)
 		else if (strchr("fpg", c) != NULL) {
 			want.form = c == 'f' ? FOLDED : c == 'p' ? PPROF : SVG;
 			forms++;
-		} else if (c == 'H') {
-			help();
-			exit(OK);
-		} else if (c == 'V') {
-			printf("hz4-prof %s\n", PACKAGE_VERSION);
-			exit(OK);
 		} else if (strchr("nost", c) == NULL) {
-			usage(stderr);
-			exit(USAGE);
+			tool_option(c, usage, help);
 		} else if (parse_value(c) != OK) {
 			exit(USAGE);
 		}
