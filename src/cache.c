@@ -21,6 +21,8 @@ void
 hz4_cache_init(struct hz4_cache *c, bool first)
 {
 	c->first = c->proven = first;
+	c->sampler.left = INT64_MAX;
+	c->sampler.calls = UINT64_MAX;
 	c->lock.rank = HZ4_RANK_CACHE;
 	c->granted = c->left = hz4_share_start(first);
 }

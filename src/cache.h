@@ -19,33 +19,41 @@
 extern const struct hz4_cache hz4_empty_cache;
 
 /*
- * Take one object from the stack of its class, if its top is above `low`: the
- * stack's own, or its base where that is closed.  Owner only.  False: the
- * slow path has to look (stack empty or closed, cache not made yet), or the
- * same object lies in the stack once more, three or four places deeper.
+ * The object at the top of a stack, if that is above `low`: the stack's own, or
+ * its base where malloc looks before it takes.  False: the slow path has to
+ * look (stack empty or closed, cache not made yet), or the same object lies in
+ * the stack once more, three or four places deeper.
  */
 HZ4_FAST bool
-hz4_cache_pop_above(struct hz4_stack *s, void **low, void **object)
+hz4_cache_see(void **top, void **low, void **object)
 {
-	void **top = hz4_peek(&s->top);
-	void *p;
-
 	if (hz4_unlikely(top <= low))
 		return false;
-	p = top[-1];
-	if (hz4_unlikely(p == top[-4]) || hz4_unlikely(p == top[-5]))
-		return false;
-	hz4_poke(&s->top, top - 1);
-	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
-	*object = p;
-	return true;
+	*object = top[-1];
+	return !hz4_unlikely(*object == top[-4]) &&
+	       !hz4_unlikely(*object == top[-5]);
 }
 
+/* Take what was seen.  Owner only. */
+HZ4_FAST void
+hz4_cache_take(struct hz4_stack *s, void **top)
+{
+	hz4_poke(&s->top, top - 1);
+	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
+}
+
+/* Take one object from the stack of its class.  Owner only. */
 HZ4_FAST bool
 hz4_cache_pop(struct hz4_stack *s, void **object)
 {
+	void **top;
+
 	hz4_stacks_look();
-	return hz4_cache_pop_above(s, hz4_peek_fast(void **, &s->low), object);
+	top = hz4_peek(&s->top);
+	if (!hz4_cache_see(top, hz4_peek_fast(void **, &s->low), object))
+		return false;
+	hz4_cache_take(s, top);
+	return true;
 }
 
 /*

@@ -351,16 +351,30 @@ missed(enum parent which)
 	return f;
 }
 
-static HZ4_SLOW void *
-new_slow(size_t size)
+/*
+ * An open stack is one of the thread's cache, to which the operators come where
+ * nobody replaces them: while mallocs are counted all come here.
+ */
+HZ4_FAST void *
+plain_slow(enum parent which, size_t size, struct hz4_stack *s)
 {
-	return missed(NEW).plain(size);
+	void *p = NULL;
+
+	if (hz4_peek(&s->low) == HZ4_STOP_OPEN)
+		p = hz4_heap_malloc_slow(size, s);
+	return p != NULL ? p : missed(which).plain(size);
 }
 
-static HZ4_SLOW void *
-new_array_slow(size_t size)
+static HZ4_DEEP void *
+new_slow(size_t size, struct hz4_stack *s)
 {
-	return missed(NEW_ARRAY).plain(size);
+	return plain_slow(NEW, size, s);
+}
+
+static HZ4_DEEP void *
+new_array_slow(size_t size, struct hz4_stack *s)
+{
+	return plain_slow(NEW_ARRAY, size, s);
 }
 
 static HZ4_SLOW void *
@@ -379,9 +393,11 @@ new_aligned_array_slow(size_t size, size_t align)
 	OPERATOR void *name parameters; \
 	void *name parameters \
 	{ \
+		struct hz4_stack *s; \
 		void *p; \
 \
-		if (hz4_likely(hz4_heap_pop(&hz4_tls_operators, size, &p))) \
+		if (hz4_likely(hz4_heap_pop(&hz4_tls_operators, size, &s, \
+					    &p))) \
 			return p; \
 		return slow; \
 	}
@@ -398,8 +414,8 @@ new_aligned_array_slow(size_t size, size_t align)
 		return slow; \
 	}
 
-OPERATOR_NEW(new, (size_t size), new_slow(size))
-OPERATOR_NEW(new_array, (size_t size), new_array_slow(size))
+OPERATOR_NEW(new, (size_t size), new_slow(size, s))
+OPERATOR_NEW(new_array, (size_t size), new_array_slow(size, s))
 OPERATOR_NEW_ALIGNED(new_aligned, (size_t size, size_t align),
 		     new_aligned_slow(size, align))
 OPERATOR_NEW_ALIGNED(new_aligned_array, (size_t size, size_t align),

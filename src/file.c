@@ -3,6 +3,8 @@
  */
 #include "file.h"
 
+#include "view.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -72,3 +74,7 @@ hz4_file_clear_name(const char *path)
 		return "it is another user's";
 	return unlink(path) == 0 ? NULL : "it cannot be replaced";
 }
+
+const struct hz4_view_file hz4_view_file = {
+	.directory = HZ4_VIEW_OF(directory),
+};

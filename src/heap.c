@@ -165,24 +165,28 @@ take_exhausted(size_t size, size_t align, struct hz4_cache *c)
 }
 
 /*
- * What a thread has in its cache whose stacks end nowhere: one that watches,
- * but for every n-th time, or samples.  The fast path, a call later.
+ * The fast path of a thread that watches, but for every n-th time, or samples:
+ * its stacks are open, and all their mallocs come here.  `counts`: the call is
+ * one to be counted.  False: nothing is done.
  */
 HZ4_FAST bool
-pop_closed(struct hz4_cache *c, size_t size, void **p)
+pop_open(struct hz4_stack *s, size_t size, bool counts, void **p)
 {
-	unsigned cls;
+	struct hz4_cache *c;
+	void **top;
 
-	if (size - 1 >= HZ4_CLASS_MAX ||
-	    (!c->watching && hz4_peek(&hz4_sampling) == 0))
+	hz4_stacks_look();
+	if (hz4_peek(&s->low) != HZ4_STOP_OPEN)
 		return false;
-	cls = hz4_sizeclass(size);
-	if (hz4_stacks_careful(c, cls) || hz4_peek(&c->busy) != HZ4_CLS_NONE ||
-	    hz4_peek(&c->idle) >= HZ4_IDLE_STOPPED ||
-	    turn_to_look(c, size))
+	/* One that is open is of the calling thread's. */
+	c = hz4_tls_cache;
+	top = hz4_peek(&s->top);
+	if (!hz4_cache_see(top, hz4_peek(&s->base), p) ||
+	    turn_to_look(c, size) ||
+	    (counts && !hz4_profile_passes(&c->sampler, size)))
 		return false;
-	return hz4_cache_pop_above(&c->stack[cls],
-				   hz4_peek(&c->stack[cls].base), p);
+	hz4_cache_take(s, top);
+	return true;
 }
 
 /* Of its own, so that what comes before needs no frame. */
@@ -199,42 +203,37 @@ malloc_missed(size_t size)
 	return hz4_likely(p != NULL) ? p : take_exhausted(size, HZ4_ALIGN, c);
 }
 
-/* hz4_heap_malloc_slow for what is no sample. */
-HZ4_FAST void *
-malloc_rest(size_t size)
-{
-	void *p;
-
-	if (pop_closed(hz4_tls_cache, size, &p))
-		return p;
-	return malloc_missed(size);
-}
-
 void *
 hz4_heap_malloc_told(size_t size)
 {
+	struct hz4_stack *s;
 	void *p;
 
-	if (hz4_likely(hz4_heap_pop(&hz4_tls_cache, size, &p)))
+	if (hz4_likely(hz4_heap_pop(&hz4_tls_cache, size, &s, &p)) ||
+	    pop_open(s, size, false, &p))
 		return p;
-	return malloc_rest(size);
+	return malloc_missed(size);
 }
 
 static HZ4_DEEP void *
 malloc_due(size_t size)
 {
-	void *p = hz4_profile_take(size, HZ4_ALIGN, false, HZ4_CALLER);
+	void *p = hz4_profile_take(size, size, HZ4_ALIGN, false, HZ4_CALLER);
 
-	return p != NULL ? p : malloc_rest(size);
+	return p != NULL ? p : malloc_missed(size);
 }
 
-/* Not cold: all mallocs come here while they are counted. */
+/* Not cold: all mallocs come here while they are watched or counted. */
 HZ4_DEEP void *
-hz4_heap_malloc_slow(size_t size)
+hz4_heap_malloc_slow(size_t size, struct hz4_stack *s)
 {
+	void *p;
+
+	if (hz4_likely(pop_open(s, size, true, &p)))
+		return p;
 	if (hz4_unlikely(hz4_profile_due(size)))
 		return malloc_due(size);
-	return malloc_rest(size);
+	return malloc_missed(size);
 }
 
 static void
@@ -342,7 +341,7 @@ calloc_large(size_t bytes)
 	void *p = NULL;
 
 	if (hz4_unlikely(hz4_profile_due(bytes)))
-		p = hz4_profile_take(bytes, HZ4_ALIGN, true, HZ4_CALLER);
+		p = hz4_profile_take(bytes, bytes, HZ4_ALIGN, true, HZ4_CALLER);
 	if (p != NULL)
 		return p;
 	upkeep_large(c);
@@ -385,11 +384,12 @@ calloc_slow(size_t bytes)
 	void *p = NULL;
 
 	if (hz4_unlikely(hz4_profile_due(bytes)))
-		p = hz4_profile_take(bytes, HZ4_ALIGN, false, HZ4_CALLER);
+		p = hz4_profile_take(bytes, bytes, HZ4_ALIGN, false,
+				     HZ4_CALLER);
 	else if (bytes > HZ4_FRESH_SPARSE && (p = calloc_fresh(bytes)) != NULL)
 		return p;
 	if (p == NULL)
-		p = malloc_rest(bytes);
+		p = malloc_missed(bytes);
 	if (p == NULL)
 		return NULL;
 	hz4_heap_note_whole(p, bytes);
@@ -399,6 +399,7 @@ calloc_slow(size_t bytes)
 void *
 hz4_heap_calloc(size_t n, size_t size)
 {
+	struct hz4_stack *s;
 	size_t bytes;
 	void *p;
 
@@ -409,7 +410,8 @@ hz4_heap_calloc(size_t n, size_t size)
 		hz4_thread_start();
 		return calloc_large(bytes);
 	}
-	if (hz4_unlikely(!hz4_heap_pop(&hz4_tls_cache, bytes, &p)))
+	if (hz4_unlikely(!hz4_heap_pop(&hz4_tls_cache, bytes, &s, &p)) &&
+	    !pop_open(s, bytes, true, &p))
 		return calloc_slow(bytes);
 	hz4_heap_note_whole(p, bytes);
 	return memset(p, 0, bytes);
@@ -469,7 +471,8 @@ hz4_heap_aligned(size_t align, size_t size)
 	hz4_thread_start();
 	size = hz4_max(size, 1);
 	if (hz4_unlikely(hz4_profile_due(size)) &&
-	    (p = hz4_profile_take(size, align, false, HZ4_CALLER)) != NULL)
+	    (p = hz4_profile_take(size, size, align, false, HZ4_CALLER)) !=
+		    NULL)
 		return p;
 	if (size <= HZ4_CLASS_MAX && align <= HZ4_PAGE) {
 		cls = hz4_sizeclass_aligned(size, align);

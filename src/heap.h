@@ -29,29 +29,33 @@
 #include "thread.h"
 
 /*
- * The rest of malloc and free.  The arguments are those of the fast path,
- * so that it can jump here without moving registers.
+ * The rest of malloc and free.  The arguments are those of the fast path, and
+ * the stack where it has looked, so that it can jump here without moving
+ * registers.
  */
-void *hz4_heap_malloc_slow(size_t size);
+void *hz4_heap_malloc_slow(size_t size, struct hz4_stack *s);
 void hz4_heap_free_slow(void *p);
 
 /*
  * The fast paths, on one of a thread's pointers to its cache, which is read
- * as late as can be.  False: the slow path has to look.
+ * as late as can be.  False: the slow path has to look, first at that stack.
  */
 HZ4_FAST bool
-hz4_heap_pop(struct hz4_cache **c, size_t size, void **p)
+hz4_heap_pop(struct hz4_cache **c, size_t size, struct hz4_stack **s, void **p)
 {
 	size_t offset;
 
 	/* 0 has no class here. */
-	if (hz4_likely(size - 1 < HZ4_SMALL_MAX))
+	if (hz4_likely(size - 1 < HZ4_SMALL_MAX)) {
 		offset = hz4_sizeclass_small_offset(size);
-	else if (size - 1 < HZ4_CLASS_MAX)
+	} else if (size - 1 < HZ4_CLASS_MAX) {
 		offset = hz4_sizeclass_big(size) * (size_t)HZ4_STACK_BYTES;
-	else
+	} else {
+		*s = (struct hz4_stack *)&hz4_empty_cache.stack[0];
 		return false;
-	return hz4_cache_pop(hz4_stacks_at(*c, offset), p);
+	}
+	*s = hz4_stacks_at(*c, offset);
+	return hz4_cache_pop(*s, p);
 }
 
 /* The same for objects aligned to a power of two. */
@@ -78,11 +82,12 @@ hz4_heap_push(struct hz4_cache **c, void *p)
 HZ4_FAST void *
 hz4_heap_malloc(size_t size)
 {
+	struct hz4_stack *s;
 	void *p;
 
-	if (hz4_likely(hz4_heap_pop(&hz4_tls_cache, size, &p)))
+	if (hz4_likely(hz4_heap_pop(&hz4_tls_cache, size, &s, &p)))
 		return p;
-	return hz4_heap_malloc_slow(size);
+	return hz4_heap_malloc_slow(size, s);
 }
 
 /* C11 free; keeps errno (POSIX 2024). */

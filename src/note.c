@@ -72,4 +72,7 @@ __attribute__((used)) const struct hz4_view hz4_view = {
 	.large_bytes = HZ4_VIEW_MEMBER(struct hz4_large, bytes),
 	.large_asked = HZ4_VIEW_MEMBER(struct hz4_large, asked),
 	.large_site = HZ4_VIEW_MEMBER(struct hz4_large, sample.site),
+
+	.options = (uintptr_t)&hz4_view_options,
+	.file = (uintptr_t)&hz4_view_file,
 };

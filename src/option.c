@@ -4,6 +4,7 @@
 #include "option.h"
 
 #include "log.h"
+#include "view.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -282,3 +283,8 @@ hz4_option_list(char *buffer, size_t size)
 			return;
 	}
 }
+
+const struct hz4_view_options hz4_view_options = {
+	.profile_signal = HZ4_VIEW_OF(values[HZ4_OPT_profile_signal]),
+	.profile_file = HZ4_VIEW_OF(paths[PATHS_BEFORE_profile_file]),
+};

@@ -11,7 +11,8 @@
  * Where.  The fast paths count nothing.  While sampling is on the lower end of
  * each stack lies above every address, as it does for a thread that watches
  * (stacks.h): so every malloc comes to hz4_heap_malloc_slow, which counts its
- * bytes and, where none is due, pops from the same stack.  A window in the
+ * bytes and, where none is due, pops from the same stack: some 20 instructions
+ * more than a hit.  A window in the
  * stack instead, that ends where the bytes do, would not see a loop of malloc
  * and free at its top: such a loop never goes deeper.  free stays as it is.
  *
@@ -21,8 +22,8 @@
  * A thread begins to sample when it comes by after the start: at once, since
  * that one raises the ends of all threads.  The one store that may be lost, to
  * an owner that sets the same end just then, costs no more than the delay to
- * its next slow path.  After the stop each class is as before from its next
- * malloc on.
+ * its next slow path.  The stop raises them, too, and then each class is as
+ * before from its next malloc on.
  *
  * A call that comes while its thread takes a sample, from the unwinder or from
  * a signal's handler, is none; nor is one that comes while a stack is closed.
@@ -146,12 +147,12 @@ start_calls(struct hz4_sampler *s)
 {
 	uint32_t mean = hz4_peek(&profile.guards);
 
-	s->calls = mean == 0 ? UINT32_MAX :
-			       1 + (uint32_t)(next_random(&s->random) %
-					      (2 * (uint64_t)mean - 1));
+	s->calls = mean == 0 ? UINT64_MAX :
+			       next_random(&s->random) %
+				       (2 * (uint64_t)mean - 1);
 }
 
-/* The first way of the thread since the start. */
+/* The first way of the thread since the start, or the stop. */
 static void
 join(struct hz4_sampler *s, uint32_t generation)
 {
@@ -198,12 +199,16 @@ look_at_marks(uint64_t bytes)
 /* --- taking ---------------------------------------------------------- */
 
 static void *
-take_large(size_t size, size_t align, bool zero, struct hz4_site *site)
+take_large(size_t size, size_t room, size_t align, bool zero,
+	   struct hz4_site *site)
 {
-	void *p = hz4_large_alloc(size, align, zero);
+	void *p = hz4_large_alloc(room, align, zero);
 
-	if (p != NULL)
-		hz4_samples_note(hz4_large_sample(p), site, size);
+	if (p == NULL)
+		return NULL;
+	if (room > size)
+		hz4_large_ask(p, size);
+	hz4_samples_note(hz4_large_sample(p), site, size);
 	return p;
 }
 
@@ -217,25 +222,26 @@ find_site(struct hz4_sampler *s, const struct hz4_caller *from)
 }
 
 static void *
-take_object(size_t size, size_t align, bool zero, struct hz4_site *site)
+take_object(size_t size, size_t room, size_t align, bool zero,
+	    struct hz4_site *site)
 {
-	unsigned cls = hz4_sizeclass_aligned(size, align);
+	unsigned cls = hz4_sizeclass_aligned(room, align);
 
 	if (cls == HZ4_CLS_NONE)
-		return take_large(size, align, zero, site);
+		return take_large(size, room, align, zero, site);
 	return hz4_samples_take(cls, site, size);
 }
 
 static void *
-take_sample(struct hz4_sampler *s, size_t size, size_t align, bool zero,
-	    const struct hz4_caller *from)
+take_sample(struct hz4_sampler *s, size_t size, size_t room, size_t align,
+	    bool zero, const struct hz4_caller *from)
 {
 	uint64_t bytes = (uint64_t)s->drawn - (uint64_t)s->left;
 	bool on = hz4_peek(&profile.on);
 	void *p = NULL;
 
 	if (on)
-		p = take_object(size, align, zero, find_site(s, from));
+		p = take_object(size, room, align, zero, find_site(s, from));
 	start_way(s);
 	if (on)
 		look_at_marks(bytes);
@@ -247,7 +253,7 @@ static void *
 take_guarded(struct hz4_sampler *s, size_t size, size_t align,
 	     const struct hz4_caller *from)
 {
-	if (s->calls > 1)
+	if (s->calls > 0)
 		return NULL;
 	start_calls(s);
 	return hz4_peek(&profile.guards) == 0 ?
@@ -283,7 +289,7 @@ joins(struct hz4_sampler *s, size_t size)
 }
 
 HZ4_SLOW void *
-hz4_profile_take(size_t size, size_t align, bool zero,
+hz4_profile_take(size_t size, size_t room, size_t align, bool zero,
 		 const struct hz4_caller *from)
 {
 	struct hz4_cache *c = sampling_cache();
@@ -299,7 +305,7 @@ hz4_profile_take(size_t size, size_t align, bool zero,
 	s->inside = true;
 	p = take_guarded(s, size, align, from);
 	if (p == NULL && s->left < 0)
-		p = take_sample(s, size, align, zero, from);
+		p = take_sample(s, size, room, align, zero, from);
 	s->inside = false;
 	errno = saved;
 	if (p != NULL) {
@@ -377,8 +383,7 @@ begin_anew(void)
 	/* Release: the unwinder and the tables are there. */
 	atomic_store_explicit(&hz4_sampling, generation,
 			      memory_order_release);
-	if (generation != 0)
-		hz4_thread_each(close_stacks, NULL);
+	hz4_thread_each(close_stacks, NULL);
 }
 
 bool

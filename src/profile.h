@@ -29,13 +29,31 @@ uint64_t hz4_profile_rate(void);
 
 void hz4_profile_forget(void);
 
+/*
+ * Count a call and its bytes, up to HZ4_CLASS_MAX, unless a way ends here or
+ * has ended.  False: nothing is counted.
+ */
+HZ4_FAST bool
+hz4_profile_passes(struct hz4_sampler *s, size_t size)
+{
+	int64_t left = s->left - (int64_t)size;
+	uint64_t calls;
+
+	if (hz4_unlikely(left < 0) ||
+	    hz4_unlikely(__builtin_sub_overflow(s->calls, 1, &calls)))
+		return false;
+	s->left = left;
+	s->calls = calls;
+	return true;
+}
+
 /* True at the end of one of the two ways, where it stays until it is taken. */
 HZ4_FAST bool
 hz4_profile_count(struct hz4_sampler *s, size_t size)
 {
 	/* Sizes that are refused may come to more than there are numbers. */
 	s->left = (int64_t)((uint64_t)s->left - size);
-	if (hz4_unlikely(s->calls <= 1))
+	if (hz4_unlikely(s->calls == 0))
 		return true;
 	s->calls--;
 	return s->left < 0;
@@ -51,19 +69,17 @@ hz4_profile_due(size_t size)
 	uint32_t generation = hz4_peek(&hz4_sampling);
 	struct hz4_sampler *s = &hz4_tls_cache->sampler;
 
-	if (hz4_likely(generation == 0))
-		return false;
 	if (hz4_unlikely(s->generation != generation))
 		return true;
-	return hz4_profile_count(s, size);
+	return generation != 0 && hz4_profile_count(s, size);
 }
 
 /*
- * The object, which is a sample or guarded.  NULL: it was not to be one after
- * all, or there is no memory.
+ * The object, which is a sample, with room for so many bytes, or guarded.
+ * NULL: it was not to be one after all, or there is no memory.
  */
-HZ4_SLOW void *hz4_profile_take(size_t size, size_t align, bool zero,
-				const struct hz4_caller *from);
+HZ4_SLOW void *hz4_profile_take(size_t size, size_t room, size_t align,
+				bool zero, const struct hz4_caller *from);
 
 /* A large object was made to fit `size` bytes where it is, or moved there. */
 void hz4_profile_resized(void *p, size_t size, const struct hz4_caller *from);

@@ -38,52 +38,62 @@ copy_to(void *to, void *p, size_t n)
 }
 
 /* To a smaller one; where the system has no memory it stays where it is. */
-static void *
+static HZ4_DEEP void *
 shrink_to(void *p, size_t size)
 {
-	void *to = copy_to(hz4_heap_take(size, hz4_thread_cache()), p, size);
+	void *to = NULL;
 
+	if (hz4_unlikely(hz4_profile_due(size)))
+		to = hz4_profile_take(size, size, HZ4_ALIGN, false,
+				      HZ4_CALLER);
+	if (to == NULL)
+		to = hz4_heap_take(size, hz4_thread_cache());
+	to = copy_to(to, p, size);
 	return to != NULL ? to : p;
 }
 
 /*
- * Copy an object to where it has room to grow.  One that grows by small
- * steps is copied as often as its size class changes, so from its second
- * copy on it gets more than it asks for.  Which were copied before is known
- * of the thread's latest alone: a wrong guess costs no more than that room.
+ * Where the thread notes an object that it grows to `size`, and how much that
+ * shall have.  One that grows by small steps is copied as often as its size
+ * class changes, so from its second copy on it gets more than it asks for.
+ * Which were copied before is known of the thread's latest alone: a wrong guess
+ * costs no more than that room.  NULL: nowhere.
  */
-static void *
-grow_to(void *p, size_t old, size_t size)
+static uintptr_t *
+find_note(const void *p, size_t old, size_t size, size_t *want)
 {
 	struct hz4_cache *c = hz4_thread_cache();
-	size_t want = size;
 	unsigned i = 0;
-	void *to;
 
+	*want = size;
 	if (c == NULL || old < HZ4_GROWN_LEAST || size >= HZ4_HUGE_MIN / 2)
-		return copy_to(hz4_heap_malloc_told(size), p, old);
+		return NULL;
 	while (i < HZ4_GROWN_LATEST && c->grown[i] != (uintptr_t)p)
 		i++;
 	if (i == HZ4_GROWN_LATEST)
 		i = c->grown_next++ % HZ4_GROWN_LATEST;
 	else if (size - old <= old / HZ4_GROWN_STEP)
-		want = size + size / HZ4_GROWN_ROOM;
-	to = copy_to(take_with_room(size, want), p, old);
-	if (to != NULL)
-		c->grown[i] = (uintptr_t)to;
-	return to;
+		*want = size + size / HZ4_GROWN_ROOM;
+	return &c->grown[i];
 }
 
+/* Copy an object to where it has room to grow, a sample as any other. */
 static HZ4_DEEP void *
-move_to(void *p, size_t old, size_t size)
+grow_to(void *p, size_t old, size_t size)
 {
+	size_t want;
+	uintptr_t *note = find_note(p, old, size, &want);
 	void *to = NULL;
 
 	if (hz4_unlikely(hz4_profile_due(size)))
-		to = hz4_profile_take(size, HZ4_ALIGN, false, HZ4_CALLER);
-	if (to != NULL)
-		return copy_to(to, p, hz4_min(old, size));
-	return size > old ? grow_to(p, old, size) : shrink_to(p, size);
+		to = hz4_profile_take(size, want, HZ4_ALIGN, false,
+				      HZ4_CALLER);
+	if (to == NULL)
+		to = take_with_room(size, want);
+	to = copy_to(to, p, old);
+	if (to != NULL && note != NULL)
+		*note = (uintptr_t)to;
+	return to;
 }
 
 /* One that stays or is copied. */
@@ -91,8 +101,10 @@ static void *
 realloc_small(void *p, unsigned cls, size_t old, size_t size)
 {
 	/* Shrinking by less than half is not worth a copy. */
-	if (size > old || size < old / 2)
-		return move_to(p, old, size);
+	if (size > old)
+		return grow_to(p, old, size);
+	if (size < old / 2)
+		return shrink_to(p, size);
 	hz4_thread_count(cls, HZ4_COUNT_realloc_in_place);
 	if (hz4_unlikely(cls == HZ4_CLS_MARKED))
 		hz4_profile_kept(p, size);

@@ -28,13 +28,16 @@ struct hz4_sample {
 	uint64_t epoch : 16;
 };
 
-/* How far a thread is on its way to the next sample.  All [owner]. */
+/*
+ * How far a thread is on its way to the next sample.  While nothing is sampled
+ * both ways are as good as endless.  All [owner].
+ */
 struct hz4_sampler {
 	int64_t left;	     /* bytes to it */
-	int64_t drawn;	     /* of these at the start of the way */
+	uint64_t calls;	     /* to the next guard, without this one */
+	int64_t drawn;	     /* of `left` at the start of the way */
 	uint64_t random;     /* state of the generator; 0: not seeded */
-	uint32_t generation; /* of hz4_sampling that `left` is for */
-	uint32_t calls;	     /* to the next guard, this one included */
+	uint32_t generation; /* of hz4_sampling that both are for */
 	bool inside;	     /* takes one: calls that come meanwhile do not */
 	uintptr_t bounds[2]; /* of the stack, for frame pointers; 0 unknown */
 	uintptr_t frame;     /* while they are looked for */

@@ -19,10 +19,12 @@ hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
 		return;
 	hz4_poke(&s->high,
 		 careful ? hz4_peek(&s->top) : hz4_stacks_limit(c, cls));
-	hz4_poke(&s->low, careful || c->watching ||
-					  hz4_peek(&hz4_sampling) != 0 ?
-				  HZ4_STOP :
-				  hz4_peek(&s->base));
+	if (careful)
+		hz4_poke(&s->low, HZ4_STOP);
+	else if (c->watching || hz4_peek(&hz4_sampling) != 0)
+		hz4_poke(&s->low, HZ4_STOP_OPEN);
+	else
+		hz4_poke(&s->low, hz4_peek(&s->base));
 }
 
 void

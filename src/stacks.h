@@ -24,7 +24,9 @@
  * The fast paths know no clock.  While free pages wait for their time one
  * thread watches: its `low`s lie above every address, so that its mallocs take
  * the slow path, where it looks at the clock now and then (heap.c).  The same
- * of all threads while allocations are sampled (profile.c).
+ * of all threads while allocations are sampled (profile.c).  Such a stack is
+ * open for all that: HZ4_STOP_OPEN says so, and malloc's slow path needs to
+ * know no more before it takes the top.
  *
  * Layer 3.  Has HZ4_RANK_CACHE; its thread takes it only once it was stopped
  * (idle.h).
@@ -43,7 +45,8 @@ struct hz4_stack {
 	/* [owner] writes; [atomic] relaxed: others read it for figures */
 	void **_Atomic top;
 	/*
-	 * Where malloc stops, base or HZ4_STOP, and free.  [owner] writes, and
+	 * Where malloc stops, base or one of the two below, and free.  [owner]
+	 * writes, and
 	 * who empties the cache, and `low` who starts to sample; [atomic]
 	 * relaxed
 	 */
@@ -54,7 +57,9 @@ struct hz4_stack {
 	HZ4_HITS_MEMBER
 };
 
+/* Closed; and open for who has looked at what is watched or counted. */
 #define HZ4_STOP ((void **)UINTPTR_MAX)
+#define HZ4_STOP_OPEN ((void **)(UINTPTR_MAX - 1))
 
 enum {
 	/*

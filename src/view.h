@@ -69,6 +69,18 @@ struct hz4_view_guards {
 	uintptr_t slot_count, slot_bytes;
 };
 
+/*
+ * What was asked of the heap profile: which signal, and texts of less than
+ * `width` bytes, for its files.  These lie where the process was started, if
+ * the directory is known.
+ */
+struct hz4_view_options {
+	struct hz4_view_number profile_signal, profile_file;
+};
+struct hz4_view_file {
+	struct hz4_view_number directory;
+};
+
 struct hz4_view {
 	char magic[8];
 	uint32_t layout;
@@ -104,6 +116,9 @@ struct hz4_view {
 	struct hz4_view_number span_start, span_bits;
 	struct hz4_view_number large_start, large_bytes, large_asked;
 	struct hz4_view_number large_site;
+
+	/* Addresses of two more parts. */
+	uintptr_t options, file;
 };
 
 /* For the initialisers of these: a variable, a member of a type. */
@@ -124,5 +139,7 @@ extern const struct hz4_view_meta hz4_view_meta;
 extern const struct hz4_view_large hz4_view_large;
 extern const struct hz4_view_samples hz4_view_samples;
 extern const struct hz4_view_guards hz4_view_guards;
+extern const struct hz4_view_options hz4_view_options;
+extern const struct hz4_view_file hz4_view_file;
 
 #endif

@@ -61,8 +61,9 @@ compare(struct hz4_cache *c)
 						hz4_stacks_limit(c, cls)),
 			  "class %u: high", cls);
 		unit_need(base == NULL ||
-				  s->low == (careful || c->watching ?
-						     HZ4_STOP : base),
+				  s->low == (careful ? HZ4_STOP :
+					     c->watching ? HZ4_STOP_OPEN :
+							   base),
 			  "class %u: low", cls);
 		unit_need(t->limit <= t->room &&
 				  t->limit <= HZ4_CACHE_MAX_OBJECTS,

@@ -2,12 +2,10 @@
  * guard.h: guarded objects are like others, and what is told of those who
  * step beside them.
  */
-#include "unit.h"
+#include "unit_marked.h"
 
 #include "guard.h"
-#include "heap.h"
 #include "info.h"
-#include "option.h"
 #include "profile.h"
 #include "walker.h"
 
@@ -22,8 +20,8 @@ static void
 start(const char *guards)
 {
 	hz4_thread_start();
-	ck_assert(hz4_option_assign("profile_seed=1", 14));
-	ck_assert(hz4_option_assign(guards, strlen(guards)));
+	unit_option("profile_seed=1");
+	unit_option(guards);
 	hz4_profile_begin();
 	page = hz4_os_page;
 }
@@ -165,19 +163,6 @@ read_freed(void *p)
 }
 
 static void
-free_twice(void *p)
-{
-	hz4_heap_free(p);
-	hz4_heap_free(p);
-}
-
-static void
-free_inside(void *p)
-{
-	hz4_heap_free((char *)p + 16);
-}
-
-static void
 usable_of_freed(void *p)
 {
 	hz4_heap_free(p);
@@ -244,8 +229,10 @@ END_TEST
 START_TEST(frees_are_told_too)
 {
 	start("guards=1");
-	tells(free_twice, SIGABRT, "double free", "0 bytes inside", true);
-	tells(free_inside, SIGABRT, "invalid free", "16 bytes inside", false);
+	tells(unit_free_twice, SIGABRT, "double free", "0 bytes inside",
+	      true);
+	tells(unit_free_inside, SIGABRT, "invalid free", "16 bytes inside",
+	      false);
 	tells(usable_of_freed, SIGABRT, "double free", "0 bytes inside",
 	      true);
 }
@@ -364,13 +351,7 @@ END_TEST
 static void
 use_guards(uint64_t *seed)
 {
-	void *p[8];
-	unsigned i;
-
-	for (i = 0; i < 8; i++)
-		p[i] = hz4_heap_malloc(unit_below(seed, 3000) + 1);
-	for (i = 0; i < 8; i++)
-		hz4_heap_free(p[i]);
+	unit_use(seed, 8, 3000);
 }
 
 static void

@@ -520,10 +520,12 @@ leave_pages(void)
 static bool
 is_watching(struct hz4_cache *c)
 {
-	void **low = hz4_peek(&c->stack[hz4_sizeclass(HIT)].base);
+	unsigned cls = hz4_sizeclass(HIT);
+	void **low = hz4_peek(&c->stack[cls].base);
 
-	low = c->watching ? HZ4_STOP : low;
-	unit_need(c->stack[hz4_sizeclass(HIT)].low == low, "low");
+	if (c->watching)
+		low = hz4_stacks_careful(c, cls) ? HZ4_STOP : HZ4_STOP_OPEN;
+	unit_need(c->stack[cls].low == low, "low");
 	return c->watching;
 }
 

@@ -5,11 +5,9 @@
  * Seeds are fixed: an estimate that is within three standard errors once
  * always is.
  */
-#include "unit.h"
+#include "unit_marked.h"
 
-#include "heap.h"
 #include "info.h"
-#include "option.h"
 #include "profile.h"
 #include "samples.h"
 #include "walker.h"
@@ -26,16 +24,10 @@ static struct {
 } truth;
 
 static void
-option(const char *text)
-{
-	ck_assert_msg(hz4_option_assign(text, strlen(text)), "%s", text);
-}
-
-static void
 start(uint64_t rate)
 {
 	hz4_thread_start();
-	option("profile_seed=1");
+	unit_option("profile_seed=1");
 	ck_assert(hz4_profile_on(rate));
 }
 
@@ -262,12 +254,53 @@ START_TEST(many_calls_without_guards)
 	sigaction(SIGSEGV, NULL, &before);
 	start(RATE);
 	make(10);
-	hz4_tls_cache->sampler.calls = 2;
+	hz4_tls_cache->sampler.calls = 1;
 	make(10);
 	make(10);
 	ck_assert_uint_gt(hz4_tls_cache->sampler.calls, 1000);
 	sigaction(SIGSEGV, NULL, &after);
 	ck_assert(after.sa_handler == before.sa_handler);
+}
+END_TEST
+
+START_TEST(after_the_stop_malloc_is_as_before)
+{
+	unsigned cls = hz4_sizeclass(100), i;
+	struct hz4_stack *s;
+
+	start(RATE);
+	for (i = 0; i < 2 * HZ4_CAREFUL_CALLS; i++)
+		hz4_heap_free(make(100));
+	s = &hz4_tls_cache->stack[cls];
+	ck_assert_ptr_eq(s->low, HZ4_STOP_OPEN);
+	hz4_profile_off();
+	hz4_heap_free(make(100));
+	ck_assert_ptr_eq(s->low, s->base);
+}
+END_TEST
+
+/* Each is a sample, and has the room that others have (growing_objects). */
+START_TEST(samples_that_grow_are_copied_as_seldom)
+{
+	const size_t most = (size_t)4 << 20;
+	unsigned sampled, moves[2];
+	size_t size;
+	char *p, *q;
+
+	for (sampled = 0; sampled < 2; sampled++) {
+		if (sampled)
+			start(1);
+		moves[sampled] = 0;
+		p = hz4_heap_malloc(2000);
+		for (size = 2000; size < most; size += size / 50) {
+			q = hz4_heap_realloc(p, size);
+			moves[sampled] += q != p;
+			p = q;
+		}
+		hz4_heap_free(p);
+	}
+	ck_assert_uint_eq(sums().live, 0);
+	ck_assert_uint_le(moves[1], moves[0]);
 }
 END_TEST
 
@@ -389,19 +422,6 @@ START_TEST(sampled_objects_are_like_others)
 END_TEST
 
 static void
-free_twice(void *p)
-{
-	hz4_heap_free(p);
-	hz4_heap_free(p);
-}
-
-static void
-free_inside(void *p)
-{
-	hz4_heap_free((char *)p + 16);
-}
-
-static void
 resize_freed(void *p)
 {
 	hz4_heap_free(p);
@@ -416,10 +436,10 @@ START_TEST(misuse_is_told)
 	/* Another one, so that the slab stays. */
 	make(100);
 	p = make(100);
-	unit_fatal_start(free_twice, p, "hz4: free(): invalid pointer or "
-					"double free: ptr 0x");
-	unit_fatal_start(free_inside, p, "hz4: free(): invalid pointer or "
-					 "double free: ptr 0x");
+	unit_fatal_start(unit_free_twice, p,
+			 "hz4: free(): invalid pointer or double free: ptr 0x");
+	unit_fatal_start(unit_free_inside, p,
+			 "hz4: free(): invalid pointer or double free: ptr 0x");
 	unit_fatal_start(resize_freed, p, "hz4: realloc(): invalid pointer or "
 					  "double free: ptr 0x");
 }
@@ -429,7 +449,7 @@ START_TEST(a_full_table_says_so)
 {
 	unsigned i;
 
-	option("profile_stacks=16");
+	unit_option("profile_stacks=16");
 	start(1);
 	for (i = 0; i < 40; i++)
 		make_at_depth(i, 100);
@@ -512,7 +532,7 @@ START_TEST(frame_pointers_stay_on_the_stack)
 	struct hz4_site *s;
 	unsigned n = 0;
 
-	option("frame_pointers=1");
+	unit_option("frame_pointers=1");
 	start(1);
 	make_at_depth(10, 100);
 	for (s = hz4_samples_sites(); s != NULL; s = s->older)
@@ -529,13 +549,7 @@ static void *shared[64];
 static void
 sample_much(uint64_t *seed)
 {
-	void *p[16];
-	unsigned i;
-
-	for (i = 0; i < 16; i++)
-		p[i] = hz4_heap_malloc(unit_below(seed, 300000) + 1);
-	for (i = 0; i < 16; i++)
-		hz4_heap_free(p[i]);
+	unit_use(seed, 16, 300000);
 }
 
 static void
@@ -596,7 +610,7 @@ START_TEST(text_is_as_readers_want_it)
 	int at;
 
 	ck_assert_int_eq(hz4_profile_write("nowhere"), EINVAL);
-	option("profile_stacks=16");
+	unit_option("profile_stacks=16");
 	start(1);
 	for (i = 0; i < 40; i++)
 		make_at_depth(i, 100);
@@ -673,16 +687,16 @@ START_TEST(dumps_at_intervals_and_peaks)
 
 	snprintf(prefix, sizeof prefix, "test_profile.%d", (int)getpid());
 	snprintf(assign, sizeof assign, "profile_file=%s", prefix);
-	option(assign);
-	option("profile_interval=1");
+	unit_option(assign);
+	unit_option("profile_interval=1");
 	start(1);
 	for (i = 0; i < 100; i++)
 		hz4_heap_free(make(100000));
 	n = files(prefix);
 	ck_assert_uint_ge(n, 9);
 	ck_assert_uint_le(n, 10);
-	option("profile_interval=0");
-	option("profile_peak=1");
+	unit_option("profile_interval=0");
+	unit_option("profile_peak=1");
 	/* Up, down, and up again to twice as much. */
 	p = make(5000000);
 	ck_assert_uint_eq(files(prefix), 0);
@@ -749,6 +763,8 @@ add(TCase *t)
 	tcase_add_test(t, what_shrinks_in_place_counts_less);
 	tcase_add_test(t, the_first_way_is_drawn);
 	tcase_add_test(t, many_calls_without_guards);
+	tcase_add_test(t, after_the_stop_malloc_is_as_before);
+	tcase_add_test(t, samples_that_grow_are_copied_as_seldom);
 	tcase_add_test(t, large_objects_that_grow);
 	tcase_add_test(t, rate_1_takes_all);
 	tcase_add_test(t, sampled_objects_are_like_others);

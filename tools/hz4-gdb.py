@@ -22,7 +22,7 @@ VIEW = (
     "cache_net "
     "cache_top cache_base cache_gone *cache_bytes root leaf_class leaf_owner "
     "*zeros span_start span_bits large_start large_bytes large_asked "
-    "large_site"
+    "large_site *options *file"
 )
 PARTS = {
     "threads": "caches older bare_net",

@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include "prof.h"
+#include "target.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -43,29 +44,25 @@ usage(FILE *to)
 	      "       hz4-prof --help | --version\n", to);
 }
 
-static void
-help(void)
-{
-	usage(stdout);
-	fputs("\n"
-	      "Show a heap profile: that of FILE, or one that process PID is\n"
-	      "asked for.  It must run on hz4 with a profile and a signal:\n"
-	      "    HZ4_OPTIONS=profile=524288,profile_signal=12 "
-	      "hz4-preload COMMAND\n"
-	      "\n"
-	      "  -a, --all            what was allocated, not what is live\n"
-	      "  -d, --diff           what has changed between two files\n"
-	      "  -f, --folded         a line for each stack: main;f;g BYTES\n"
-	      "  -p, --pprof          the form of pprof, compressed\n"
-	      "  -g, --svg            a flame graph for a browser\n"
-	      "  -n, --top=N          so many stacks [20]\n"
-	      "  -o, --output=FILE    write there\n"
-	      "  -s, --signal=N       the signal to send, if PID's "
-	      "environment does not tell\n"
-	      "  -t, --timeout=SECONDS  wait so long for PID [10]\n"
-	      "      --help           this text\n"
-	      "      --version        the version\n", stdout);
-}
+static const char help[] =
+	"\n"
+	"Show a heap profile: that of FILE, or one that process PID is\n"
+	"asked for.  It must run on hz4 with a profile and a signal:\n"
+	"    HZ4_OPTIONS=profile=524288,profile_signal=12 "
+	"hz4-preload COMMAND\n"
+	"\n"
+	"  -a, --all            what was allocated, not what is live\n"
+	"  -d, --diff           what has changed between two files\n"
+	"  -f, --folded         a line for each stack: main;f;g BYTES\n"
+	"  -p, --pprof          the form of pprof, compressed\n"
+	"  -g, --svg            a flame graph for a browser\n"
+	"  -n, --top=N          so many stacks [20]\n"
+	"  -o, --output=FILE    write there\n"
+	"  -s, --signal=N       the signal to send, if PID does "
+	"not tell\n"
+	"  -t, --timeout=SECONDS  wait so long for PID [10]\n"
+	"      --help           this text\n"
+	"      --version        the version\n";
 
 static enum status
 parse_value(int c)
@@ -111,9 +108,7 @@ parse_options(int argc, char **argv)
 		{ "output", required_argument, NULL, 'o' },
 		{ "signal", required_argument, NULL, 's' },
 		{ "timeout", required_argument, NULL, 't' },
-		{ "help", no_argument, NULL, 'H' },
-		{ "version", no_argument, NULL, 'V' },
-		{ NULL, 0, NULL, 0 },
+		TOOL_OPTIONS
 	};
 	unsigned forms = 0;
 	int c;
@@ -127,15 +122,8 @@ parse_options(int argc, char **argv)
 		else if (strchr("fpg", c) != NULL) {
 			want.form = c == 'f' ? FOLDED : c == 'p' ? PPROF : SVG;
 			forms++;
-		} else if (c == 'H') {
-			help();
-			exit(OK);
-		} else if (c == 'V') {
-			printf("hz4-prof %s\n", PACKAGE_VERSION);
-			exit(OK);
 		} else if (strchr("nost", c) == NULL) {
-			usage(stderr);
-			exit(USAGE);
+			tool_option(c, usage, help);
 		} else if (parse_value(c) != OK) {
 			exit(USAGE);
 		}
@@ -150,6 +138,13 @@ parse_options(int argc, char **argv)
 }
 
 /* --- a process ------------------------------------------------------- */
+
+/* What the process was told of its profile. */
+struct told {
+	long signal;	 /* 0: none */
+	char *file;	 /* as profile_file has it; NULL: it has not */
+	char *directory; /* that it began in, with "/"; NULL: not known */
+};
 
 /* The value of an option in the environment's HZ4_OPTIONS; the last one. */
 static char *
@@ -173,6 +168,36 @@ find_option(long pid, const char *name)
 	return found;
 }
 
+/*
+ * By the library's own word; where its memory must not be read the environment
+ * may tell, unless the program writes its title there.
+ */
+static void
+find_told(long pid, struct told *to)
+{
+	struct target t;
+	struct hz4_view_options options;
+	struct hz4_view_file file;
+	char *signal;
+
+	memset(to, 0, sizeof *to);
+	if (target_find(&t, pid) &&
+	    target_get(&t, t.view.options, &options, sizeof options) &&
+	    target_get(&t, t.view.file, &file, sizeof file)) {
+		to->signal = (long)target_number(&t, &options.profile_signal);
+		to->file = target_text(&t, &options.profile_file);
+		to->directory = target_text(&t, &file.directory);
+	} else {
+		signal = find_option(pid, "profile_signal");
+		if (signal != NULL)
+			parse_count(signal, 64, &to->signal);
+		to->file = find_option(pid, "profile_file");
+		free(signal);
+	}
+	if (to->signal < 0 || to->signal > 64)
+		to->signal = 0;
+}
+
 /* Without one the signal would end the process. */
 static bool
 has_handler(long pid, long signal)
@@ -190,15 +215,22 @@ has_handler(long pid, long signal)
  * process namespace.
  */
 static void
-find_prefix(long pid, char *to, size_t size)
+find_prefix(long pid, const struct told *told, char *to, size_t size)
 {
-	char *option = find_option(pid, "profile_file");
-	const char *from = option != NULL ? option : DEFAULT_PATH;
+	const char *from = told->file != NULL && *told->file != '\0' ?
+				   told->file : DEFAULT_PATH;
+	const char *directory = told->directory != NULL &&
+				*told->directory == '/' ?
+					told->directory : NULL;
 	char *spaces = proc_status(pid, "NSpid:");
 	const char *inner = spaces != NULL ? strrchr(spaces, '\t') : NULL;
-	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s", pid,
-				    *from == '/' ? "root" : "cwd/");
+	size_t n = (size_t)snprintf(to, size, "/proc/%ld/%s%s", pid,
+				    *from == '/' || directory != NULL ?
+					    "root" : "cwd/",
+				    *from != '/' && directory != NULL ?
+					    directory : "");
 
+	n = n < size ? n : size - 1;
 	while (*from != '\0' && n + 24 < size) {
 		if (from[0] == '%' && from[1] == 'p') {
 			n += (size_t)sprintf(to + n, "%.20s",
@@ -211,7 +243,6 @@ find_prefix(long pid, char *to, size_t size)
 	}
 	to[n] = '\0';
 	free(spaces);
-	free(option);
 }
 
 struct found {
@@ -282,7 +313,8 @@ await(const char *directory, const char *base, uid_t uid,
 static enum status
 ask(long pid, char **path)
 {
-	char prefix[PATH_MAX + 64], *base, *option = NULL;
+	char prefix[PATH_MAX + 512], *base;
+	struct told told;
 	struct found before, now;
 	struct stat st;
 	enum status status;
@@ -293,23 +325,22 @@ ask(long pid, char **path)
 			       complain(NO_PROCESS, "no process %ld", pid) :
 			       complain(DENIED, "process %ld: %s", pid,
 					strerror(errno));
-	if (want.signal == 0) {
-		option = find_option(pid, "profile_signal");
-		if (option == NULL || !parse_count(option, 64, &want.signal))
-			want.signal = 0;
-		free(option);
-	}
+	find_told(pid, &told);
+	if (want.signal == 0)
+		want.signal = told.signal;
 	if (want.signal == 0)
 		return complain(FAILED, "process %ld was not started with "
-				"profile_signal in HZ4_OPTIONS, or hides its "
-				"environment: --signal=N", pid);
+				"profile_signal in HZ4_OPTIONS, or its memory "
+				"may not be read: --signal=N", pid);
 	if (!has_handler(pid, want.signal))
 		return complain(FAILED, "process %ld has no handler for "
 				"signal %ld", pid, want.signal);
 	snprintf(prefix, sizeof prefix, "/proc/%ld", pid);
 	if (stat(prefix, &st) != 0)
 		return complain(NO_PROCESS, "no process %ld", pid);
-	find_prefix(pid, prefix, sizeof prefix);
+	find_prefix(pid, &told, prefix, sizeof prefix);
+	free(told.file);
+	free(told.directory);
 	base = strrchr(prefix, '/');
 	*base++ = '\0';
 	find_latest(prefix, base, st.st_uid, &before);

@@ -32,27 +32,22 @@ usage(FILE *to)
 	      "       hz4-stat --help | --version\n", to);
 }
 
-static void
-help(void)
-{
-	usage(stdout);
-	fputs("\n"
-	      "Show what process PID, which runs on hz4, does with its\n"
-	      "memory.  Builds with statistics count calls as well, and\n"
-	      "publish that with stats_live=1:\n"
-	      "    HZ4_OPTIONS=stats_live=1 hz4-preload --flavour=stats "
-	      "COMMAND\n"
-	      "\n"
-	      "  -j, --json             JSON instead of \"name value\" lines\n"
-	      "  -p, --prometheus       Prometheus's text format\n"
-	      "  -c, --classes          every size class in use, too\n"
-	      "  -w, --watch[=SECONDS]  again and again until PID ends, with\n"
-	      "                         the change per second [1]; on a\n"
-	      "                         terminal, with a chart\n"
-	      "      --help             this text\n"
-	      "      --version          the version\n",
-	      stdout);
-}
+static const char help[] =
+	"\n"
+	"Show what process PID, which runs on hz4, does with its\n"
+	"memory.  Builds with statistics count calls as well, and\n"
+	"publish that with stats_live=1:\n"
+	"    HZ4_OPTIONS=stats_live=1 hz4-preload --flavour=stats "
+	"COMMAND\n"
+	"\n"
+	"  -j, --json             JSON instead of \"name value\" lines\n"
+	"  -p, --prometheus       Prometheus's text format\n"
+	"  -c, --classes          every size class in use, too\n"
+	"  -w, --watch[=SECONDS]  again and again until PID ends, with\n"
+	"                         the change per second [1]; on a\n"
+	"                         terminal, with a chart\n"
+	"      --help             this text\n"
+	"      --version          the version\n";
 
 static bool
 parse_seconds(const char *text)
@@ -85,15 +80,8 @@ parse_option(int c)
 			exit(complain(USAGE, "%s: not a number of seconds "
 				      "from 0.01 to 86400", optarg));
 		break;
-	case 'H':
-		help();
-		exit(OK);
-	case 'V':
-		printf("hz4-stat %s\n", PACKAGE_VERSION);
-		exit(OK);
 	default:
-		usage(stderr);
-		exit(USAGE);
+		tool_option(c, usage, help);
 	}
 }
 
@@ -106,9 +94,7 @@ parse_options(int argc, char **argv)
 		{ "prometheus", no_argument, NULL, 'p' },
 		{ "classes", no_argument, NULL, 'c' },
 		{ "watch", optional_argument, NULL, 'w' },
-		{ "help", no_argument, NULL, 'H' },
-		{ "version", no_argument, NULL, 'V' },
-		{ NULL, 0, NULL, 0 },
+		TOOL_OPTIONS
 	};
 	long pid;
 	int c;

@@ -1,27 +1,19 @@
 /*
  * stat-memory.c - the figures that every build has, read from the process's
- * memory without its help.
+ * memory (target.h) without its help.
  *
- * The library's note leads to its view (src/view.h), and that to everything
- * else.  All of it is copied before it is looked at, every length and number
- * of rounds has a bound, and what makes no sense counts as 0: the process may
- * be changing it, or may want to deceive.  Whose memory may be read is the
- * kernel's to say.
+ * Every length and number of rounds has a bound, and what makes no sense counts
+ * as 0: the process may be changing it, or may want to deceive.
  */
 #include "config.h"
 
 #include "stat.h"
-#include "view.h"
+#include "target.h"
 
-#include <elf.h>
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 enum {
-	HEAD_BYTES = 4096, /* of an object: its headers and notes */
 	MOST_CLASSES = 256,
 	MOST_SHARDS = 64,
 	MOST_L1S = 65536,
@@ -68,10 +60,8 @@ struct sum {
 };
 
 static struct {
-	pid_t task;  /* whose memory it is */
-	uint64_t at; /* of the view */
-	struct hz4_view view;
-	/* Its parts. */
+	struct target target;
+	/* The parts of its view. */
 	struct hz4_view_threads threads;
 	struct hz4_view_l1 l1;
 	struct hz4_view_meta meta;
@@ -87,33 +77,7 @@ static struct {
 static bool
 get(uint64_t at, void *to, size_t bytes)
 {
-	struct iovec here = { to, bytes };
-	struct iovec there = { (void *)(uintptr_t)at, bytes };
-
-	return process_vm_readv(memory.task, &here, 1, &there, 1, 0) ==
-	       (ssize_t)bytes;
-}
-
-static uint64_t
-decode(const char *at, uint32_t width)
-{
-	uint64_t n8;
-	uint32_t n4;
-	uint16_t n2;
-
-	switch (width) {
-	case 8:
-		memcpy(&n8, at, sizeof n8);
-		return n8;
-	case 4:
-		memcpy(&n4, at, sizeof n4);
-		return n4;
-	case 2:
-		memcpy(&n2, at, sizeof n2);
-		return n2;
-	default:
-		return 0;
-	}
+	return target_get(&memory.target, at, to, bytes);
 }
 
 /* The number `i` of a structure of `bytes` that was copied. */
@@ -126,8 +90,9 @@ pick(size_t bytes, const struct hz4_view_number *n, size_t i)
 	    n->width > 8)
 		return 0;
 	at = n->at + i * n->stride;
-	return at + n->width <= bytes ? decode(memory.buffer + at, n->width) :
-					0;
+	return at + n->width <= bytes ?
+		       target_decode(memory.buffer + at, n->width) :
+		       0;
 }
 
 /* `count` numbers that lie in an array. */
@@ -152,153 +117,15 @@ get_numbers(const struct hz4_view_number *from, uint64_t offset,
 static uint64_t
 get_number(const struct hz4_view_number *from)
 {
-	uint64_t n;
-
-	get_numbers(from, 0, 1, &n);
-	return n;
+	return target_number(&memory.target, from);
 }
 
 /* --- finding --------------------------------------------------------- */
 
-/* Where the notes of an object are in its file, from its headers. */
-static size_t
-find_notes(const char *head, size_t i, uint64_t *offset, uint64_t *bytes)
-{
-	const Elf64_Ehdr *e8 = (const void *)head;
-	const Elf32_Ehdr *e4 = (const void *)head;
-	bool wide = head[EI_CLASS] == ELFCLASS64;
-	uint64_t table = wide ? e8->e_phoff : e4->e_phoff;
-	size_t count = wide ? e8->e_phnum : e4->e_phnum, at;
-	size_t size = wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
-	Elf64_Phdr p8;
-	Elf32_Phdr p4;
-
-	for (; i < count; i++) {
-		at = (size_t)table + i * size;
-		if (table > HEAD_BYTES || at > HEAD_BYTES - size)
-			return 0;
-		memcpy(&p8, head + at, size);
-		memcpy(&p4, head + at, sizeof p4);
-		if (p4.p_type != PT_NOTE)
-			continue;
-		*offset = wide ? p8.p_offset : p4.p_offset;
-		*bytes = wide ? p8.p_filesz : p4.p_filesz;
-		return i + 1;
-	}
-	return 0;
-}
-
-/* How far behind an object's start its view is, 0: there is none. */
-static uint64_t
-find_view_note(const char *head, uint64_t at, uint64_t bytes)
-{
-	uint64_t end = at + bytes, name, content;
-	Elf32_Nhdr note;
-	int32_t distance;
-
-	if (at > HEAD_BYTES || bytes > HEAD_BYTES || end > HEAD_BYTES)
-		return 0;
-	while (at + sizeof note <= end) {
-		memcpy(&note, head + at, sizeof note);
-		name = at + sizeof note;
-		content = name + (note.n_namesz + UINT64_C(3)) / 4 * 4;
-		at = content + (note.n_descsz + UINT64_C(3)) / 4 * 4;
-		if (at > end)
-			return 0;
-		if (note.n_namesz == 4 && note.n_descsz == 4 &&
-		    memcmp(head + name, "hz4", 4) == 0) {
-			memcpy(&distance, head + content, sizeof distance);
-			return content + (uint64_t)(int64_t)distance;
-		}
-	}
-	return 0;
-}
-
-/* Keep the view of the object that is mapped there, if it has one. */
-static bool
-look_at_object(uint64_t start, struct hz4_view *view, uint64_t *at)
-{
-	_Alignas(8) char head[HEAD_BYTES];
-	uint64_t offset, bytes, distance = 0;
-	size_t i = 0;
-
-	if (!get(start, head, sizeof head) ||
-	    memcmp(head, ELFMAG, SELFMAG) != 0)
-		return false;
-	while (distance == 0 &&
-	       (i = find_notes(head, i, &offset, &bytes)) != 0)
-		distance = find_view_note(head, offset, bytes);
-	*at = start + distance;
-	return distance != 0 && get(*at, view, sizeof *view) &&
-	       memcmp(view->magic, HZ4_VIEW_MAGIC, sizeof view->magic) == 0;
-}
-
-/* "START-END ACCESS OFFSET ...": where an object's headers may be. */
-static bool
-is_object(const char *line, uint64_t *start)
-{
-	char *at;
-	uint64_t end;
-
-	*start = strtoull(line, &at, 16);
-	if (*at != '-')
-		return false;
-	end = strtoull(at + 1, &at, 16);
-	return end > *start && strncmp(at, " r", 2) == 0 && strlen(at) > 6 &&
-	       strtoull(at + 6, NULL, 16) == 0 && strchr(line, '/') != NULL;
-}
-
-/*
- * The view of the library whose malloc is called: where there are two, a
- * static one and a preloaded one, one of them does nothing.
- */
-static bool
-find_view(char *maps)
-{
-	struct hz4_view view = { .layout = 0 };
-	uint64_t start, at;
-	char *line;
-	bool found = false;
-
-	while ((line = strsep(&maps, "\n")) != NULL) {
-		if (!is_object(line, &start) ||
-		    !look_at_object(start, &view, &at))
-			continue;
-		found = true;
-		memory.view = view;
-		memory.at = at;
-		if (get_number(&view.ready) != 0)
-			break;
-	}
-	return found;
-}
-
-static enum status
-explain(int pid, const char *maps)
-{
-	char c = 0;
-
-	if (!process_exists(pid))
-		return complain(NO_PROCESS, "no process %d", pid);
-	errno = 0;
-	if (maps != NULL && !get(0, &c, 1) && errno == EPERM)
-		return complain(DENIED, "process %d: %s; "
-				"kernel.yama.ptrace_scope may leave this to "
-				"root", pid, strerror(errno));
-	if (maps == NULL)
-		return complain(DENIED, "process %d: %s", pid,
-				strerror(EACCES));
-	if (strstr(maps, "/libhz4.so") != NULL)
-		return complain(BAD_DATA, "process %d runs on another version "
-				"of hz4 than " PACKAGE_VERSION, pid);
-	return complain(FAILED, "process %d does not run on hz4", pid);
-}
-
 static bool
 is_sound(const struct hz4_view *v)
 {
-	return v->layout == HZ4_VIEW_LAYOUT && v->bytes == sizeof *v &&
-	       stat_is_text(v->version, sizeof v->version) &&
+	return stat_is_text(v->version, sizeof v->version) &&
 	       stat_is_text(v->flavour, sizeof v->flavour) &&
 	       v->classes > 2 && v->classes <= MOST_CLASSES &&
 	       v->cache_bytes <= MOST_BYTES && v->shard_stride <= MOST_BYTES;
@@ -307,7 +134,7 @@ is_sound(const struct hz4_view *v)
 static bool
 get_parts(void)
 {
-	const struct hz4_view *v = &memory.view;
+	const struct hz4_view *v = &memory.target.view;
 
 	return get(v->threads, &memory.threads, sizeof memory.threads) &&
 	       get(v->l1, &memory.l1, sizeof memory.l1) &&
@@ -321,7 +148,7 @@ get_parts(void)
 static bool
 describe(struct figures *f)
 {
-	const struct hz4_view *v = &memory.view;
+	const struct hz4_view *v = &memory.target.view;
 
 	f->schema = v->schema;
 	memcpy(f->version, v->version, sizeof f->version);
@@ -338,30 +165,16 @@ describe(struct figures *f)
 enum status
 memory_open(struct figures *f)
 {
-	long task;
-	char *maps = proc_maps(f->pid, &task), *text = maps;
-	enum status status = OK;
-
-	memory.task = (pid_t)task;
 	if (memory.buffer == NULL)
 		memory.buffer = need(malloc(MOST_BYTES));
-	if (maps != NULL)
-		text = need(strdup(maps));
-	if (maps == NULL || !find_view(text))
-		status = explain(f->pid, maps);
-	else if (!is_sound(&memory.view) || !get_parts())
-		status = complain(BAD_DATA, "process %d runs on another "
-				  "version of hz4 than " PACKAGE_VERSION,
-				  f->pid);
-	else if (get_number(&memory.view.ready) == 0)
-		status = complain(FAILED, "process %d has not allocated yet",
-				  f->pid);
-	else if (!describe(f))
-		status = complain(FAILED, "no memory");
-	if (text != maps)
-		free(text);
-	free(maps);
-	return status;
+	if (!target_find(&memory.target, f->pid))
+		return target_explain(&memory.target, f->pid);
+	if (!is_sound(&memory.target.view) || !get_parts())
+		return target_is_other(f->pid);
+	if (get_number(&memory.target.view.ready) == 0)
+		return complain(FAILED, "process %d has not allocated yet",
+				f->pid);
+	return describe(f) ? OK : complain(FAILED, "no memory");
 }
 
 /* --- sums ------------------------------------------------------------ */
@@ -369,7 +182,7 @@ memory_open(struct figures *f)
 static void
 add_cache(void)
 {
-	const struct hz4_view *v = &memory.view;
+	const struct hz4_view *v = &memory.target.view;
 	size_t bytes = (size_t)v->cache_bytes, cls;
 	uint64_t top, base;
 
@@ -398,9 +211,9 @@ add_caches(void)
 
 	for (n = 0; at != 0 && n < MOST_CACHES && copied >> 20 < MOST_MIB;
 	     n++) {
-		if (!get(at, memory.buffer, (size_t)memory.view.cache_bytes))
+		if (!get(at, memory.buffer, (size_t)memory.target.view.cache_bytes))
 			break;
-		copied += memory.view.cache_bytes;
+		copied += memory.target.view.cache_bytes;
 		add_cache();
 		older.at = at + memory.threads.older.at;
 		at = get_number(&older);
@@ -410,7 +223,7 @@ add_caches(void)
 static void
 add_l1s(void)
 {
-	const struct hz4_view *v = &memory.view;
+	const struct hz4_view *v = &memory.target.view;
 	struct hz4_view_number l1 = memory.l1.all;
 	uint64_t at, i, n = get_number(&memory.l1.end);
 	size_t bytes = (size_t)memory.l1.bytes, cls;
@@ -439,7 +252,7 @@ static void
 add_row(struct figures *f, size_t cls, const uint64_t *sampled, uint64_t size,
 	uint64_t slots, uint64_t spans)
 {
-	size_t last = memory.view.classes - 1;
+	size_t last = memory.target.view.classes - 1;
 	uint64_t *row = f->now + f->values +
 			(cls == last ? 0 : cls - 1) * f->columns;
 	const struct sum *s = &memory.sum[cls];
@@ -464,7 +277,7 @@ add_row(struct figures *f, size_t cls, const uint64_t *sampled, uint64_t size,
 static void
 add_classes(struct figures *f)
 {
-	const struct hz4_view *v = &memory.view;
+	const struct hz4_view *v = &memory.target.view;
 	uint64_t bare[MOST_CLASSES], sampled[MOST_CLASSES];
 	uint64_t size[MOST_CLASSES], slots[MOST_CLASSES], n[MOST_CLASSES];
 	uint64_t spans[MOST_CLASSES] = { 0 };
@@ -490,7 +303,7 @@ add_classes(struct figures *f)
 static void
 add_whole(struct figures *f)
 {
-	const struct hz4_view *v = &memory.view;
+	const struct hz4_view *v = &memory.target.view;
 	uint64_t page = UINT64_C(1) << v->page_shift % 32;
 	uint64_t objects[2], bytes[2], unused, mapped;
 
@@ -525,8 +338,8 @@ memory_read(struct figures *f)
 	struct hz4_view view = { .layout = 0 };
 
 	/* The program may have been replaced by another one. */
-	if (!get(memory.at, &view, sizeof view) ||
-	    memcmp(&view, &memory.view, sizeof view) != 0)
+	if (!get(memory.target.at, &view, sizeof view) ||
+	    memcmp(&view, &memory.target.view, sizeof view) != 0)
 		return FAILED;
 	memset(memory.sum, 0, sizeof memory.sum);
 	memset(f->now, 0, f->cells * sizeof *f->now);

@@ -29,6 +29,21 @@ complain(enum status status, const char *format, ...)
 	return status;
 }
 
+void
+tool_option(int c, void (*usage)(FILE *to), const char *help)
+{
+	if (c == 'V') {
+		printf("%s %s\n", tool_name, PACKAGE_VERSION);
+	} else if (c == 'H') {
+		usage(stdout);
+		fputs(help, stdout);
+	} else {
+		usage(stderr);
+		exit(USAGE);
+	}
+	exit(OK);
+}
+
 void *
 need(void *p)
 {

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 enum status {
@@ -24,6 +25,13 @@ extern const char tool_name[];
 /* One line on stderr; returns the status. */
 enum status complain(enum status status, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* The end of each tool's table of options; what they do, and exit. */
+#define TOOL_OPTIONS \
+	{ "help", no_argument, NULL, 'H' }, \
+	{ "version", no_argument, NULL, 'V' }, \
+	{ NULL, 0, NULL, 0 }
+_Noreturn void tool_option(int c, void (*usage)(FILE *to), const char *help);
 
 /* Exit when there is no memory. */
 void *need(void *p);
