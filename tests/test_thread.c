@@ -67,7 +67,7 @@ add_l1_nets(const struct hz4_l1 *l, void *arg)
 
 /*
  * Objects that users and threads' caches have, over all threads, the bare
- * included: those that the CPUs have go first.
+ * included: those of ended threads, and that the CPUs have, go first.
  */
 static int64_t
 objects_out(void)
@@ -77,6 +77,7 @@ objects_out(void)
 	int64_t n = 0;
 	unsigned cls;
 
+	hz4_thread_flush_ended();
 	hz4_l1_flush(counts);
 	hz4_thread_each(add_nets, &sum);
 	hz4_l1_each(add_l1_nets, &sum);
@@ -765,6 +766,7 @@ adopt_half_changed(void *arg)
 	unit_child_need(pthread_join(id, NULL) == 0);
 	thread_in_child();
 	unit_child_need(caches() == 2);
+	hz4_thread_flush_ended();
 	unit_child_need(hz4_cache_count(c, KEPT) == 0);
 }
 
