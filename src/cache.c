@@ -20,7 +20,7 @@ const struct hz4_cache hz4_empty_cache;
 void
 hz4_cache_init(struct hz4_cache *c, bool first)
 {
-	c->first = c->proven = first;
+	c->proven = first;
 	c->lock.rank = HZ4_RANK_CACHE;
 	c->granted = c->left = hz4_share_start(first);
 }
