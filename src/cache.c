@@ -20,7 +20,7 @@ const struct hz4_cache hz4_empty_cache;
 void
 hz4_cache_init(struct hz4_cache *c, bool first)
 {
-	c->first = c->proven = first;
+	c->proven = first;
 	c->sampler.left = INT64_MAX;
 	c->sampler.calls = UINT64_MAX;
 	c->lock.rank = HZ4_RANK_CACHE;
@@ -126,12 +126,10 @@ keep_at_most(struct hz4_cache *c, unsigned cls, size_t limit)
 			    (unsigned)hz4_min(held - limit, HZ4_BATCH_MAX));
 }
 
-/* The class lay idle: give half of what it may hold back. */
+/* The class may hold less from now on. */
 static void
-shrink(struct hz4_cache *c, unsigned cls)
+cut(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
-	uint32_t limit = c->tier[cls].limit / 2u;
-
 	keep_at_most(c, cls, limit);
 	hz4_growth_set(c, cls, limit);
 	hz4_stacks_idle(c, cls);
@@ -144,7 +142,7 @@ hz4_cache_decay(struct hz4_cache *c)
 
 	hz4_growth_each (c, cls) {
 		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
-			shrink(c, cls);
+			cut(c, cls, c->tier[cls].limit / 2u);
 		c->tier[cls].events = 0;
 	}
 	hz4_growth_give(c, c->left / 2);
@@ -386,9 +384,7 @@ hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
 			take_oldest(c, cls, n, now);
 			*most -= n;
 		}
-		/* An ended thread's are for the next one. */
-		if (left > 0 || c->taken > 0)
-			hz4_growth_set(c, cls, hz4_min(c->tier[cls].limit, 1u));
+		hz4_growth_set(c, cls, hz4_min(c->tier[cls].limit, 1u));
 	}
 	hz4_growth_give(c, c->left);
 	return true;
@@ -397,29 +393,21 @@ hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
 void
 hz4_cache_end(struct hz4_cache *c)
 {
-	size_t had, has;
+	size_t most = HZ4_END_MOST;
 	unsigned cls;
 
 	/* It ends in the middle of a change: all stays as it is. */
 	if (hz4_cache_enter(c) == NULL)
 		return;
-	had = c->granted - c->left;
-	has = hz4_min(c->granted - c->taken, hz4_share_start(c->first));
 	c->sampler.bounds[0] = c->sampler.bounds[1] = 0;
-	hz4_stacks_watch(c, false);
-	hz4_growth_each (c, cls) {
-		keep_at_most(c, cls, 0);
-		if (had > has)
-			hz4_growth_set(c, cls, (uint32_t)(c->tier[cls].limit *
-						     (uint64_t)has / had));
-		c->tier[cls].events = 0;
-		c->tier[cls].turn = HZ4_TURN_NONE;
-		hz4_stacks_set_ends(c, cls);
-		if (c->tier[cls].limit == 0)
-			c->used[cls / 64] &= ~((uint64_t)1 << cls % 64);
+	if (c->watching)
+		hz4_stacks_watch(c, false);
+	if (c->granted > most) {
+		hz4_growth_each (c, cls)
+			cut(c, cls, (uint32_t)(c->tier[cls].limit *
+					       (uint64_t)most / c->granted));
+		hz4_growth_give(c, c->granted - most);
 	}
-	hz4_growth_give(c, c->taken);
-	c->events = 0;
 	hz4_cache_leave(c);
 }
 

@@ -169,8 +169,8 @@ void hz4_cache_decay(struct hz4_cache *c);
 bool hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now);
 
 /*
- * The end of its thread: give all objects back, and leave the cache's next
- * thread as large limits as it may have from its start.
+ * The end of its thread: what the cache holds above HZ4_END_MOST goes back,
+ * the rest is for its next thread.
  */
 void hz4_cache_end(struct hz4_cache *c);
 

@@ -1,5 +1,5 @@
 /*
- * idle.h - emptying the caches of threads that stay away.
+ * idle.h - emptying the caches of threads that stay away, or have ended.
  *
  * The fast paths take no lock, so nobody but its thread may change a stack.  A
  * thread that sleeps, or only hits, is asked to come by, and what it answers

@@ -1,8 +1,9 @@
 /*
  * thread.c - making and ending threads' caches, and fork.
  *
- * The structures of ended threads wait in a pool for the next thread; they
- * keep their counters, so sums need no hand-over.
+ * The structures of ended threads wait in a pool for the next thread, the
+ * latest first, with what their caches hold: a short thread finds what the one
+ * before it had use for.  They keep their counters, so sums need no hand-over.
  *
  * Fork: nothing is locked over it.  The child has one thread and finds
  * each lock free, or held by that very thread (fork called from a signal
@@ -38,8 +39,7 @@ struct hz4_thread {
 	struct hz4_list link;	  /* [lock: threads] */
 	struct hz4_thread *older; /* made before [const] */
 	uint32_t owner;		  /* its mark, 0 in the pool [lock: threads] */
-	/* Ended with its caches full: its thread is gone. [lock: threads] */
-	bool adopted;
+	bool full;		  /* came to the pool so [lock: threads] */
 };
 
 enum thread_state { FRESH, STARTING, LIVE, ENDED };
@@ -194,7 +194,7 @@ regroup_locked(void)
 			hz4_lock_acquire(&t->cache.lock);
 			hz4_cache_adopt(&t->cache);
 			hz4_lock_release(&t->cache.lock);
-			t->adopted = true;
+			t->full = true;
 			t->owner = 0;
 		}
 		if (torn)
@@ -221,33 +221,32 @@ unlock_threads(void)
 }
 
 /*
- * One of the pool, now the caller's: any, or one that holds objects.  NULL
- * when there is none.
+ * The latest of the pool, now the caller's; or of those that may hold objects.
+ * NULL when there is none.
  */
 static struct hz4_thread *
-take_ended(bool adopted)
+take_ended(bool full)
 {
 	struct hz4_thread *t = NULL;
 	struct hz4_list *l;
 
 	lock_threads();
 	for (l = threads.ended.next; l != &threads.ended; l = l->next)
-		if (!adopted || of_link(l)->adopted)
+		if (!full || of_link(l)->full)
 			break;
 	if (l != &threads.ended) {
 		t = of_link(l);
 		move_locked(t, hz4_lock_self());
-		t->adopted = false;
 	}
 	unlock_threads();
 	return t;
 }
 
-/* Into the pool, its caches empty. */
 static void
-put_ended(struct hz4_thread *t)
+put_ended(struct hz4_thread *t, bool full)
 {
 	lock_threads();
+	t->full = full;
 	move_locked(t, 0);
 	unlock_threads();
 }
@@ -286,7 +285,7 @@ end_thread(void *arg)
 	hz4_tls_cache = (struct hz4_cache *)&hz4_empty_cache;
 	hz4_cache_end(&t->cache);
 	tls_state = ENDED;
-	put_ended(t);
+	put_ended(t, true);
 	HZ4_PROBE1(thread_end, &t->cache);
 }
 
@@ -456,8 +455,11 @@ hz4_thread_flush_ended(void)
 
 	/* One at a time, as a cache of our own: no lock is held meanwhile. */
 	while ((t = take_ended(true)) != NULL) {
-		hz4_cache_end(&t->cache);
-		put_ended(t);
+		if (hz4_cache_enter(&t->cache) != NULL) {
+			hz4_cache_flush(&t->cache);
+			hz4_cache_leave(&t->cache);
+		}
+		put_ended(t, false);
 	}
 }
 

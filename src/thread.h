@@ -38,7 +38,7 @@ struct hz4_cache *hz4_thread_cache_to_free(void);
 /* Make sure that size classes and options are ready. */
 void hz4_thread_start(void);
 
-/* Give back what the caches of ended threads hold (after a fork). */
+/* Give back what the caches of ended threads hold. */
 void hz4_thread_flush_ended(void);
 
 /*

@@ -146,6 +146,11 @@ enum {
 	HZ4_EARN_OWN = 256 * 1024,
 	HZ4_POOL_HEAP_SHARE = 8,
 	HZ4_POOL_TAKES = 4,
+	/*
+	 * What an ended thread's cache keeps for the next one at most (bytes):
+	 * some thousand strings, so that a short thread misses nothing.
+	 */
+	HZ4_END_MOST = 1024 * 1024,
 
 	/*
 	 * The dual tier: the part of cpu_cache that one L1 may hold, and so

@@ -10,6 +10,7 @@
  */
 #include "unit.h"
 
+#include "growth.h"
 #include "heap.h"
 #include "l1.h"
 #include "option.h"
@@ -101,6 +102,19 @@ give(struct hz4_cache *c, unsigned cls, void *p)
 	*(uintptr_t *)p = 0;
 	if (!hz4_cache_push(&c->stack[cls], p))
 		hz4_cache_overflow(c, cls, p);
+}
+
+/* Its objects go back to the spans, and no class may hold any. */
+static void
+forget(struct hz4_cache *c)
+{
+	unsigned cls;
+
+	hz4_cache_flush(c);
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		hz4_growth_set(c, cls, 0);
+		hz4_stacks_set_ends(c, cls);
+	}
 }
 
 /* So many at once, and all back in the same order. */
@@ -300,7 +314,7 @@ START_TEST(turns_make_a_cache_grow)
 			ck_assert_uint_le(cache.tier[some[c]].limit, base);
 		else if (n > base * 3 / 2)
 			ck_assert_uint_gt(cache.tier[some[c]].limit, base);
-		hz4_cache_end(&cache);
+		forget(&cache);
 	}
 	nothing_left();
 }
@@ -780,8 +794,6 @@ START_TEST(without_a_pool_each_has_its_own)
 	/* Nothing of it is for others. */
 	hz4_cache_decay(&cache);
 	ck_assert_uint_eq(cache.granted, HZ4_EARN_OWN);
-	hz4_cache_end(&cache);
-	ck_assert_uint_eq(hz4_share_taken(), all);
 	hz4_share_give(all);
 	miss(&cache, HZ4_EARN_FIRST);
 	ck_assert_uint_gt(cache.taken, 0);
@@ -883,56 +895,71 @@ START_TEST(flush_keeps_limits)
 }
 END_TEST
 
-/*
- * The next thread starts with what the last one learned, as far as it may
- * have that from its start, and others have the rest.
- */
+/* The next thread finds the last one's objects, and may hold as many. */
 START_TEST(the_next_thread_inherits)
 {
-	unsigned cls, limits = 0, before[HZ4_CLS_END];
+	unsigned cls, limit[HZ4_CLS_END];
+	size_t count[HZ4_CLS_END];
 
 	start(false);
 	for (cls = 1; cls < 6; cls++)
 		burst(&cache, cls, 40);
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		before[cls] = cache.tier[cls].limit;
-	ck_assert_uint_gt(before[5], 0);
-	hz4_cache_end(&cache);
-	compare(&cache);
-	nothing_left();
-	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		ck_assert_uint_eq(cache.tier[cls].limit, before[cls]);
-	mixture(1, STEPS);
-	ck_assert_uint_gt(cache.granted - cache.left, hz4_share_start(false));
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		limit[cls] = cache.tier[cls].limit;
+		count[cls] = hz4_cache_count(&cache, cls);
+	}
+	ck_assert_uint_gt(count[5], 0);
 	hz4_stacks_watch(&cache, true);
 	hz4_cache_end(&cache);
 	ck_assert(!cache.watching);
 	compare(&cache);
-	ck_assert_uint_le(cache.granted - cache.left, hz4_share_start(false));
-	ck_assert_uint_eq(cache.taken, 0);
-	ck_assert_uint_eq(hz4_share_taken(), other.taken);
-	for (cls = 1; cls < 20; cls++)
-		burst(&cache, cls, 200);
-	ck_assert_uint_gt(cache.granted - cache.left, hz4_share_start(false));
-	hz4_cache_end(&cache);
-	compare(&cache);
-	ck_assert_uint_le(cache.granted - cache.left, hz4_share_start(false));
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
+		ck_assert_uint_eq(cache.tier[cls].limit, limit[cls]);
+		ck_assert_uint_eq(hz4_cache_count(&cache, cls), count[cls]);
+	}
+	burst(&cache, 5, count[5]);
+	hz4_cache_flush(&cache);
+	nothing_left();
+}
+END_TEST
+
+static size_t
+bytes_in(struct hz4_cache *c)
+{
+	size_t sum = 0;
+	unsigned cls;
+
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		limits += cache.tier[cls].limit > 0;
-	ck_assert_uint_gt(limits, 5);
-	/* One of many has next to nothing again. */
-	hz4_share_add_user(1 << 20);
+		sum += hz4_cache_count(c, cls) * hz4_classes[cls].size;
+	return sum;
+}
+
+/* Of one that had much, others get the rest. */
+START_TEST(an_ended_cache_keeps_so_much)
+{
+	unsigned cls;
+	size_t had;
+
+	start(false);
+	miss(&cache, 64 * HZ4_EARN_FIRST);
+	ck_assert_uint_gt(cache.granted, 2 * HZ4_END_MOST);
+	forget(&cache);
+	for (cls = 1; cls < HZ4_CLS_FIRST_LARGE; cls++)
+		for (unsigned n = 0; n < 10; n++)
+			burst(&cache, cls, 200);
+	had = bytes_in(&cache);
+	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX)
+		ck_assert_uint_gt(had, HZ4_END_MOST);
 	hz4_cache_end(&cache);
 	compare(&cache);
-	ck_assert_uint_le(cache.granted - cache.left, HZ4_START_LEAST);
-	hz4_share_add_user(-(1 << 20));
-	hz4_cache_end(&other);
-	nothing_left();
-	mixture(2, STEPS / 4);
+	ck_assert_uint_eq(cache.granted, HZ4_END_MOST);
+	ck_assert_uint_lt(bytes_in(&cache), hz4_min(had, HZ4_END_MOST));
+	ck_assert_uint_gt(bytes_in(&cache), 0);
+	ck_assert_uint_eq(hz4_share_taken(), HZ4_END_MOST - HZ4_EARN_OWN);
+	/* What is left of it need not be cut once more. */
 	hz4_cache_end(&cache);
-	hz4_cache_end(&other);
-	nothing_left();
-	ck_assert_uint_eq(hz4_share_taken(), 0);
+	ck_assert_uint_eq(cache.granted, HZ4_END_MOST);
+	hz4_cache_flush(&cache);
 }
 END_TEST
 
@@ -1290,6 +1317,7 @@ add(TCase *t)
 	tcase_add_test(t, a_childs_pool_is_what_was_noted);
 	tcase_add_test(t, flush_keeps_limits);
 	tcase_add_test(t, the_next_thread_inherits);
+	tcase_add_test(t, an_ended_cache_keeps_so_much);
 	tcase_add_test(t, large_objects_leave_some);
 	tcase_add_test(t, watch_and_watch_no_more);
 	tcase_add_test(t, idle_classes_shrink);

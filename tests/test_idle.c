@@ -12,6 +12,7 @@
 #include "idle.h"
 #include "info.h"
 #include "option.h"
+#include "thread.h"
 #include "walker.h"
 
 enum {
@@ -342,7 +343,7 @@ START_TEST(a_thread_that_comes_by_is_awake)
 	latest = hz4_peek(&theirs->stack[cls].top)[-1];
 	tell(0, by);
 	if (by == NULL) {
-		ck_assert_uint_eq(count(), 0);
+		ck_assert_uint_eq(hz4_peek(&theirs->idle), HZ4_IDLE_NO);
 		start_one(0, use);
 		ck_assert_ptr_eq(sleeper[0].cache, theirs);
 	} else if (state != HZ4_IDLE_ASKED || by == allocate_large ||
@@ -666,7 +667,13 @@ START_TEST(its_share_goes_back)
 	tell(0, grow_by_turns);
 	ck_assert_uint_gt(theirs->taken, 0);
 	ck_assert_uint_eq(hz4_check(), 0);
+	/* The next thread's part of it likewise, when it stays away. */
 	end(1);
+	ck_assert_uint_gt(theirs->taken, 0);
+	ck_assert_uint_le(theirs->granted, HZ4_END_MOST);
+	ck_assert_uint_eq(hz4_share_taken(), theirs->taken);
+	while (hz4_peek(&theirs->idle) != HZ4_IDLE_EMPTY)
+		step(HZ4_IDLE_ROUND);
 	ck_assert_uint_eq(hz4_share_taken(), 0);
 }
 END_TEST
@@ -889,19 +896,19 @@ START_TEST(the_next_thread_finds_it_whole)
 {
 	const enum hz4_idle before = (enum hz4_idle)(_i / 4);
 	const enum hz4_idle after = (enum hz4_idle)(_i % 4);
-	unsigned limit;
+	size_t had;
 
 	start(1, fill);
 	if (before != HZ4_IDLE_NO)
 		step_until(before);
+	had = count();
 	tell(0, NULL);
-	ck_assert_uint_eq(count(), 0);
+	ck_assert_uint_eq(count(), had);
 	ck_assert_uint_eq(hz4_peek(&theirs->idle), HZ4_IDLE_NO);
-	limit = theirs->tier[cls].limit;
-	ck_assert_uint_gt(limit, 0);
 	if (after != HZ4_IDLE_NO)
 		step_until(after);
-	ck_assert_uint_eq(theirs->tier[cls].limit, limit);
+	/* Ended, it is one that stays away. */
+	ck_assert_uint_eq(count(), after == HZ4_IDLE_EMPTY ? 1 : had);
 	start_one(0, keep);
 	ck_assert_ptr_eq(sleeper[0].cache, theirs);
 	ck_assert_uint_eq(hz4_peek(&theirs->idle), HZ4_IDLE_NO);
@@ -923,8 +930,26 @@ START_TEST(a_thread_that_ends_inside_leaves_all)
 	hz4_poke(&theirs->busy, cls);
 	hz4_cache_end(theirs);
 	ck_assert_uint_eq(count(), had);
+	ck_assert_uint_eq(hz4_peek(&theirs->inside), 0);
 	hz4_poke(&theirs->busy, HZ4_CLS_NONE);
 	end(1);
+}
+END_TEST
+
+/* Also one that others have emptied but for one of each class. */
+START_TEST(a_trim_empties_that_of_an_ended_thread)
+{
+	const enum hz4_idle state = (enum hz4_idle)_i;
+
+	start(1, fill);
+	tell(0, NULL);
+	if (state != HZ4_IDLE_NO)
+		step_until(state);
+	ck_assert_uint_gt(count(), 0);
+	hz4_thread_flush_ended();
+	ck_assert_uint_eq(count(), 0);
+	ck_assert_uint_eq(hz4_peek(&theirs->tier[cls].gone), 0);
+	all_is_well(0);
 }
 END_TEST
 
@@ -1102,6 +1127,8 @@ add(TCase *t)
 	tcase_add_test(t, threads_work_on);
 	tcase_add_loop_test(t, the_next_thread_finds_it_whole, 0, 16);
 	tcase_add_test(t, a_thread_that_ends_inside_leaves_all);
+	tcase_add_loop_test(t, a_trim_empties_that_of_an_ended_thread, 0,
+			    HZ4_IDLE_EMPTY + 1);
 	if (!HZ4_DEBUG_BOX)
 		return;
 	tcase_add_loop_test(t, others_fork_at_any_place_of_a_step, 0, 6);

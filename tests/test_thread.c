@@ -67,7 +67,7 @@ add_l1_nets(const struct hz4_l1 *l, void *arg)
 
 /*
  * Objects that users and threads' caches have, over all threads, the bare
- * included: those that the CPUs have go first.
+ * included: those of ended threads, and that the CPUs have, go first.
  */
 static int64_t
 objects_out(void)
@@ -77,6 +77,7 @@ objects_out(void)
 	int64_t n = 0;
 	unsigned cls;
 
+	hz4_thread_flush_ended();
 	hz4_l1_flush(counts);
 	hz4_thread_each(add_nets, &sum);
 	hz4_l1_each(add_l1_nets, &sum);
@@ -119,7 +120,7 @@ START_TEST(made_at_the_first_call)
 	ck_assert_ptr_ne(c, &hz4_empty_cache);
 	ck_assert_ptr_eq(hz4_tls_cache, c);
 	ck_assert_ptr_eq(hz4_thread_cache(), c);
-	ck_assert(c->first);
+	ck_assert(c->proven);
 	ck_assert_uint_eq(caches(), 1);
 	ck_assert(unit_all(&hz4_empty_cache, sizeof hz4_empty_cache, 0));
 }
@@ -194,7 +195,7 @@ START_TEST(one_for_each)
 	unit_threads(THREADS, note_cache);
 	for (i = 0; i < THREADS; i++) {
 		ck_assert_ptr_ne(cache_of[i], &hz4_empty_cache);
-		firsts += cache_of[i]->first;
+		firsts += cache_of[i]->proven;
 		for (k = 0; k < i; k++)
 			ck_assert_ptr_ne(cache_of[i], cache_of[k]);
 	}
@@ -765,6 +766,7 @@ adopt_half_changed(void *arg)
 	unit_child_need(pthread_join(id, NULL) == 0);
 	thread_in_child();
 	unit_child_need(caches() == 2);
+	hz4_thread_flush_ended();
 	unit_child_need(hz4_cache_count(c, KEPT) == 0);
 }
 

@@ -6,14 +6,15 @@
  * take_bare and give_bare (src/heap.c) for calls after the thread's end.
  *
  * Structures 0 and 1 exist; 0 was adopted by a fork before, and its cache
- * holds an object.  Threads start, allocate, free, end, and free once more
- * in a late destructor; one of them trims before it has a cache.
+ * holds an object.  Threads start, allocate, free, end with some objects in
+ * their caches, which the next thread finds there, and free once more in a
+ * late destructor; one of them trims before it has a cache.
  *
  * Holds: a structure has one user at most and is in one list at most; who
  * works on a cache is its user; in the end no thread has one, both are in the
- * pool, and every object is in its span.
+ * pool, and every object is in its span or in a cache that a trim flushes.
  *
- * MUTANT 1: the structure goes to the pool before its cache is emptied
+ * MUTANT 1: the structure goes to the pool before its cache is cut
  * MUTANT 2: a cache is flushed while it stays in the pool
  * MUTANT 3: the thread's end leaves its pointer to the cache
  * MUTANT 4: the pool's list is looked at without the lock
@@ -34,7 +35,7 @@ mtype = { FREE, LIVE, ENDED, BETWEEN };
 
 byte place[OBJECTS] = NONE;
 mtype list[CACHES] = FREE;
-bool adopted[CACHES];
+bool holds[CACHES];		/* may hold objects */
 byte user_of[CACHES] = NONE;	/* the thread that may touch a cache */
 bool lock;
 byte done;
@@ -66,7 +67,7 @@ inline make_thread() {
 	if
 	:: cache != NONE ->
 		list[cache] = LIVE;
-		adopted[cache] = false;
+		holds[cache] = false;
 		release()
 	:: else ->
 		release();
@@ -115,8 +116,11 @@ inline free(o) {
 	}
 }
 
-/* hz4_cache_end: one object after the other. */
-inline reset(t) {
+/*
+ * hz4_cache_end, where some stay, and hz4_cache_flush: one object after the
+ * other.
+ */
+inline give(t, all) {
 	o = 0;
 	do
 	:: o < OBJECTS ->
@@ -124,6 +128,7 @@ inline reset(t) {
 			assert(user_of[t] == me);
 			if
 			:: place[o] == t -> place[o] = NONE
+			:: place[o] == t && !all
 			:: else
 			fi;
 			o++
@@ -147,11 +152,13 @@ inline end_thread() {
 		cache = NONE;
 #endif
 #if MUTANT == 1
+		holds[t] = true;
 		to_pool(t);
-		reset(t);
+		give(t, false);
 		disown(t)
 #else
-		reset(t);
+		give(t, false);
+		holds[t] = true;
 		disown(t);
 		to_pool(t)
 #endif
@@ -164,8 +171,8 @@ inline flush_ended() {
 	:: true ->
 		acquire();
 		if
-		:: list[0] == ENDED && adopted[0] -> t = 0
-		:: list[1] == ENDED && adopted[1] -> t = 1
+		:: list[0] == ENDED && holds[0] -> t = 0
+		:: list[1] == ENDED && holds[1] -> t = 1
 		:: else -> t = NONE
 		fi;
 #if MUTANT != 2
@@ -180,8 +187,8 @@ inline flush_ended() {
 		:: else
 		fi;
 		own(t);
-		reset(t);
-		adopted[t] = false;
+		give(t, true);
+		holds[t] = false;
 		disown(t);
 #if MUTANT != 2
 		to_pool(t)
@@ -219,7 +226,7 @@ init {
 
 	atomic {
 		list[0] = ENDED;
-		adopted[0] = true;
+		holds[0] = true;
 		place[2] = 0;
 		do
 		:: i < THREADS -> run thread(i); i++
@@ -233,7 +240,7 @@ init {
 		check(1);
 		for (i : 0 .. OBJECTS - 1) {
 			assert(place[i] == NONE ||
-				(place[i] < CACHES && adopted[place[i]]))
+				(place[i] < CACHES && holds[place[i]]))
 		}
 	}
 }
