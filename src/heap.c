@@ -483,9 +483,17 @@ hz4_heap_aligned(size_t align, size_t size)
 	return p != NULL ? p : take_exhausted(size, align, hz4_thread_cache());
 }
 
+/*
+ * As much is seen to as free does.  Some programs ask after each malloc and
+ * before each free, and a span and its bits are cold.
+ */
 size_t
 hz4_heap_usable(const void *p)
 {
+	unsigned cls = hz4_pagemap_class(p);
+
+	if (hz4_likely(cls - 1 < HZ4_CLS_END - 1))
+		return hz4_sizeclass_usable(cls);
 	if (p == NULL)
 		return 0;
 	return hz4_heap_room(p, hz4_heap_class(p, "malloc_usable_size()"),

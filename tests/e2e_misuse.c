@@ -827,8 +827,8 @@ static const struct row {
 	CASES(AT_CALL, realloc_inside, 1000, 3 * E2E_MIB),
 	CASES(AT_CALL, realloc_zero_twice, 300, 300000),
 	CASES(AT_CALL, free_after_realloc, 50, 4000),
-	CASES(AT_CALL, usable_inside, 100, 3 * E2E_MIB),
-	CASES(AT_CALL, usable_of_freed, 100, 300000),
+	CASES(AT_CALL, usable_inside, 3 * E2E_MIB),
+	CASES(AT_CALL, usable_of_freed, 300000),
 
 	/* Blocks between the two frees. */
 	CASES(AT_CALL, free_twice_between, 0, 2, 3, 7, 8, 16),
