@@ -222,6 +222,9 @@ hz4_l1_take(struct hz4_l1 *l, unsigned cls, void **to, unsigned n,
 	else
 		refill(l, cls, run_of(l, cls, n), counts);
 	n = hz4_min(n, hz4_peek(&s->count));
+	/* No memory for one, nor yet an array. */
+	if (n == 0)
+		return 0;
 	left = hz4_peek(&s->count) - n;
 	memcpy(to, s->array + left, n * sizeof *to);
 	s->least = hz4_min(s->least, left);

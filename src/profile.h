@@ -36,7 +36,7 @@ void hz4_profile_forget(void);
 HZ4_FAST bool
 hz4_profile_passes(struct hz4_sampler *s, size_t size)
 {
-	int64_t left = s->left - (int64_t)size;
+	int64_t left = (int64_t)((uint64_t)s->left - size);
 	uint64_t calls;
 
 	if (hz4_unlikely(left < 0) ||
