@@ -181,6 +181,8 @@ find_told(long pid, struct told *to)
 	char *signal;
 
 	memset(to, 0, sizeof *to);
+	memset(&options, 0, sizeof options);
+	memset(&file, 0, sizeof file);
 	if (target_find(&t, pid) &&
 	    target_get(&t, t.view.options, &options, sizeof options) &&
 	    target_get(&t, t.view.file, &file, sizeof file)) {
