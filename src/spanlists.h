@@ -43,7 +43,9 @@ hz4_lists_span(struct hz4_list *l)
 static inline struct hz4_span *
 hz4_slab_span(const struct hz4_slab *slab, unsigned i)
 {
-	return (struct hz4_span *)(void *)(slab->spans + (size_t)i * slab->bytes);
+	char *at = slab->spans + (size_t)i * slab->bytes;
+
+	return (struct hz4_span *)(void *)at;
 }
 
 static inline uint64_t
