@@ -11,6 +11,7 @@
 #include "log.h"
 #include "os.h"
 #include "probe.h"
+#include "purge.h"
 #include "transfer.h"
 
 #include <string.h>
@@ -390,6 +391,16 @@ hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
 	return true;
 }
 
+/* Its thread is no more, or about to end: another one may watch. */
+static void
+leave_watch(struct hz4_cache *c)
+{
+	if (!c->watching)
+		return;
+	hz4_stacks_watch(c, false);
+	hz4_purge_watch_end();
+}
+
 void
 hz4_cache_end(struct hz4_cache *c)
 {
@@ -400,8 +411,7 @@ hz4_cache_end(struct hz4_cache *c)
 	if (hz4_cache_enter(c) == NULL)
 		return;
 	c->sampler.bounds[0] = c->sampler.bounds[1] = 0;
-	if (c->watching)
-		hz4_stacks_watch(c, false);
+	leave_watch(c);
 	if (c->granted > most) {
 		hz4_growth_each (c, cls)
 			cut(c, cls, (uint32_t)(c->tier[cls].limit *
@@ -461,6 +471,7 @@ hz4_cache_adopt(struct hz4_cache *c)
 	hz4_poke(&c->inside, 0);
 	c->waking = false;
 	c->sampler.inside = false;
+	leave_watch(c);
 	hz4_stacks_watch(c, false);
 }
 

@@ -30,8 +30,7 @@ void *hz4_meta_page(void);
 
 /*
  * Purge one, to zeros again; false when the system refuses, or its pages
- * are larger.  And one that was
- * purged is about to be used.
+ * are larger.  And one that was purged is about to be used.
  */
 bool hz4_meta_purge(void *page);
 void hz4_meta_use_again(void);

@@ -12,9 +12,9 @@
  * each stack lies above every address, as it does for a thread that watches
  * (stacks.h): so every malloc comes to hz4_heap_malloc_slow, which counts its
  * bytes and, where none is due, pops from the same stack: some 20 instructions
- * more than a hit.  A window in the
- * stack instead, that ends where the bytes do, would not see a loop of malloc
- * and free at its top: such a loop never goes deeper.  free stays as it is.
+ * more than a hit.  A window in the stack instead, that ends where the bytes
+ * do, would not see a loop of malloc and free at its top: such a loop never
+ * goes deeper.  free stays as it is.
  *
  * Known again.  A sampled object lies among its like, in pages of which the
  * fast path of free knows no stack (samples.h).

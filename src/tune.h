@@ -223,11 +223,11 @@ enum {
 	/*
 	 * Pages nobody has touched yet are asked for together where that costs
 	 * less than this part of a fault for each, as so many looks at so many
-	 * pages or more have shown: up to so many
-	 * bytes more than the objects at hand have, and at most this part of
-	 * what the class has.  Of an object that is larger than so many
-	 * bytes only the first and the last page, a system call each; and of
-	 * so many of a batch alone, since one malloc pays for them.
+	 * pages or more have shown.  Of an object above HZ4_FRESH_WHOLE bytes
+	 * only the first and the last page, a system call each; and of so many
+	 * of a batch alone, since one malloc pays for them.  Of smaller ones up
+	 * to so many bytes more than the objects at hand have, and at most this
+	 * part of what the class has.
 	 */
 	HZ4_FRESH_DEAR = 2,
 	HZ4_FRESH_LOOKS = 8,

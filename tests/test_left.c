@@ -766,7 +766,7 @@ watch_and_leave(void *arg)
 	return arg;
 }
 
-/* It has ended, or sleeps: others do not wait for it for long. */
+/* It sleeps: others do not wait for it for long; it has ended: not at all. */
 START_TEST(others_watch_when_the_watcher_is_away)
 {
 	struct hz4_cache *c;
@@ -781,12 +781,14 @@ START_TEST(others_watch_when_the_watcher_is_away)
 					_i == 0 ? NULL : &seen),
 			 0);
 	pthread_barrier_wait(&left);
-	if (_i == 0)
+	if (_i == 0) {
 		pthread_join(id, NULL);
-	wait_ms(HZ4_WATCH_TIME - 1);
-	come_by(1);
-	ck_assert(_i == 0 || !is_watching(c));
-	wait_ms(1);
+	} else {
+		wait_ms(HZ4_WATCH_TIME - 1);
+		come_by(1);
+		ck_assert(!is_watching(c));
+		wait_ms(1);
+	}
 	come_by(1);
 	ck_assert(is_watching(c));
 	wait_ms(DELAY);
