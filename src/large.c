@@ -6,6 +6,7 @@
 
 #include "log.h"
 #include "meta.h"
+#include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
@@ -67,78 +68,47 @@ const struct hz4_view_large hz4_view_large = {
 	.bytes = HZ4_VIEW_EACH(kinds[0].bytes, sizeof kinds[0]),
 };
 
+/*
+ * The mapping that was freed last, and bytes of those that came so soon after
+ * one that they have found its pages, or would have.  [atomic] relaxed: hints
+ */
+static struct {
+	_Atomic uint64_t at; /* ms */
+	_Atomic size_t bytes;
+	_Atomic size_t missed;
+} freed;
+
+static void
+note_missed(size_t n)
+{
+	size_t had = hz4_peek(&freed.bytes);
+
+	if (n > had || n < had / 2 ||
+	    hz4_os_now() - hz4_peek(&freed.at) >=
+		    hz4_option(HZ4_OPT_purge_delay))
+		return;
+	hz4_poke(&freed.bytes, 0);
+	add(&freed.missed, n);
+}
+
+static size_t
+kept_most(void)
+{
+	return hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE, HZ4_KEPT_MOST);
+}
+
+/* Whether one is to stay for the next: programs that need one once are many. */
 static bool
-take_mapping(struct hz4_large *l, size_t size, size_t align)
+comes_again(size_t n)
 {
-	void *p;
+	size_t missed = hz4_peek(&freed.missed);
 
-	l->mapping = true;
-	/* Whole pages: the page heap takes them if munmap is refused. */
-	l->bytes = hz4_round_up(size, HZ4_PAGE);
-	p = hz4_os_map_counted(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
-	if (p == NULL)
-		return false;
-	l->start = (uintptr_t)p;
-	if (hz4_pageheap_admit(l->start, HZ4_PAGE))
-		return true;
-	hz4_os_unmap(p, l->bytes);
-	return false;
-}
-
-static bool
-take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
-{
-	size_t pages = (size + HZ4_PAGE - 1) / HZ4_PAGE;
-
-	l->mapping = false;
-	l->bytes = pages * HZ4_PAGE;
-	hz4_spans_make_room(pages);
-	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE), false);
-	if (l->start == 0)
-		return false;
-	if (zero)
-		hz4_pageheap_zero(l->start, pages);
-	return true;
-}
-
-bool
-hz4_large_may_exist(size_t size, size_t align)
-{
-	const uint64_t addresses = (uint64_t)HZ4_ROOT_ENTRIES
-				   << HZ4_LEAF_SHIFT;
-
-	return align < addresses / 2 && size < addresses - align &&
-	       (size < HZ4_HUGE_MIN || size <= hz4_os_memory());
-}
-
-void *
-hz4_large_alloc(size_t size, size_t align, bool zero)
-{
-	struct hz4_large *l;
-	bool ok;
-
-	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN ||
-	    align > PTRDIFF_MAX / 2)
-		return NULL;
-	l = hz4_meta_alloc(sizeof *l);
-	if (l == NULL)
-		return NULL;
-	l->asked = size;
-	l->whole = 0;
-	l->copied = false;
-	l->sample.site = NULL;
-	if (size >= HZ4_HUGE_MIN || align > HZ4_REGION_MAX)
-		ok = take_mapping(l, size, align);
-	else
-		ok = take_run(l, size, align, zero);
-	if (!ok) {
-		hz4_meta_free(l, sizeof *l);
-		return NULL;
-	}
-	account(l, 1);
-	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
-	HZ4_PROBE2(large_alloc, l->start, l->bytes);
-	return (void *)l->start;
+	hz4_poke(&freed.at, hz4_os_now());
+	hz4_poke(&freed.bytes, n);
+	return missed >= n && hz4_pageheap_dirty() + n <= kept_most() &&
+	       atomic_compare_exchange_strong_explicit(
+		       &freed.missed, &missed, missed - n,
+		       memory_order_relaxed, memory_order_relaxed);
 }
 
 static struct hz4_large *
@@ -175,11 +145,13 @@ hz4_large_note_whole(void *p, size_t n)
 static bool
 may_keep(size_t n)
 {
-	return n < HZ4_HUGE_MIN && hz4_pageheap_dirty() < HZ4_PURGE_ALLOWANCE;
+	return n < HZ4_HUGE_MIN ?
+		       hz4_pageheap_dirty() < HZ4_PURGE_ALLOWANCE :
+		       comes_again(n);
 }
 
 /*
- * A mapping that was moved serves others, as a run does.  The kernel may
+ * A mapping that was moved, or that others follow, serves them as a run does.  The kernel may
  * refuse to split a mapping when there are too many; the pages then stay ours
  * as well.
  */
@@ -334,6 +306,109 @@ resize_mapping(struct hz4_large *l, size_t n)
 		done = hz4_os_resize((void *)l->start, l->bytes, n);
 	return done == HZ4_RESIZED ||
 	       (done == HZ4_NO_ROOM && n > l->bytes && move(l, n));
+}
+
+/*
+ * The pages of one that was freed a moment ago, if most are there yet.  A
+ * smaller one grows: only what it lacks is touched for the first time.
+ */
+static bool
+take_kept(struct hz4_large *l, bool zero)
+{
+	size_t n = l->bytes, pages = n / HZ4_PAGE;
+
+	l->start = hz4_pageheap_withdraw(&pages);
+	if (l->start == 0)
+		return false;
+	l->bytes = pages * HZ4_PAGE;
+	if (l->bytes < n && !resize_mapping(l, n)) {
+		release(l->start, l->bytes, true);
+		l->bytes = n;
+		return false;
+	}
+	l->bytes = n;
+	if (zero)
+		hz4_pageheap_zero(l->start, pages);
+	add(&freed.missed, n);
+	return true;
+}
+
+static bool
+take_mapping(struct hz4_large *l, size_t size, size_t align, bool zero)
+{
+	void *p;
+
+	l->mapping = true;
+	/* Whole pages: the page heap takes them if munmap is refused. */
+	l->bytes = hz4_round_up(size, HZ4_PAGE);
+	if (size >= HZ4_HUGE_MIN && align <= HZ4_PAGE && take_kept(l, zero))
+		return true;
+	p = hz4_os_map_counted(l->bytes, hz4_max(align, HZ4_REGION_ALIGN));
+	if (p == NULL)
+		return false;
+	l->start = (uintptr_t)p;
+	if (hz4_pageheap_admit(l->start, HZ4_PAGE)) {
+		note_missed(l->bytes);
+		return true;
+	}
+	hz4_os_unmap(p, l->bytes);
+	return false;
+}
+
+static bool
+take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
+{
+	size_t pages = (size + HZ4_PAGE - 1) / HZ4_PAGE;
+
+	l->mapping = false;
+	l->bytes = pages * HZ4_PAGE;
+	hz4_spans_make_room(pages);
+	l->start = hz4_pageheap_alloc(pages, hz4_max(align, HZ4_PAGE), false);
+	if (l->start == 0)
+		return false;
+	if (zero)
+		hz4_pageheap_zero(l->start, pages);
+	return true;
+}
+
+bool
+hz4_large_may_exist(size_t size, size_t align)
+{
+	const uint64_t addresses = (uint64_t)HZ4_ROOT_ENTRIES
+				   << HZ4_LEAF_SHIFT;
+
+	return align < addresses / 2 && size < addresses - align &&
+	       (size < HZ4_HUGE_MIN || size <= hz4_os_memory());
+}
+
+void *
+hz4_large_alloc(size_t size, size_t align, bool zero)
+{
+	struct hz4_large *l;
+	bool ok;
+
+	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN ||
+	    align > PTRDIFF_MAX / 2)
+		return NULL;
+	l = hz4_meta_alloc(sizeof *l);
+	if (l == NULL)
+		return NULL;
+	l->asked = size;
+	l->whole = 0;
+	l->copied = false;
+	l->sample.site = NULL;
+	if (size >= HZ4_HUGE_MIN || align > HZ4_REGION_MAX)
+		ok = take_mapping(l, size, align, zero);
+	else
+		ok = take_run(l, size, align, zero);
+	if (!ok) {
+		hz4_meta_free(l, sizeof *l);
+		return NULL;
+	}
+	account(l, 1);
+	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	HZ4_PROBE2(large_alloc, l->start, l->bytes);
+	return (void *)l->start;
 }
 
 /* The same to at least `*n` bytes: addresses are room until touched. */

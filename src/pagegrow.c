@@ -115,6 +115,7 @@ hz4_pageheap_renew(uintptr_t start, size_t pages)
 	if (hz4_runs.handed_out > 0)
 		hz4_runs.handed_out--;
 	hz4_poke(&hz4_runs_hints.mapped, hz4_pageheap_mapped() - hole.bytes);
+	hz4_runs_forget_moved_locked(start, pages);
 	if (mapped) {
 		if (hz4_pagemap_flags(start) & HZ4_PAGE_HUGE)
 			hole.huge = hole.bytes;

@@ -141,13 +141,23 @@ find_or_grow_locked(size_t pages, size_t align, uint64_t now)
 	return r;
 }
 
+/* The first pages of a run that are aligned so become somebody's. */
+static uintptr_t
+cut_out_locked(struct hz4_run *r, size_t pages, size_t align, uint64_t now)
+{
+	uintptr_t start = hz4_round_up(r->start, align);
+
+	carve_locked(r, hz4_runs_remove_locked(r), start, pages, now);
+	hz4_open(start, pages * HZ4_PAGE);
+	return start;
+}
+
 uintptr_t
 hz4_pageheap_alloc(size_t pages, size_t align, bool used)
 {
 	/* Never under the lock: a preloaded clock may allocate. */
 	uint64_t now = hz4_os_now();
 	struct hz4_run *r = NULL;
-	struct hz4_list *at;
 	uintptr_t start = 0;
 	bool fresh = false;
 
@@ -156,11 +166,8 @@ hz4_pageheap_alloc(size_t pages, size_t align, bool used)
 	if (hz4_runs_secure_locked(3))
 		r = find_or_grow_locked(pages, align, now);
 	if (r != NULL) {
-		start = hz4_round_up(r->start, align);
-		at = hz4_runs_remove_locked(r);
-		carve_locked(r, at, start, pages, now);
+		start = cut_out_locked(r, pages, align, now);
 		hz4_runs.handed_out++;
-		hz4_open(start, pages * HZ4_PAGE);
 		fresh = start == hz4_runs.first_huge;
 		if (fresh)
 			hz4_runs.first_huge = 0;
@@ -233,6 +240,32 @@ bool
 hz4_pageheap_donate(uintptr_t start, size_t pages, bool moved)
 {
 	return take_over(start, pages, pages * HZ4_PAGE, moved);
+}
+
+uintptr_t
+hz4_pageheap_withdraw(size_t *pages)
+{
+	uint64_t now = hz4_os_now();
+	size_t least = *pages / 2;
+	struct hz4_run *r = NULL;
+	uintptr_t start = 0;
+
+	if (hz4_pageheap_dirty() < least * HZ4_PAGE)
+		return 0;
+	hz4_runs_lock();
+	if (hz4_runs_secure_locked(2)) {
+		r = find_locked(*pages, HZ4_PAGE, LOOKS_PER_BIN);
+		r = r != NULL ? r : hz4_runs_large_locked(least);
+	}
+	if (r != NULL && r->dirty >= r->pages / 2) {
+		*pages = hz4_min(*pages, r->pages);
+		start = cut_out_locked(r, *pages, HZ4_PAGE, now);
+		hz4_runs_forget_moved_locked(start, *pages);
+		hz4_poke(&hz4_runs_hints.mapped,
+			 hz4_pageheap_mapped() - *pages * HZ4_PAGE);
+	}
+	hz4_runs_unlock();
+	return start;
 }
 
 bool

@@ -49,6 +49,14 @@ void hz4_pageheap_renew(uintptr_t start, size_t pages);
  */
 bool hz4_pageheap_donate(uintptr_t start, size_t pages, bool moved);
 
+/*
+ * Take free pages that are resident for the most part out of the heap as a
+ * mapping: `*pages` together or, where there are not so many, at least half of
+ * them, which it then says.  0: there are none.  The flags tell which are
+ * dirty.
+ */
+uintptr_t hz4_pageheap_withdraw(size_t *pages);
+
 /* How many `moved` mappings are in the heap; a hint without a lock. */
 size_t hz4_pageheap_moved(void);
 

@@ -61,19 +61,6 @@ put_back(struct hz4_run *r)
 	hz4_runs_unlock();
 }
 
-/* So many pages are no moved mapping's any more. */
-static void
-forget_moved_locked(uintptr_t start, size_t pages)
-{
-	for (; pages > 0; pages--, start += HZ4_PAGE) {
-		if (hz4_pagemap_flags(start) & HZ4_PAGE_MOVED_FIRST)
-			hz4_poke(&hz4_runs_hints.moved,
-				 hz4_pageheap_moved() - 1);
-		hz4_pagemap_mark(start, 1, 0,
-				 HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST);
-	}
-}
-
 /* Give up the addresses of a run that was taken out; refused: put it back. */
 static bool
 unmap_run(struct hz4_run *r)
@@ -81,7 +68,7 @@ unmap_run(struct hz4_run *r)
 	size_t bytes = r->pages * (size_t)HZ4_PAGE;
 
 	hz4_runs_lock();
-	forget_moved_locked(r->start, r->pages);
+	hz4_runs_forget_moved_locked(r->start, r->pages);
 	hz4_runs_unlock();
 	hz4_open(r->start, bytes);
 	if (!hz4_os_unmap((void *)r->start, bytes)) {
@@ -222,20 +209,13 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 	}
 }
 
-/* A free run of the fullest bin, taken out, if it has so many pages. */
 static struct hz4_run *
 take_large(size_t pages)
 {
-	struct hz4_run *r = NULL;
-	unsigned bin;
+	struct hz4_run *r;
 
 	hz4_runs_lock();
-	for (bin = HZ4_RUNS_BINS; bin-- > 0 && r == NULL;)
-		if (!hz4_list_empty(&hz4_runs.bin[bin]))
-			r = hz4_container(hz4_runs.bin[bin].next,
-					  struct hz4_run, link);
-	if (r != NULL && r->pages < pages)
-		r = NULL;
+	r = hz4_runs_large_locked(pages);
 	if (r != NULL)
 		hz4_runs_remove_locked(r);
 	hz4_runs_unlock();

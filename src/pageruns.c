@@ -267,3 +267,28 @@ hz4_pageheap_fork_child(void)
 	hz4_poke(&hz4_runs_hints.dirty, 0);
 	hz4_fork_drop(&hz4_runs.lock);
 }
+
+void
+hz4_runs_forget_moved_locked(uintptr_t start, size_t pages)
+{
+	for (; pages > 0; pages--, start += HZ4_PAGE) {
+		if (hz4_pagemap_flags(start) & HZ4_PAGE_MOVED_FIRST)
+			hz4_poke(&hz4_runs_hints.moved,
+				 hz4_pageheap_moved() - 1);
+		hz4_pagemap_mark(start, 1, 0,
+				 HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST);
+	}
+}
+
+struct hz4_run *
+hz4_runs_large_locked(size_t pages)
+{
+	struct hz4_run *r = NULL;
+	unsigned bin;
+
+	for (bin = HZ4_RUNS_BINS; bin-- > 0 && r == NULL;)
+		if (!hz4_list_empty(&hz4_runs.bin[bin]))
+			r = hz4_container(hz4_runs.bin[bin].next,
+					  struct hz4_run, link);
+	return r != NULL && r->pages >= pages ? r : NULL;
+}

@@ -307,6 +307,13 @@ enum {
 
 	/* From this size on a large object is a mapping of its own. */
 	HZ4_HUGE_MIN = 32 * 1024 * 1024,
+	/*
+	 * Where one is freed and the next comes soon, its pages stay for that,
+	 * while all dirty ones come to no more than this part of the memory
+	 * there is, and so many bytes.
+	 */
+	HZ4_KEPT_SHARE = 16,
+	HZ4_KEPT_MOST = 1024 * 1024 * 1024,
 
 	/*
 	 * A smaller one becomes a mapping by a move of its page tables where

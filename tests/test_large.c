@@ -5,6 +5,7 @@
 #include "unit_huge.h"
 
 #include "large.h"
+#include "option.h"
 #include "os.h"
 #include "pageheap.h"
 #include "pagemap.h"
@@ -789,6 +790,144 @@ START_TEST(refused_unmap_of_a_small_mapping)
 }
 END_TEST
 
+static size_t
+dirty(void)
+{
+	return hz4_pageheap_dirty();
+}
+
+static void
+start_patient(void)
+{
+	start();
+	ck_assert(hz4_option_assign("purge_delay=100000", 18));
+}
+
+/* A loop that takes and frees a large object has the same pages each time. */
+START_TEST(mappings_in_turn_keep_their_pages)
+{
+	void *p[4];
+	unsigned i;
+
+	start_patient();
+	for (i = 0; i < 4; i++) {
+		p[i] = take(HUGE + MIB - i * PAGE, 16, i == 3);
+		ck_assert_uint_eq(figures().mappings, 1);
+		fill(p[i], HUGE, i);
+		give(p[i]);
+		ck_assert_uint_eq(figures().mapped, 0);
+		ck_assert_uint_eq(dirty(), i < 1 ? 0 : HUGE + MIB - PAGE);
+	}
+	ck_assert_ptr_eq(p[2], p[1]);
+	ck_assert_ptr_eq(p[3], p[2]);
+	nothing_left();
+	/* Purged, it goes with its addresses. */
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), 0);
+	ck_assert_uint_eq(hz4_pageheap_moved(), 0);
+}
+END_TEST
+
+/* One that is not followed by another as large goes at once. */
+START_TEST(mappings_that_nothing_follows_go)
+{
+	void *p[3];
+	unsigned i;
+
+	start_patient();
+	for (i = 0; i < 3; i++)
+		p[i] = take(HUGE, 16, false);
+	for (i = 0; i < 3; i++)
+		give(p[i]);
+	/* Larger ones, smaller ones, one that comes too late. */
+	give(take(3 * (size_t)HUGE, 16, false));
+	give(take(HUGE, 16, false));
+	give(take(5 * (size_t)HUGE, 16, false));
+	give(take(2 * HUGE, 16, false));
+	ck_assert(hz4_option_assign("purge_delay=0", 13));
+	give(take(2 * HUGE, 16, false));
+	ck_assert_uint_eq(figures().mappings, 0);
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* The next larger one has the pages as well. */
+START_TEST(kept_pages_grow)
+{
+	struct rusage before, after;
+	unsigned i;
+	char *p;
+
+	start_patient();
+	for (i = 0; i < 2; i++) {
+		p = take(HUGE, 16, false);
+		fill(p, HUGE, i);
+		give(p);
+	}
+	ck_assert_uint_eq(dirty(), HUGE);
+	getrusage(RUSAGE_SELF, &before);
+	p = take(HUGE + 4 * MIB, 16, false);
+	fill(p, HUGE, 3);
+	getrusage(RUSAGE_SELF, &after);
+	ck_assert_int_lt(after.ru_minflt - before.ru_minflt, 100);
+	ck_assert_uint_eq(dirty(), 0);
+	ck_assert_uint_eq(figures().mapped, HUGE + 4 * MIB);
+	give(p);
+	ck_assert_uint_eq(dirty(), HUGE + 4 * MIB);
+	give(take(HUGE + 9 * MIB, 16, true));
+	nothing_left();
+}
+END_TEST
+
+START_TEST(few_mappings_stay)
+{
+	enum { MANY = 24 };
+	const size_t most = hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE,
+				    HZ4_KEPT_MOST);
+	void *p[MANY];
+	unsigned i, k;
+
+	start_patient();
+	for (k = 0; k < 3; k++) {
+		for (i = 0; i < MANY; i++) {
+			give(take(2 * HUGE, 16, false));
+			p[i] = take(2 * HUGE, 16, false);
+		}
+		for (i = 0; i < MANY; i++)
+			give(p[i]);
+		unit_need(dirty() <= most, "%zu", dirty());
+		unit_need(dirty() > most - 2 * HUGE, "%zu", dirty());
+	}
+	nothing_left();
+}
+END_TEST
+
+/* What has moved on is no moved mapping's any more, whoever had it. */
+START_TEST(kept_pages_that_move_on)
+{
+	unsigned i;
+	char *p, *wall;
+
+	start_patient();
+	for (i = 0; i < 3; i++)
+		give(take(HUGE, 16, false));
+	ck_assert_uint_eq(hz4_pageheap_moved(), 1);
+	p = take(HUGE, 16, false);
+	fill(p, HUGE, 1);
+	wall = take(PAGE, 16, false);
+	hz4_large_note_whole(p, HUGE);
+	p = hz4_large_resize(p, 3 * (size_t)HUGE);
+	ck_assert_ptr_nonnull(p);
+	check(p, HUGE, 1);
+	ck_assert_uint_eq(figures().mappings, 1);
+	ck_assert_uint_eq(hz4_pageheap_moved(), 0);
+	give(p);
+	give(wall);
+	nothing_left();
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -812,6 +951,11 @@ add(TCase *t)
 	tcase_add_loop_test(t, runs_that_shrink_count_for_less, 0, 2);
 	tcase_add_test(t, interior_pointers_abort);
 	tcase_add_loop_test(t, moves_of_many_threads, 0, 2);
+	tcase_add_test(t, mappings_in_turn_keep_their_pages);
+	tcase_add_test(t, mappings_that_nothing_follows_go);
+	tcase_add_test(t, kept_pages_grow);
+	tcase_add_test(t, few_mappings_stay);
+	tcase_add_test(t, kept_pages_that_move_on);
 	tcase_add_test(t, no_memory);
 	tcase_add_test(t, refused_unmap);
 	tcase_add_test(t, refused_unmap_of_a_small_mapping);
