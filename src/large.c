@@ -151,9 +151,9 @@ may_keep(size_t n)
 }
 
 /*
- * A mapping that was moved, or that others follow, serves them as a run does.  The kernel may
- * refuse to split a mapping when there are too many; the pages then stay ours
- * as well.
+ * A mapping that was moved, or that others follow, serves them as a run does.
+ * The kernel may refuse to split a mapping when there are too many; the pages
+ * then stay ours as well.
  */
 static void
 release(uintptr_t start, size_t n, bool mapping)
@@ -321,14 +321,15 @@ take_kept(struct hz4_large *l, bool zero)
 	if (l->start == 0)
 		return false;
 	l->bytes = pages * HZ4_PAGE;
+	/* Here, since what moves has other flags. */
+	if (zero)
+		hz4_pageheap_zero(l->start, pages);
 	if (l->bytes < n && !resize_mapping(l, n)) {
 		release(l->start, l->bytes, true);
 		l->bytes = n;
 		return false;
 	}
 	l->bytes = n;
-	if (zero)
-		hz4_pageheap_zero(l->start, pages);
 	add(&freed.missed, n);
 	return true;
 }

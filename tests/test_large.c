@@ -875,7 +875,12 @@ START_TEST(kept_pages_grow)
 	ck_assert_uint_eq(figures().mapped, HUGE + 4 * MIB);
 	give(p);
 	ck_assert_uint_eq(dirty(), HUGE + 4 * MIB);
-	give(take(HUGE + 9 * MIB, 16, true));
+	p = take(HUGE + 9 * MIB, 16, true);
+	fill(p, HUGE + 9 * MIB, 4);
+	give(p);
+	/* Whether it grows in place or moves. */
+	p = take(HUGE + 30 * MIB, 16, true);
+	give(p);
 	nothing_left();
 }
 END_TEST
