@@ -352,6 +352,7 @@ enum {
 
 	/* Metadata is mapped in chunks of so many bytes, pinned of a page. */
 	HZ4_META_CHUNK = 256 * 1024,
+	HZ4_LOCK_YIELDS = 20,
 	/* And from there on of this part of all, up to the most. */
 	HZ4_META_SHARE = 8,
 	HZ4_META_CHUNK_MAX = 1024 * 1024,
