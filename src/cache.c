@@ -142,9 +142,9 @@ hz4_cache_decay(struct hz4_cache *c)
 	unsigned cls;
 
 	hz4_growth_each (c, cls) {
-		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
+		if (!c->tier[cls].used && c->tier[cls].limit > 0)
 			cut(c, cls, c->tier[cls].limit / 2u);
-		c->tier[cls].events = 0;
+		c->tier[cls].used = false;
 	}
 	hz4_growth_give(c, c->left / 2);
 }

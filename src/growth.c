@@ -134,7 +134,7 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
 	uint32_t base = base_limit(cls), most = most_of(cls), step;
 
-	t->turn = (uint8_t)turn;
+	t->turn = turn & 3;
 	if (t->limit >= most || (t->limit >= base && !turned))
 		return;
 	step = t->limit < base ?
@@ -156,8 +156,7 @@ hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	struct hz4_tier *t = &c->tier[cls];
 
 	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
-	if (t->events < UINT16_MAX)
-		t->events++;
+	t->used = true;
 	earn(c);
 	grow(c, cls, turn);
 }
