@@ -136,6 +136,13 @@ struct hz4_cache {
 	uint16_t to_look; /* mallocs until it looks at the clock [owner] */
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint64_t decayed; /* ms of the last decay [owner] */
+	/*
+	 * Slabs, the latest first: [owner] writes; [atomic] release: `older`
+	 * comes before
+	 */
+	struct hz4_arrays *_Atomic arrays;
+	uint32_t arrays_left;	/* bytes of the latest [owner] */
+	uint32_t arrays_purged; /* slabs [owner] */
 	/* Bytes to spans less those from there, since it told. [owner] */
 	ptrdiff_t returned;
 	/* Addresses of what realloc moved last, and which comes next: */
