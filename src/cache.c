@@ -142,9 +142,9 @@ hz4_cache_decay(struct hz4_cache *c)
 	unsigned cls;
 
 	hz4_growth_each (c, cls) {
-		if (c->tier[cls].events == 0 && c->tier[cls].limit > 0)
+		if (!c->tier[cls].used && c->tier[cls].limit > 0)
 			cut(c, cls, c->tier[cls].limit / 2u);
-		c->tier[cls].events = 0;
+		c->tier[cls].used = false;
 	}
 	hz4_growth_give(c, c->left / 2);
 }
@@ -458,6 +458,8 @@ hz4_cache_adopt(struct hz4_cache *c)
 		c->tier[cls].limit = 0;
 		c->tier[cls].room = 0;
 		hz4_poke(&c->tier[cls].gone, 0);
+		/* It may just have taken a slab. */
+		c->arrays_left = 0;
 		hz4_poke(&c->busy, HZ4_CLS_NONE);
 	}
 	hz4_poke(&c->idle, HZ4_IDLE_NO);

@@ -15,8 +15,12 @@
 
 #include <string.h>
 
-/* With the words below it, one line of the metadata. */
-enum { FIRST_ROOM = 8 - HZ4_STACK_BELOW };
+enum {
+	/* With the words below it, one line of the metadata. */
+	FIRST_ROOM = 8 - HZ4_STACK_BELOW,
+	/* Arrays from this one on lie in slabs of their cache's own. */
+	SLAB_ROOM = 32,
+};
 
 /* Objects up to which a class's stack grows without proof. */
 static uint32_t
@@ -72,32 +76,81 @@ array_bytes(size_t room)
 	return (room + HZ4_STACK_BELOW) * sizeof(void *);
 }
 
-/* A larger array for a stack.  False without memory for one. */
+/* What a slab's smaller arrays leave when they grow lies waste. */
+static void **
+new_array(struct hz4_cache *c, size_t room)
+{
+	size_t bytes = array_bytes(room);
+	struct hz4_arrays *a;
+
+	if (room < SLAB_ROOM)
+		return hz4_meta_alloc(bytes);
+	if (c->arrays_left < bytes) {
+		a = hz4_meta_alloc(sizeof *a);
+		if (a == NULL)
+			return NULL;
+		a->page = hz4_meta_page();
+		if (a->page == NULL) {
+			hz4_meta_free(a, sizeof *a);
+			return NULL;
+		}
+		a->older = hz4_peek(&c->arrays);
+		atomic_store_explicit(&c->arrays, a, memory_order_release);
+		c->arrays_left = HZ4_SLAB;
+	}
+	c->arrays_left -= (uint32_t)bytes;
+	a = hz4_peek(&c->arrays);
+	return (void **)(void *)(a->page + c->arrays_left);
+}
+
+void
+hz4_growth_use_again(struct hz4_cache *c)
+{
+	for (; c->arrays_purged > 0; c->arrays_purged--)
+		hz4_meta_use_again();
+}
+
+/* Its thread's fork may have come before it said that it uses them again. */
+void
+hz4_growth_purge(struct hz4_cache *c)
+{
+	struct hz4_arrays *a;
+
+	hz4_growth_use_again(c);
+	for (a = hz4_peek(&c->arrays); a != NULL; a = a->older)
+		c->arrays_purged += hz4_meta_purge(a->page);
+}
+
+/*
+ * A larger array for a stack.  False without memory for one.  Closed: a
+ * signal's handler must not take an array meanwhile.
+ */
 static bool
 make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	struct hz4_tier *t = &c->tier[cls];
-	size_t held = hz4_cache_count(c, cls);
 	uint32_t had = t->room, room = had ? had : FIRST_ROOM;
 	void **array, **old = hz4_peek(&s->base);
+	size_t held;
 
 	while (room < limit)
-		room = room * 2 + HZ4_STACK_BELOW;
-	array = hz4_meta_alloc(array_bytes(room));
-	if (array == NULL)
-		return false;
-	array += HZ4_STACK_BELOW;
+		room = (uint32_t)hz4_min(room * 2, HZ4_CACHE_MAX_OBJECTS);
 	hz4_stacks_close(c, cls);
-	if (held > 0)
-		memcpy(array, old, held * sizeof *array);
-	hz4_poke(&s->base, array);
-	hz4_stacks_move_top(c, cls, array + held);
-	t->room = (uint16_t)room;
+	held = hz4_cache_count(c, cls);
+	array = new_array(c, room);
+	if (array != NULL) {
+		array += HZ4_STACK_BELOW;
+		if (held > 0)
+			memcpy(array, old, held * sizeof *array);
+		hz4_poke(&s->base, array);
+		hz4_stacks_move_top(c, cls, array + held);
+		t->room = (uint16_t)room;
+	}
 	hz4_stacks_open(c, cls);
-	if (old != NULL)
+	if (array != NULL && had > 0 && had < SLAB_ROOM)
 		hz4_meta_free(old - HZ4_STACK_BELOW, array_bytes(had));
-	return true;
+	return array != NULL;
 }
 
 /*
@@ -134,7 +187,7 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	bool turned = t->turn != HZ4_TURN_NONE && t->turn != turn;
 	uint32_t base = base_limit(cls), most = most_of(cls), step;
 
-	t->turn = (uint8_t)turn;
+	t->turn = turn & 3;
 	if (t->limit >= most || (t->limit >= base && !turned))
 		return;
 	step = t->limit < base ?
@@ -156,8 +209,7 @@ hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	struct hz4_tier *t = &c->tier[cls];
 
 	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
-	if (t->events < UINT16_MAX)
-		t->events++;
+	t->used = true;
 	earn(c);
 	grow(c, cls, turn);
 }

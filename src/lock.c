@@ -209,6 +209,11 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 			return;
 		relax();
 	}
+	for (i = 0; i < HZ4_LOCK_YIELDS; i++) {
+		syscall(SYS_sched_yield);
+		if (take(l, self))
+			return;
+	}
 	/*
 	 * Whoever has slept takes the lock with the sleeper's bit set, since
 	 * others may still sleep; one needless wake-up is the price.

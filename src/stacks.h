@@ -76,21 +76,27 @@ enum hz4_turn { HZ4_TURN_NONE, HZ4_TURN_MISS, HZ4_TURN_OVERFLOW };
 
 /* The colder half of a class's stack. */
 struct hz4_tier {
-	uint16_t limit;	 /* objects the stack may hold [owner] */
-	uint16_t room;	 /* objects its array has room for [owner] */
-	uint16_t events; /* misses and overflows since the decay [owner] */
-	uint8_t turn;	 /* enum hz4_turn [owner] */
-	uint8_t calls;	 /* careful ones so far [owner] */
-	/*
-	 * Objects taken from spans less those given back: what the user
-	 * and the cache have.  [owner] writes; [atomic] relaxed
-	 */
-	_Atomic int64_t net;
+	uint16_t limit;	   /* objects the stack may hold [owner] */
+	uint16_t room;	   /* objects its array has room for [owner] */
+	uint8_t turn : 2;  /* enum hz4_turn [owner] */
+	bool used : 1;	   /* had an event since the decay [owner] */
+	uint8_t calls;	   /* careful ones so far [owner] */
 	/*
 	 * Of the oldest objects so many were taken by others, who leave the
 	 * rest where it lies.  [lock: cache]; [atomic] relaxed: for figures
 	 */
 	_Atomic uint16_t gone;
+	/*
+	 * Objects taken from spans less those given back: what the user
+	 * and the cache have.  [owner] writes; [atomic] relaxed
+	 */
+	_Atomic int64_t net;
+};
+
+/* A slab of a cache's arrays. */
+struct hz4_arrays {
+	struct hz4_arrays *older; /* [const] */
+	char *page;		  /* [const] */
 };
 
 /* How far others have come with a cache whose thread stays away (idle.h). */
@@ -130,6 +136,13 @@ struct hz4_cache {
 	uint16_t to_look; /* mallocs until it looks at the clock [owner] */
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint64_t decayed; /* ms of the last decay [owner] */
+	/*
+	 * Slabs, the latest first: [owner] writes; [atomic] release: `older`
+	 * comes before
+	 */
+	struct hz4_arrays *_Atomic arrays;
+	uint32_t arrays_left;	/* bytes of the latest [owner] */
+	uint32_t arrays_purged; /* slabs [owner] */
 	/* Bytes to spans less those from there, since it told. [owner] */
 	ptrdiff_t returned;
 	/* Addresses of what realloc moved last, and which comes next: */

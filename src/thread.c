@@ -15,6 +15,7 @@
  */
 #include "thread.h"
 
+#include "growth.h"
 #include "guard.h"
 #include "holes.h"
 #include "idle.h"
@@ -256,8 +257,10 @@ make_thread(void)
 {
 	struct hz4_thread *t = take_ended(false);
 
-	if (t != NULL)
+	if (t != NULL) {
+		hz4_growth_use_again(&t->cache);
 		return t;
+	}
 	t = hz4_meta_alloc(sizeof *t);
 	if (t == NULL)
 		return NULL;
@@ -457,6 +460,7 @@ hz4_thread_flush_ended(void)
 	while ((t = take_ended(true)) != NULL) {
 		if (hz4_cache_enter(&t->cache) != NULL) {
 			hz4_cache_flush(&t->cache);
+			hz4_growth_purge(&t->cache);
 			hz4_cache_leave(&t->cache);
 		}
 		put_ended(t, false);

@@ -114,7 +114,8 @@ enum {
 	HZ4_CACHE_BASE_OBJECTS = 64,
 	/* The dual tier's L0 has so many of each small class at least. */
 	HZ4_L0_LEAST = 16,
-	HZ4_CACHE_MAX_OBJECTS = 1024,
+	/* With the words below it its array is a slab. */
+	HZ4_CACHE_MAX_OBJECTS = 1020,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
 	/* And by no more than this part of what is left for its thread. */
@@ -352,8 +353,13 @@ enum {
 	HZ4_WATCH_BYTES = 512,
 	HZ4_WATCH_TIME = 200,
 
-	/* Tries before a thread sleeps for a lock. */
+	/*
+	 * Tries before a thread sleeps for a lock, and then with others let
+	 * run in between: who wakes a sleeper may lose its CPU to it, so of
+	 * many threads each would be stopped in the middle of its work.
+	 */
 	HZ4_LOCK_SPINS = 100,
+	HZ4_LOCK_YIELDS = 20,
 	/* It looks again whether it is a fork's child after so long (s). */
 	HZ4_LOCK_PATIENCE = 1,
 

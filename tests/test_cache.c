@@ -1126,7 +1126,7 @@ START_TEST(first_calls_are_careful)
 				 (void *)(uintptr_t)&cls,
 				 "hz4: free(): double free: ptr 0x");
 		/* Idle for the time of a decay: careful again. */
-		cache.tier[cls].events = 0;
+		cache.tier[cls].used = false;
 		hz4_cache_decay(&cache);
 		ck_assert_uint_eq(cache.tier[cls].calls, 0);
 		compare(&cache);

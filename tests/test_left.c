@@ -181,6 +181,90 @@ START_TEST(peaks_leave_little_metadata)
 }
 END_TEST
 
+enum { WAVE = 64, BURST = 1024, BURST_BYTES = 128 * 1024 };
+
+static pthread_barrier_t wave;
+
+/* Bytes of hz4's own structures. */
+struct metadata {
+	size_t resident, told;
+};
+
+static void
+look(struct metadata *m)
+{
+	struct hz4_info info;
+
+	m->resident = 0;
+	hz4_meta_each(add_resident, &m->resident);
+	hz4_info_get(&info);
+	m->told = info.metadata;
+}
+
+static void
+burst(unsigned cls)
+{
+	void *object[BURST];
+	size_t size = hz4_classes[cls].size, i;
+	size_t n = hz4_min(BURST, BURST_BYTES / size);
+
+	for (i = 0; i < n; i++)
+		object[i] = hz4_heap_malloc(size);
+	while (i > 0)
+		hz4_heap_free(object[--i]);
+}
+
+/* So many events first that its cache may be large. */
+static void *
+rise_together(void *arg)
+{
+	unsigned cls, i;
+
+	pthread_barrier_wait(&wave);
+	for (i = 0; i < 50; i++)
+		burst(1);
+	for (cls = 1; cls < HZ4_CLS_ZERO; cls++)
+		burst(cls);
+	pthread_barrier_wait(&wave);
+	if (arg != NULL)
+		look(arg);
+	return NULL;
+}
+
+/*
+ * The caches of many threads that have ended keep no more than what describes
+ * them and their least arrays; and what the next threads use again counts.
+ */
+START_TEST(ended_threads_leave_little_metadata)
+{
+	size_t bar = 384 * 1024 + WAVE * (sizeof(struct hz4_cache) + 4096);
+	struct metadata used, left;
+	pthread_t id[WAVE];
+	unsigned i, k;
+
+	hz4_thread_start();
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX)
+		bar += hz4_os_cpus() * HZ4_L1_OBJECTS * sizeof(void *) *
+		       HZ4_CLS_END;
+	pthread_barrier_init(&wave, NULL, WAVE);
+	for (i = 0; i < 3; i++) {
+		for (k = 0; k < WAVE; k++)
+			pthread_create(&id[k], NULL, rise_together,
+				       k == 0 ? &used : NULL);
+		for (k = 0; k < WAVE; k++)
+			pthread_join(id[k], NULL);
+		hz4_heap_trim();
+		look(&left);
+		unit_need(used.resident <= used.told + bar / 4,
+			  "resident %zu, told %zu", used.resident, used.told);
+		unit_need(left.resident <= bar && left.told <= bar,
+			  "resident %zu, told %zu, bar %zu", left.resident,
+			  left.told, bar);
+	}
+	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
 /* The pages of a mapping that the kernel keeps serve others. */
 START_TEST(a_refused_unmap_loses_nothing)
 {
@@ -918,6 +1002,7 @@ add(TCase *t)
 	tcase_add_test(t, a_trim_empties_caches_of_the_gone);
 	tcase_add_test(t, idle_spans_age_anew);
 	tcase_add_loop_test(t, peaks_leave_little_metadata, 0, 2);
+	tcase_add_test(t, ended_threads_leave_little_metadata);
 	tcase_add_test(t, large_objects_leave_nothing);
 	tcase_add_test(t, a_refused_unmap_loses_nothing);
 	tcase_add_test(t, large_runs_stay_below_mappings);
