@@ -10,25 +10,25 @@
 #if defined(__x86_64__) && defined(__LP64__)
 
 static long
-call(long number, long a, long b, long c, long d, long e, long f)
+call(long number, long a, long b, long c, long d, long e)
 {
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
-	register long r9 __asm__("r9") = f;
+	register long r9 __asm__("r9") = 0;
 	long r;
 
-	__asm__ volatile(
-	    "syscall"
-	    : "=a"(r)
-	    : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-	    : "rcx", "r11", "memory", "cc");
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10),
+			   "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory", "cc");
 	return r;
 }
 
 #elif defined(__aarch64__) && defined(__LP64__)
 
 static long
-call(long number, long a, long b, long c, long d, long e, long f)
+call(long number, long a, long b, long c, long d, long e)
 {
 	register long x8 __asm__("x8") = number;
 	register long x0 __asm__("x0") = a;
@@ -36,7 +36,7 @@ call(long number, long a, long b, long c, long d, long e, long f)
 	register long x2 __asm__("x2") = c;
 	register long x3 __asm__("x3") = d;
 	register long x4 __asm__("x4") = e;
-	register long x5 __asm__("x5") = f;
+	register long x5 __asm__("x5") = 0;
 
 	__asm__ volatile("svc 0"
 			 : "+r"(x0)
@@ -48,9 +48,9 @@ call(long number, long a, long b, long c, long d, long e, long f)
 #else
 
 static long
-call(long number, long a, long b, long c, long d, long e, long f)
+call(long number, long a, long b, long c, long d, long e)
 {
-	long r = syscall(number, a, b, c, d, e, f);
+	long r = syscall(number, a, b, c, d, e, 0L);
 
 	return r == -1 ? -errno : r;
 }
@@ -58,10 +58,10 @@ call(long number, long a, long b, long c, long d, long e, long f)
 #endif
 
 long
-hz4_syscall6(long number, long a, long b, long c, long d, long e, long f)
+hz4_syscall5(long number, long a, long b, long c, long d, long e)
 {
 	enum { LAST_ERRNO = 4095 };
-	long r = call(number, a, b, c, d, e, f);
+	long r = call(number, a, b, c, d, e);
 
 	if (r >= 0 || r < -LAST_ERRNO)
 		return r;

@@ -14,13 +14,16 @@
 
 #include <sys/syscall.h>
 
-/* As syscall(2) of libc: -1 with errno set when it fails. */
-long hz4_syscall6(long number, long a, long b, long c, long d, long e, long f);
+/*
+ * As syscall(2) of libc: -1 with errno set when it fails.  A sixth argument is
+ * 0: no more than registers hold, since every slow path ends here.
+ */
+long hz4_syscall5(long number, long a, long b, long c, long d, long e);
 
 /* The same with one argument or more, numbers or pointers, the rest 0. */
-#define hz4_syscall(...) HZ4_SYSCALL_FILLED(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
-#define HZ4_SYSCALL_FILLED(n, a, b, c, d, e, f, ...)                  \
-	hz4_syscall6((n), (long)(a), (long)(b), (long)(c), (long)(d), \
-	    (long)(e), (long)(f))
+#define hz4_syscall(...) HZ4_SYSCALL_FILLED(__VA_ARGS__, 0, 0, 0, 0, 0)
+#define HZ4_SYSCALL_FILLED(n, a, b, c, d, e, ...) \
+	hz4_syscall5((n), (long)(a), (long)(b), (long)(c), (long)(d), \
+		     (long)(e))
 
 #endif

@@ -707,14 +707,14 @@ static struct {
 
 /* The kernel's, but for what somebody else takes from the heap in a purge. */
 long
-hz4_syscall6(long number, long a, long b, long c, long d, long e, long f)
+hz4_syscall5(long number, long a, long b, long c, long d, long e)
 {
 	if (number == SYS_madvise && meanwhile.armed) {
 		meanwhile.armed = false;
 		meanwhile.got = hz4_pageheap_alloc(meanwhile.pages, PAGE,
 						   false);
 	}
-	return syscall(number, a, b, c, d, e, f);
+	return syscall(number, a, b, c, d, e, 0L);
 }
 
 /* Else the heap would grow by a region for each time that it is purged. */
