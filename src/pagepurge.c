@@ -209,13 +209,20 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 	}
 }
 
+/* A free run of the fullest bin, taken out, if it has so many pages. */
 static struct hz4_run *
 take_large(size_t pages)
 {
-	struct hz4_run *r;
+	struct hz4_run *r = NULL;
+	unsigned bin;
 
 	hz4_runs_lock();
-	r = hz4_runs_large_locked(pages);
+	for (bin = HZ4_RUNS_BINS; bin-- > 0 && r == NULL;)
+		if (!hz4_list_empty(&hz4_runs.bin[bin]))
+			r = hz4_container(hz4_runs.bin[bin].next,
+					  struct hz4_run, link);
+	if (r != NULL && r->pages < pages)
+		r = NULL;
 	if (r != NULL)
 		hz4_runs_remove_locked(r);
 	hz4_runs_unlock();

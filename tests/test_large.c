@@ -12,6 +12,7 @@
 #include "tune.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 enum { MIB = 1024 * 1024, HUGE = HZ4_HUGE_MIN, PAGE = HZ4_PAGE };
 
@@ -890,15 +891,20 @@ START_TEST(few_mappings_stay)
 	enum { MANY = 24 };
 	const size_t most = hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE,
 				    HZ4_KEPT_MOST);
+	const size_t others = most / 4 / PAGE;
 	void *p[MANY];
 	unsigned i, k;
+	uintptr_t a;
 
 	start_patient();
 	for (k = 0; k < 3; k++) {
+		a = hz4_pageheap_alloc(others, PAGE, false);
+		ck_assert_uint_ne(a, 0);
 		for (i = 0; i < MANY; i++) {
 			give(take(2 * HUGE, 16, false));
 			p[i] = take(2 * HUGE, 16, false);
 		}
+		hz4_pageheap_free(a, others, hz4_os_now());
 		for (i = 0; i < MANY; i++)
 			give(p[i]);
 		unit_need(dirty() <= most, "%zu", dirty());
@@ -933,6 +939,60 @@ START_TEST(kept_pages_that_move_on)
 }
 END_TEST
 
+/* Free pages that nobody has touched lie in front, or around. */
+START_TEST(kept_pages_are_found_among_clean_ones)
+{
+	enum { PAGES = HUGE / PAGE };
+	uintptr_t a;
+	unsigned i;
+	char *p;
+
+	start_patient();
+	a = hz4_pageheap_alloc(8 * PAGES, PAGE, false);
+	ck_assert_uint_ne(a, 0);
+	hz4_pageheap_free(a, 8 * PAGES, hz4_os_now());
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), 0);
+	for (i = 0; i < 6; i++) {
+		give(take(HUGE, 16, false));
+		unit_need(dirty() <= HUGE, "%zu", dirty());
+	}
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	a = hz4_pageheap_alloc(PAGES, 4 * (size_t)HUGE, false);
+	ck_assert_uint_ne(a, 0);
+	hz4_pageheap_free(a, PAGES, hz4_os_now());
+	p = take(HUGE, 16, true);
+	ck_assert_uint_eq((uintptr_t)p, a);
+	ck_assert_uint_eq(dirty(), 0);
+	give(p);
+	nothing_left();
+}
+END_TEST
+
+/* Nor is a clean run that would do sooner than the kept one. */
+START_TEST(kept_pages_are_found_behind_clean_ones)
+{
+	enum { PAGES = (2 * HUGE - 2 * MIB) / PAGE };
+	uintptr_t a;
+	char *p;
+
+	start_patient();
+	/* Its first page stays, so that it joins with no other. */
+	a = hz4_pageheap_alloc(PAGES, PAGE, false);
+	ck_assert_uint_ne(a, 0);
+	ck_assert(hz4_pageheap_cut(a + PAGE, PAGES - 1));
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	give(take(2 * HUGE, 16, false));
+	give(take(2 * HUGE, 16, false));
+	ck_assert_uint_eq(dirty(), 2 * HUGE);
+	p = take(HUGE / 2 * 3, 16, false);
+	ck_assert_uint_eq(dirty(), HUGE / 2);
+	give(p);
+	hz4_pageheap_free(a, 1, hz4_os_now());
+	nothing_left();
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -961,6 +1021,8 @@ add(TCase *t)
 	tcase_add_test(t, kept_pages_grow);
 	tcase_add_test(t, few_mappings_stay);
 	tcase_add_test(t, kept_pages_that_move_on);
+	tcase_add_test(t, kept_pages_are_found_among_clean_ones);
+	tcase_add_test(t, kept_pages_are_found_behind_clean_ones);
 	tcase_add_test(t, no_memory);
 	tcase_add_test(t, refused_unmap);
 	tcase_add_test(t, refused_unmap_of_a_small_mapping);
