@@ -939,6 +939,19 @@ START_TEST(kept_pages_that_move_on)
 }
 END_TEST
 
+/* What no kept pages can serve is no reason to keep any. */
+START_TEST(aligned_ones_in_turn_go)
+{
+	unsigned i;
+
+	start_patient();
+	for (i = 0; i < 6; i++)
+		give(take(HUGE, 2 * MIB, false));
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
 /* Free pages that nobody has touched lie in front, or around. */
 START_TEST(kept_pages_are_found_among_clean_ones)
 {
@@ -993,6 +1006,80 @@ START_TEST(kept_pages_are_found_behind_clean_ones)
 }
 END_TEST
 
+/* However many came in turns that could not stay. */
+START_TEST(too_large_ones_earn_nothing)
+{
+	enum { MANY = 8 };
+	const size_t most = hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE,
+				    HZ4_KEPT_MOST);
+	void *p[MANY];
+	unsigned i;
+
+	start_patient();
+	for (i = 0; i < 6; i++)
+		give(take(most + PAGE, 16, false));
+	for (i = 0; i < MANY; i++)
+		p[i] = take(HUGE, 16, false);
+	for (i = 0; i < MANY; i++)
+		give(p[i]);
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* Where the system grows no mapping they go, and are no object any more. */
+START_TEST(kept_pages_that_cannot_grow)
+{
+	struct rlimit limit;
+	unsigned i;
+	char *p;
+
+	start_patient();
+	for (i = 0; i < 3; i++) {
+		p = take(HUGE, 16, false);
+		give(p);
+	}
+	ck_assert_uint_eq(dirty(), HUGE);
+	ck_assert_int_eq(getrlimit(RLIMIT_DATA, &limit), 0);
+	limit.rlim_cur = HUGE;
+	ck_assert_int_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+	ck_assert_ptr_null(hz4_large_alloc(HUGE + 4 * MIB, 16, true));
+	limit.rlim_cur = limit.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+	ck_assert_uint_eq(hz4_pagemap_class(p), HZ4_CLS_NONE);
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* Not by growing either, where the system would refuse it as a whole. */
+START_TEST(more_than_the_memory_is_refused)
+{
+	size_t memory;
+	void *p, *q;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start_patient();
+	hz4_os_init();
+	memory = hz4_os_memory() / PAGE * PAGE;
+	q = hz4_os_map_counted(memory + HUGE, PAGE);
+	p = hz4_large_alloc(memory / 4 * 3, 16, false);
+	if (q != NULL || p == NULL) {
+		printf("skipped: the system refuses all or nothing\n");
+		return;
+	}
+	/* Its pages count as used, for all we know. */
+	ck_assert(hz4_pageheap_admit((uintptr_t)p, memory / 4 * 3));
+	hz4_os_fail_from(1);
+	give(p);
+	hz4_os_fail_from(0);
+	ck_assert_uint_ge(dirty(), memory / 2 + HUGE);
+	ck_assert_ptr_null(hz4_large_alloc(memory + HUGE, 16, false));
+	nothing_left();
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -1021,8 +1108,12 @@ add(TCase *t)
 	tcase_add_test(t, kept_pages_grow);
 	tcase_add_test(t, few_mappings_stay);
 	tcase_add_test(t, kept_pages_that_move_on);
+	tcase_add_test(t, aligned_ones_in_turn_go);
 	tcase_add_test(t, kept_pages_are_found_among_clean_ones);
 	tcase_add_test(t, kept_pages_are_found_behind_clean_ones);
+	tcase_add_test(t, too_large_ones_earn_nothing);
+	tcase_add_test(t, kept_pages_that_cannot_grow);
+	tcase_add_test(t, more_than_the_memory_is_refused);
 	tcase_add_test(t, no_memory);
 	tcase_add_test(t, refused_unmap);
 	tcase_add_test(t, refused_unmap_of_a_small_mapping);
