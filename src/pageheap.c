@@ -287,6 +287,25 @@ dirtiest(const struct hz4_run *r, size_t pages, size_t *most)
 	return best;
 }
 
+/* Take a part of a free run out of the heap, with its addresses. */
+static void
+withdraw_locked(struct hz4_run *r, uintptr_t start, size_t pages, uint64_t now)
+{
+	uintptr_t end = start + pages * HZ4_PAGE;
+	bool last = end == r->start + r->pages * (size_t)HZ4_PAGE;
+
+	cut_out_locked(r, start, pages, now);
+	hz4_runs_forget_moved_locked(start, pages);
+	/* What is left of a moved mapping is one, too: it goes as a whole. */
+	if (!last && (hz4_pagemap_flags(end) & HZ4_PAGE_MOVED) &&
+	    !(hz4_pagemap_flags(end) & HZ4_PAGE_MOVED_FIRST)) {
+		hz4_pagemap_mark(end, 1, HZ4_PAGE_MOVED_FIRST, 0);
+		hz4_poke(&hz4_runs_hints.moved, hz4_pageheap_moved() + 1);
+	}
+	hz4_poke(&hz4_runs_hints.mapped,
+		 hz4_pageheap_mapped() - pages * HZ4_PAGE);
+}
+
 uintptr_t
 hz4_pageheap_withdraw(size_t *pages)
 {
@@ -305,10 +324,7 @@ hz4_pageheap_withdraw(size_t *pages)
 		start = dirtiest(r, n, &dirty);
 	}
 	if (r != NULL && dirty >= least) {
-		cut_out_locked(r, start, n, now);
-		hz4_runs_forget_moved_locked(start, n);
-		hz4_poke(&hz4_runs_hints.mapped,
-			 hz4_pageheap_mapped() - n * HZ4_PAGE);
+		withdraw_locked(r, start, n, now);
 		*pages = n;
 	}
 	hz4_runs_unlock();

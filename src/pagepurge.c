@@ -91,16 +91,19 @@ unmap_run(struct hz4_run *r)
 static bool
 narrow_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t a, size_t pages)
 {
-	size_t before = (a - r->start) / HZ4_PAGE, dirty;
+	size_t before = (a - r->start) / HZ4_PAGE, dirty, others;
 
 	if (pages == 0 || pages == r->pages)
 		return true;
 	if (!hz4_runs_secure_locked(2))
 		return false;
 	dirty = hz4_min(hz4_runs_count_dirty(a, pages), r->dirty);
-	hz4_runs_split_locked(r, r->start, before, 0, at);
+	others = hz4_min(hz4_runs_count_dirty(r->start, before),
+			 r->dirty - dirty);
+	hz4_runs_split_locked(r, r->start, before, others, at);
 	hz4_runs_split_locked(r, a + pages * HZ4_PAGE,
-			      r->pages - before - pages, r->dirty - dirty, at);
+			      r->pages - before - pages,
+			      r->dirty - dirty - others, at);
 	r->start = a;
 	r->pages = (uint32_t)pages;
 	r->dirty = (uint32_t)dirty;
@@ -147,7 +150,7 @@ narrow_to_moved_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
 		if (to > end)
 			break;
 		dirty = hz4_runs_count_dirty(a, (to - a) / HZ4_PAGE);
-		if (dirty > 0 && dirty <= most)
+		if (dirty <= most)
 			return narrow_locked(r, at, a, (to - a) / HZ4_PAGE);
 	}
 	return false;

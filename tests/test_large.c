@@ -1006,6 +1006,42 @@ START_TEST(kept_pages_are_found_behind_clean_ones)
 }
 END_TEST
 
+/* What a smaller one leaves of kept pages goes as they do. */
+START_TEST(what_is_left_of_kept_pages_goes)
+{
+	struct hz4_pageheap_figures pages;
+	unsigned i;
+	char *p, *wall;
+
+	start_patient();
+	wall = take(PAGE, 16, false);
+	hz4_pageheap_figures(&pages);
+	for (i = 0; i < 2; i++)
+		give(take(2 * HUGE, 16, false));
+	p = take(2 * HUGE - 2 * MIB, 16, false);
+	fill(p, 2 * HUGE - 2 * MIB, 1);
+	ck_assert_uint_eq(dirty(), 2 * MIB);
+	give(p);
+	ck_assert_uint_eq(dirty(), 2 * HUGE);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), 0);
+	ck_assert_uint_eq(hz4_pageheap_mapped(), pages.mapped);
+	ck_assert_uint_eq(hz4_pageheap_moved(), 0);
+	/* As most of it is purged when the rest is taken. */
+	for (i = 0; i < 2; i++)
+		give(take(2 * HUGE, 16, false));
+	hz4_pageheap_purge(UINT64_MAX, 0, HUGE, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), HUGE);
+	p = take(HUGE, 16, false);
+	give(take(2 * HUGE, 16, false));
+	give(p);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(hz4_pageheap_mapped(), pages.mapped);
+	give(wall);
+	nothing_left();
+}
+END_TEST
+
 /* However many came in turns that could not stay. */
 START_TEST(too_large_ones_earn_nothing)
 {
@@ -1111,6 +1147,7 @@ add(TCase *t)
 	tcase_add_test(t, aligned_ones_in_turn_go);
 	tcase_add_test(t, kept_pages_are_found_among_clean_ones);
 	tcase_add_test(t, kept_pages_are_found_behind_clean_ones);
+	tcase_add_test(t, what_is_left_of_kept_pages_goes);
 	tcase_add_test(t, too_large_ones_earn_nothing);
 	tcase_add_test(t, kept_pages_that_cannot_grow);
 	tcase_add_test(t, more_than_the_memory_is_refused);
