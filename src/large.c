@@ -262,10 +262,11 @@ move(struct hz4_large *l, size_t n)
 	if (moved)
 		l->start = (uintptr_t)to;
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	if (moved)
+		hz4_pagemap_mark(l->start, 1, huge, HZ4_PAGE_HUGE ^ huge);
 	if (moved && !l->mapping) {
 		set_whole(l, 0);
 		l->mapping = true;
-		hz4_pagemap_mark(l->start, 1, huge, HZ4_PAGE_HUGE ^ huge);
 		hz4_pageheap_renew(old, l->bytes / HZ4_PAGE);
 	}
 	return moved;
@@ -362,6 +363,8 @@ take_mapping(struct hz4_large *l, size_t size, size_t align, bool zero)
 		return false;
 	l->start = (uintptr_t)p;
 	if (hz4_pageheap_admit(l->start, HZ4_PAGE)) {
+		/* What was here before may have had some. */
+		hz4_pagemap_mark(l->start, 1, 0, HZ4_PAGE_HUGE);
 		/* No pages that stayed would have done for others. */
 		if (align <= HZ4_PAGE)
 			note_missed(l->bytes);

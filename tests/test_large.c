@@ -1042,6 +1042,42 @@ START_TEST(what_is_left_of_kept_pages_goes)
 }
 END_TEST
 
+/* They have huge pages where a region had them, and new mappings do not. */
+START_TEST(kept_pages_know_of_huge_ones)
+{
+	enum { PAGES = HUGE / PAGE };
+	uintptr_t a;
+	unsigned i;
+	char *p, *q;
+
+	if (!unit_have_huge(256))
+		return;
+	start_patient();
+	ck_assert(hz4_option_assign("huge_threshold=0", 16));
+	q = take(HUGE, 16, false);
+	a = hz4_pageheap_alloc(PAGES, PAGE, false);
+	ck_assert(hz4_pagemap_flags(a) & HZ4_PAGE_HUGE);
+	hz4_pageheap_free(a, PAGES, hz4_os_now());
+	/* It cannot grow where it is. */
+	p = take(HUGE + 4 * MIB, 16, false);
+	ck_assert_uint_ne((uintptr_t)p, a);
+	ck_assert(hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE);
+	give(p);
+	give(q);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	nothing_left();
+	ck_assert_uint_eq(hz4_pageheap_moved(), 0);
+	/* At the same addresses, maybe. */
+	for (i = 0; i < 3; i++) {
+		p = take(HUGE + 4 * MIB, 16, false);
+		ck_assert(!(hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE));
+		give(p);
+	}
+	ck_assert_uint_eq(dirty(), HUGE + 4 * MIB);
+	ck_assert(!(hz4_pagemap_flags((uintptr_t)p + PAGE) & HZ4_PAGE_HUGE));
+}
+END_TEST
+
 /* However many came in turns that could not stay. */
 START_TEST(too_large_ones_earn_nothing)
 {
@@ -1148,6 +1184,7 @@ add(TCase *t)
 	tcase_add_test(t, kept_pages_are_found_among_clean_ones);
 	tcase_add_test(t, kept_pages_are_found_behind_clean_ones);
 	tcase_add_test(t, what_is_left_of_kept_pages_goes);
+	tcase_add_test(t, kept_pages_know_of_huge_ones);
 	tcase_add_test(t, too_large_ones_earn_nothing);
 	tcase_add_test(t, kept_pages_that_cannot_grow);
 	tcase_add_test(t, more_than_the_memory_is_refused);
