@@ -28,6 +28,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdlib.h>
 
 /* Else libc's own would be the second malloc of a program of new alone. */
@@ -267,36 +268,77 @@ static void *_Atomic behind[PARENTS];
 /* `behind` is known.  [atomic] release, acquire where it is read */
 static _Atomic bool looked;
 
+/* Where the library lies that has an address. */
+struct range {
+	uintptr_t address, start, end;
+};
+
+static int
+find_range(struct dl_phdr_info *library, size_t size, void *range)
+{
+	struct range *r = range;
+	const ElfW(Phdr) *p = library->dlpi_phdr,
+			 *end = p + library->dlpi_phnum;
+	uintptr_t at;
+
+	(void)size;
+	r->start = UINTPTR_MAX;
+	r->end = 0;
+	for (; p < end; p++) {
+		if (p->p_type != PT_LOAD)
+			continue;
+		at = library->dlpi_addr + p->p_vaddr;
+		r->start = hz4_min(r->start, at);
+		r->end = hz4_max(r->end, at + p->p_memsz);
+	}
+	return r->address >= r->start && r->address < r->end;
+}
+
+/* One that the program has opened: behind hz4 is then another one's. */
+static bool
+is_libstdcxx(void *f, const char *name)
+{
+	void *library = find_libstdcxx();
+	bool is = library != NULL && f == dlsym(library, name);
+
+	if (library != NULL)
+		dlclose(library);
+	return is;
+}
+
 /*
  * Does a library behind hz4 replace operators?  One that has a malloc, too,
  * does not: it is another allocator, and hz4 takes its place.  Without
  * a C++ library nobody else in the global scope has operators; with one
- * dlsym finds them all.
+ * dlsym finds them all.  Nothing is opened for that: a tracer in front may be
+ * in its own first malloc, and have its lock.
  */
 static void
 look_behind(void)
 {
+	struct range runtime = { 0, 0, 0 };
 	bool failed = false;
-	void *library, *f;
+	uintptr_t at;
 	unsigned i;
+	void *f;
 
 	if (!IS_SHARED || !FOUND(_ZSt15get_new_handlerv))
 		return;
-	library = find_libstdcxx();
+	runtime.address = (uintptr_t)dlsym(RTLD_NEXT, "_ZSt15get_new_handlerv");
+	if (runtime.address == 0 || dl_iterate_phdr(find_range, &runtime) == 0)
+		runtime.end = 0;
 	for (i = 0; i < PARENTS; i++) {
 		f = dlsym(RTLD_NEXT, parents[i].name);
+		at = (uintptr_t)f;
 		failed = failed || f == NULL;
-		if (f == NULL ||
-		    (library != NULL && f == dlsym(library, parents[i].name)) ||
-		    is_runtime(f))
+		if (f == NULL || (at >= runtime.start && at < runtime.end) ||
+		    is_libstdcxx(f, parents[i].name))
 			continue;
 		if (!same_library(f, dlsym(RTLD_NEXT, "malloc")))
 			hz4_poke(&behind[i], f);
 	}
 	if (failed) /* nobody shall be told of it */
 		dlerror();
-	if (library != NULL)
-		dlclose(library);
 }
 
 /*

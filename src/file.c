@@ -3,6 +3,7 @@
  */
 #include "file.h"
 
+#include "sys.h"
 #include "view.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* With "/" at its end, or "" [const] once noted. */
@@ -25,7 +25,7 @@ void
 hz4_file_note_directory(void)
 {
 	int saved = errno;
-	long n = syscall(SYS_getcwd, directory, sizeof directory - 1);
+	long n = hz4_syscall(SYS_getcwd, directory, sizeof directory - 1);
 
 	if (n < 2 || directory[0] != '/') {
 		directory[0] = '\0';

@@ -24,6 +24,7 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "probe.h"
+#include "sys.h"
 #include "view.h"
 #include "where.h"
 
@@ -31,7 +32,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -146,7 +146,7 @@ static void
 note(struct event *e, const struct hz4_caller *from,
      struct hz4_sampler *thread)
 {
-	e->thread = (int)syscall(SYS_gettid);
+	e->thread = (int)hz4_syscall(SYS_gettid, 0);
 	e->depth = hz4_backtrace(e->frame, FRAMES, from, thread);
 }
 
@@ -334,7 +334,7 @@ tell_fault(uintptr_t address, const ucontext_t *context)
 
 	if (atomic_exchange_explicit(&pool.told, true, memory_order_relaxed))
 		return;
-	access.thread = (int)syscall(SYS_gettid);
+	access.thread = (int)hz4_syscall(SYS_gettid, 0);
 	access.depth = hz4_backtrace(access.frame, FRAMES, &from, &thread);
 	/* No call: it stands where a return address would lie behind. */
 	if (access.depth > 0 && from.address != NULL)
@@ -362,8 +362,8 @@ call_before(int signal, siginfo_t *info, void *context)
 				"object", (size_t)info->si_addr);
 		sigaction(signal, before, NULL);
 		if (info->si_code <= 0)
-			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid),
-				signal);
+			hz4_syscall(SYS_tgkill, getpid(),
+				    hz4_syscall(SYS_gettid, 0), signal);
 		return;
 	}
 	if (before->sa_flags & SA_RESETHAND) {
@@ -448,7 +448,7 @@ hz4_guard_give(void *p, const struct hz4_caller *from,
 size_t
 hz4_guard_usable(const void *p, const char *call)
 {
-	struct event access = { .thread = (int)syscall(SYS_gettid) };
+	struct event access = { .thread = (int)hz4_syscall(SYS_gettid, 0) };
 	struct slot *s = find_live(p);
 
 	if (s != NULL)

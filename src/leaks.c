@@ -22,11 +22,11 @@
 #include "pagemap.h"
 #include "profile.h"
 #include "samples.h"
+#include "sys.h"
 #include "where.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -190,8 +190,8 @@ scan(struct search *s, uintptr_t start, uintptr_t end)
 
 		n = hz4_min(end - start, WORDS * sizeof *s->word);
 		to.iov_len = from.iov_len = n;
-		got = syscall(SYS_process_vm_readv, getpid(), &to, 1, &from,
-			      1, 0);
+		got = hz4_syscall(SYS_process_vm_readv, getpid(), &to, 1,
+				  &from, 1);
 		for (i = 0; got > 0 && i < (size_t)got / sizeof *s->word; i++)
 			reach(s, s->word[i]);
 	}

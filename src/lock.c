@@ -4,11 +4,11 @@
 #include "lock.h"
 
 #include "probe.h"
+#include "sys.h"
 #include "tune.h"
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Tell the processor that this is a spin loop. */
@@ -87,7 +87,7 @@ hz4_fork_look_slow(void)
 		     hz4_peek(&forks.starter) == hz4_tls_mark))
 			break;
 		if (seen == HZ4_FORK_STARTING) {
-			syscall(SYS_sched_yield);
+			hz4_syscall(SYS_sched_yield, 0);
 			continue;
 		}
 		if (!atomic_compare_exchange_strong(word, &seen,
@@ -156,7 +156,7 @@ hz4_chaos_slow(void)
 	}
 	/* Spread, so that no place is always the one that yields. */
 	if ((n * 2654435769u >> 16) % hz4_peek(&hz4_chaos_one_in) == 0)
-		syscall(SYS_sched_yield);
+		hz4_syscall(SYS_sched_yield, 0);
 }
 
 /*
@@ -169,8 +169,8 @@ futex(_Atomic uint32_t *word, int op, uint32_t value, const long *patience)
 {
 	int saved = errno, error = 0;
 
-	if (syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, patience,
-		    NULL, 0) < 0)
+	if (hz4_syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value,
+			patience) < 0)
 		error = errno;
 	errno = saved;
 	return error;
@@ -210,7 +210,7 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 		relax();
 	}
 	for (i = 0; i < HZ4_LOCK_YIELDS; i++) {
-		syscall(SYS_sched_yield);
+		hz4_syscall(SYS_sched_yield, 0);
 		if (take(l, self))
 			return;
 	}

@@ -3,11 +3,12 @@
  */
 #include "log.h"
 
+#include "sys.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { LINE_MAX_BYTES = 1024 };
@@ -28,7 +29,7 @@ put_line(const char *format, va_list args)
 		n = room - 1;
 	line[prefix + n] = '\n';
 	do
-		r = syscall(SYS_write, STDERR_FILENO, line,
+		r = hz4_syscall(SYS_write, STDERR_FILENO, line,
 			    (size_t)prefix + (size_t)n + 1);
 	while (r == -1 && errno == EINTR);
 	errno = saved;

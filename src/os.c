@@ -3,7 +3,9 @@
  */
 #include "os.h"
 
+#include "clock.h"
 #include "probe.h"
+#include "sys.h"
 #include "tune.h"
 
 #include <errno.h>
@@ -11,9 +13,7 @@
 #include <limits.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/sysinfo.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -24,11 +24,7 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/*
- * 32-bit kernels count mmap's offset in pages; it is always 0 here, and a
- * long: syscall() takes it from the stack, where of an int half a word is
- * whatever was there before.
- */
+/* 32-bit kernels count mmap's offset in pages; it is always 0 here. */
 #ifdef SYS_mmap2
 #define SYS_MAP SYS_mmap2
 #else
@@ -74,9 +70,10 @@ count_cpus(void)
 {
 	/* Not on the stack: the first call may be made on a small one. */
 	static unsigned long mask[WORDS];
-	long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask), i;
+	long bytes, i;
 	unsigned n = 0;
 
+	bytes = hz4_syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
 	for (i = 0; i < bytes / (long)sizeof mask[0]; i++)
 		n += (unsigned)__builtin_popcountl(mask[i]);
 	return n > 0 ? n : MOST_CPUS;
@@ -88,7 +85,7 @@ find_memory(void)
 	struct sysinfo info;
 	uint64_t bytes;
 
-	if (syscall(SYS_sysinfo, &info) != 0)
+	if (hz4_syscall(SYS_sysinfo, &info) != 0)
 		return SIZE_MAX;
 	bytes = (uint64_t)info.totalram * info.mem_unit;
 	return bytes > SIZE_MAX ? SIZE_MAX : (size_t)bytes;
@@ -134,8 +131,8 @@ map(void *at, size_t size, int prot, int flags)
 
 	if (injected_failure())
 		return NULL;
-	r = syscall(SYS_MAP, at, size, prot,
-		    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0L);
+	r = hz4_syscall(SYS_MAP, at, size, prot,
+			MAP_PRIVATE | MAP_ANONYMOUS | flags, -1);
 	errno = saved;
 	return r == -1 ? NULL : (void *)r;
 }
@@ -148,7 +145,7 @@ unmap(void *p, size_t size)
 
 	if (injected_failure())
 		return false;
-	r = syscall(SYS_munmap, p, size);
+	r = hz4_syscall(SYS_munmap, p, size);
 	errno = saved;
 	return r == 0;
 }
@@ -161,7 +158,7 @@ advise(void *p, size_t size, int advice)
 
 	if (injected_failure())
 		return false;
-	r = syscall(SYS_madvise, p, size, advice);
+	r = hz4_syscall(SYS_madvise, p, size, advice);
 	errno = saved;
 	return r == 0;
 }
@@ -261,17 +258,18 @@ hz4_os_map_wiped(void)
 int
 hz4_os_open(const char *path)
 {
-	return (int)syscall(SYS_openat, AT_FDCWD, path,
-			    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY |
-				    O_CLOEXEC);
+	return (int)hz4_syscall(SYS_openat, AT_FDCWD, path,
+				O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY |
+					O_CLOEXEC);
 }
 
 int
 hz4_os_create(const char *path)
 {
-	return (int)syscall(SYS_openat, AT_FDCWD, path,
-			    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-			    0600);
+	return (int)hz4_syscall(SYS_openat, AT_FDCWD, path,
+				O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW |
+					O_CLOEXEC,
+				0600);
 }
 
 void
@@ -279,7 +277,7 @@ hz4_os_close(int fd)
 {
 	int saved = errno;
 
-	syscall(SYS_close, fd);
+	hz4_syscall(SYS_close, fd);
 	errno = saved;
 }
 
@@ -289,7 +287,7 @@ hz4_os_write(int fd, const char *text, size_t n)
 	long r;
 
 	while (n > 0) {
-		r = syscall(SYS_write, fd, text, n);
+		r = hz4_syscall(SYS_write, fd, text, n);
 		if (r == -1 && errno == EINTR)
 			continue;
 		if (r <= 0)
@@ -306,7 +304,7 @@ hz4_os_read(int fd, void *to, size_t n)
 	long r;
 
 	do
-		r = syscall(SYS_read, fd, to, n);
+		r = hz4_syscall(SYS_read, fd, to, n);
 	while (r == -1 && errno == EINTR);
 	return r == (long)n;
 }
@@ -314,8 +312,8 @@ hz4_os_read(int fd, void *to, size_t n)
 void *
 hz4_os_map_file(int fd, size_t size)
 {
-	long r = syscall(SYS_MAP, NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_SHARED, fd, 0L);
+	long r = hz4_syscall(SYS_MAP, NULL, size, PROT_READ | PROT_WRITE,
+			     MAP_SHARED, fd);
 
 	return r == -1 ? NULL : (void *)r;
 }
@@ -334,7 +332,7 @@ remap(void *p, size_t size, size_t new_size, int flags, void *to)
 
 	if (injected_failure())
 		return HZ4_NO_ROOM;
-	if (syscall(SYS_mremap, p, size, new_size, flags, to) == -1)
+	if (hz4_syscall(SYS_mremap, p, size, new_size, flags, to) == -1)
 		done = errno == ENOMEM ? HZ4_NO_ROOM : HZ4_NOT_ONE;
 	errno = saved;
 	return done;
@@ -373,7 +371,7 @@ hz4_os_is_pinned(void *p)
 	int saved = errno;
 	bool pinned;
 
-	pinned = syscall(SYS_madvise, p, kernel_page, MADV_DONTNEED) != 0 &&
+	pinned = hz4_syscall(SYS_madvise, p, kernel_page, MADV_DONTNEED) != 0 &&
 		 errno == EINVAL;
 	errno = saved;
 	return pinned;
@@ -383,12 +381,12 @@ bool
 hz4_os_pins_new(bool otherwise)
 {
 	int saved = errno;
-	long r = syscall(SYS_MAP, NULL, kernel_page, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
+	long r = hz4_syscall(SYS_MAP, NULL, kernel_page, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1);
 
 	if (r != -1) {
 		otherwise = hz4_os_is_pinned((void *)r);
-		syscall(SYS_munmap, r, kernel_page);
+		hz4_syscall(SYS_munmap, r, kernel_page);
 	}
 	errno = saved;
 	return otherwise;
@@ -408,8 +406,8 @@ hz4_os_protect(void *p, size_t size, bool access)
 
 	if (injected_failure())
 		return false;
-	r = syscall(SYS_mprotect, p, size,
-		    access ? PROT_READ | PROT_WRITE : PROT_NONE);
+	r = hz4_syscall(SYS_mprotect, p, size,
+			access ? PROT_READ | PROT_WRITE : PROT_NONE);
 	errno = saved;
 	return r == 0;
 }
@@ -425,7 +423,7 @@ microseconds(clockid_t clock)
 {
 	struct timespec t;
 
-	if (clock_gettime(clock, &t) != 0)
+	if (hz4_clock(clock, &t) != 0)
 		return 0;
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
@@ -453,6 +451,6 @@ hz4_os_yield(void)
 {
 	int saved = errno;
 
-	syscall(SYS_sched_yield);
+	hz4_syscall(SYS_sched_yield, 0);
 	errno = saved;
 }

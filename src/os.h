@@ -3,9 +3,8 @@
  * few others that the allocator makes.
  *
  * Every function keeps errno: what a failure means to the user is decided
- * by its caller, and free() must not change errno at all.  mmap and its
- * like are called without libc's wrappers, so that a preloaded wrapper of
- * them cannot re-enter the allocator.
+ * by its caller, and free() must not change errno at all.  All go to the
+ * kernel directly (sys.h).
  *
  * Layer 1.
  */

@@ -22,13 +22,13 @@
 #include "option.h"
 #include "os.h"
 #include "samples.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define DEFAULT_PATH "hz4.%p"
@@ -176,7 +176,7 @@ put_maps(void)
 	flush();
 	while (fd != -1 && dump.error == 0 && n > 0) {
 		do
-			n = syscall(SYS_read, fd, dump.buffer,
+			n = hz4_syscall(SYS_read, fd, dump.buffer,
 				    sizeof dump.buffer);
 		while (n == -1 && errno == EINTR);
 		dump.used = n > 0 ? (size_t)n : 0;
@@ -246,8 +246,8 @@ write_file(void)
 		return refuse(NULL, errno);
 	put_profile();
 	hz4_os_close(dump.fd);
-	if (dump.error == 0 && syscall(SYS_renameat2, AT_FDCWD,
-				       dump.part, AT_FDCWD, dump.path, 0) != 0)
+	if (dump.error == 0 && hz4_syscall(SYS_renameat2, AT_FDCWD, dump.part,
+					   AT_FDCWD, dump.path) != 0)
 		dump.error = errno;
 	if (dump.error == 0)
 		return 0;

@@ -5,9 +5,9 @@
 
 #include "log.h"
 #include "os.h"
+#include "sys.h"
 
 #include <errno.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 struct reader {
@@ -23,7 +23,7 @@ next_byte(struct reader *r)
 
 	if (r->at == r->n) {
 		do
-			n = syscall(SYS_read, r->fd, r->buffer,
+			n = hz4_syscall(SYS_read, r->fd, r->buffer,
 				    sizeof r->buffer);
 		while (n == -1 && errno == EINTR);
 		if (n <= 0)

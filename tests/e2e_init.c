@@ -66,6 +66,9 @@ build_all(void)
 	    !build("tls_library", "static_tls_library.so",
 	    "-shared -fPIC -DTLS_STATIC") ||
 	    !build("wrap_library", "wrap_library.so", "-shared -fPIC") ||
+	    (!build("locked_library", "locked_library.so",
+	    "-shared -fPIC -Wl,--no-as-needed -lstdc++") &&
+	    !build("locked_library", "locked_library.so", "-shared -fPIC")) ||
 	    !build("audit_library", "audit_library.so", "-shared -fPIC") ||
 	    !build("dlopen_program", "dlopen_program", ""))
 		return false;
@@ -216,6 +219,25 @@ START_TEST(wrapper_behind)
 }
 END_TEST
 
+/* Where hz4 calls the kernel itself. */
+#if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
+enum { CALLS = COUNT(first) };
+#else
+enum { CALLS = 0 };
+#endif
+
+START_TEST(tracer_in_front)
+{
+	begin_with(first[_i], "./locked_library.so", "");
+}
+END_TEST
+
+START_TEST(tracer_behind)
+{
+	begin_with(first[_i], "", "./locked_library.so");
+}
+END_TEST
+
 START_TEST(audited)
 {
 	must_be_well(init_argv, preload("", ""),
@@ -258,6 +280,8 @@ add(TCase *t)
 	tcase_add_loop_test(t, any_call_may_be_the_first, 0, COUNT(first));
 	tcase_add_loop_test(t, wrapper_in_front, 0, COUNT(first));
 	tcase_add_loop_test(t, wrapper_behind, 0, COUNT(first));
+	tcase_add_loop_test(t, tracer_in_front, 0, CALLS);
+	tcase_add_loop_test(t, tracer_behind, 0, CALLS);
 	tcase_add_test(t, audited);
 	tcase_add_test(t, opened_and_closed);
 	tcase_add_test(t, other_circumstances);

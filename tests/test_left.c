@@ -4,6 +4,7 @@
  */
 #include "unit.h"
 
+#include "clock.h"
 #include "heap.h"
 #include "holes.h"
 #include "info.h"
@@ -39,7 +40,7 @@ static struct timespec stopped;
 static _Atomic unsigned ahead;
 
 int
-clock_gettime(clockid_t clock, struct timespec *t)
+hz4_clock(clockid_t clock, struct timespec *t)
 {
 	int result = 0;
 
@@ -581,7 +582,7 @@ begin_to_hit(void)
 	struct timespec t;
 
 	if (stopped.tv_sec == 0) {
-		clock_gettime(CLOCK_MONOTONIC, &t);
+		hz4_clock(CLOCK_MONOTONIC, &t);
 		t.tv_sec++;
 		stopped = t;
 	}

@@ -14,12 +14,9 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "pageruns.h"
+#include "sys.h"
 #include "tune.h"
 #include "walker.h"
-
-#include <dlfcn.h>
-#include <stdarg.h>
-#include <sys/syscall.h>
 
 enum {
 	PAGE = HZ4_PAGE,
@@ -708,37 +705,16 @@ static struct {
 	bool armed;
 } meanwhile;
 
-static long (*libc_syscall)(long number, ...);
-
-/* Before there are threads. */
-__attribute__((constructor)) static void
-find_syscall(void)
-{
-	void *f = dlsym(RTLD_NEXT, "syscall");
-
-	memcpy(&libc_syscall, &f, sizeof f);
-}
-
-/* libc's, but for what somebody else takes from the heap during a purge. */
+/* The kernel's, but for what somebody else takes from the heap in a purge. */
 long
-syscall(long number, ...)
+hz4_syscall6(long number, long a, long b, long c, long d, long e, long f)
 {
-	va_list args;
-	long a[6];
-	size_t i;
-
-	if (libc_syscall == NULL)
-		find_syscall();
-	va_start(args, number);
-	for (i = 0; i < 6; i++)
-		a[i] = va_arg(args, long);
-	va_end(args);
 	if (number == SYS_madvise && meanwhile.armed) {
 		meanwhile.armed = false;
 		meanwhile.got = hz4_pageheap_alloc(meanwhile.pages, PAGE,
 						   false);
 	}
-	return libc_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	return syscall(number, a, b, c, d, e, f);
 }
 
 /* Else the heap would grow by a region for each time that it is purged. */

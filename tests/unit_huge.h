@@ -10,6 +10,7 @@
 
 #include "unit.h"
 
+#include "clock.h"
 #include "tune.h"
 
 static struct {
@@ -18,7 +19,7 @@ static struct {
 } unit_clock = { .step = HZ4_HUGE_CLEARED_US };
 
 int
-clock_gettime(clockid_t clock, struct timespec *t)
+hz4_clock(clockid_t clock, struct timespec *t)
 {
 	uint64_t now;
 
