@@ -78,6 +78,20 @@ static struct {
 	_Atomic size_t missed;
 } freed;
 
+static size_t
+kept_most(void)
+{
+	return hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE, HZ4_KEPT_MOST);
+}
+
+/* No more than may stay: what comes of those that cannot is no end. */
+static void
+add_missed(size_t n)
+{
+	if (hz4_peek(&freed.missed) + n <= kept_most())
+		add(&freed.missed, n);
+}
+
 static void
 note_missed(size_t n)
 {
@@ -88,13 +102,7 @@ note_missed(size_t n)
 		    hz4_option(HZ4_OPT_purge_delay))
 		return;
 	hz4_poke(&freed.bytes, 0);
-	add(&freed.missed, n);
-}
-
-static size_t
-kept_most(void)
-{
-	return hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE, HZ4_KEPT_MOST);
+	add_missed(n);
 }
 
 /* Whether one is to stay for the next: programs that need one once are many. */
@@ -254,10 +262,11 @@ move(struct hz4_large *l, size_t n)
 	if (moved)
 		l->start = (uintptr_t)to;
 	hz4_pagemap_set(l->start, 1, HZ4_CLS_RUN, l);
+	if (moved)
+		hz4_pagemap_mark(l->start, 1, huge, HZ4_PAGE_HUGE ^ huge);
 	if (moved && !l->mapping) {
 		set_whole(l, 0);
 		l->mapping = true;
-		hz4_pagemap_mark(l->start, 1, huge, HZ4_PAGE_HUGE ^ huge);
 		hz4_pageheap_renew(old, l->bytes / HZ4_PAGE);
 	}
 	return moved;
@@ -317,6 +326,9 @@ take_kept(struct hz4_large *l, bool zero)
 {
 	size_t n = l->bytes, pages = n / HZ4_PAGE;
 
+	/* So many the system would refuse, but may let it grow to them. */
+	if (n > hz4_os_memory())
+		return false;
 	l->start = hz4_pageheap_withdraw(&pages);
 	if (l->start == 0)
 		return false;
@@ -325,12 +337,14 @@ take_kept(struct hz4_large *l, bool zero)
 	if (zero)
 		hz4_pageheap_zero(l->start, pages);
 	if (l->bytes < n && !resize_mapping(l, n)) {
+		/* It may be entered, as one that has not moved. */
+		hz4_pagemap_set(l->start, 1, HZ4_CLS_NONE, NULL);
 		release(l->start, l->bytes, true);
 		l->bytes = n;
 		return false;
 	}
 	l->bytes = n;
-	add(&freed.missed, n);
+	add_missed(n);
 	return true;
 }
 
@@ -349,7 +363,11 @@ take_mapping(struct hz4_large *l, size_t size, size_t align, bool zero)
 		return false;
 	l->start = (uintptr_t)p;
 	if (hz4_pageheap_admit(l->start, HZ4_PAGE)) {
-		note_missed(l->bytes);
+		/* What was here before may have had some. */
+		hz4_pagemap_mark(l->start, 1, 0, HZ4_PAGE_HUGE);
+		/* No pages that stayed would have done for others. */
+		if (align <= HZ4_PAGE)
+			note_missed(l->bytes);
 		return true;
 	}
 	hz4_os_unmap(p, l->bytes);

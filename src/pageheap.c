@@ -141,15 +141,12 @@ find_or_grow_locked(size_t pages, size_t align, uint64_t now)
 	return r;
 }
 
-/* The first pages of a run that are aligned so become somebody's. */
-static uintptr_t
-cut_out_locked(struct hz4_run *r, size_t pages, size_t align, uint64_t now)
+/* So many pages of a run become somebody's. */
+static void
+cut_out_locked(struct hz4_run *r, uintptr_t start, size_t pages, uint64_t now)
 {
-	uintptr_t start = hz4_round_up(r->start, align);
-
 	carve_locked(r, hz4_runs_remove_locked(r), start, pages, now);
 	hz4_open(start, pages * HZ4_PAGE);
-	return start;
 }
 
 uintptr_t
@@ -166,7 +163,8 @@ hz4_pageheap_alloc(size_t pages, size_t align, bool used)
 	if (hz4_runs_secure_locked(3))
 		r = find_or_grow_locked(pages, align, now);
 	if (r != NULL) {
-		start = cut_out_locked(r, pages, align, now);
+		start = hz4_round_up(r->start, align);
+		cut_out_locked(r, start, pages, now);
 		hz4_runs.handed_out++;
 		fresh = start == hz4_runs.first_huge;
 		if (fresh)
@@ -242,30 +240,95 @@ hz4_pageheap_donate(uintptr_t start, size_t pages, bool moved)
 	return take_over(start, pages, pages * HZ4_PAGE, moved);
 }
 
+/*
+ * A run with so many dirty pages that has room for `pages`, or else the
+ * largest: those that are clean, and come first elsewhere, are no use here.
+ */
+static struct hz4_run *
+find_dirty_locked(size_t pages, size_t least)
+{
+	struct hz4_run *r, *best = NULL;
+	struct hz4_list *l;
+	unsigned bin, looks;
+
+	for (bin = hz4_runs_bin(least); bin < HZ4_RUNS_BINS; bin++) {
+		l = hz4_runs.bin[bin].next;
+		looks = LOOKS_PER_BIN;
+		for (; l != &hz4_runs.bin[bin] && looks > 0; looks--) {
+			r = hz4_container(l, struct hz4_run, link);
+			if (r->dirty >= least &&
+			    (best == NULL || r->pages > best->pages))
+				best = r;
+			if (best != NULL && best->pages >= pages)
+				return best;
+			l = l->next;
+		}
+	}
+	return best;
+}
+
+/* Where in a run most of so many pages are dirty; how many are. */
+static uintptr_t
+dirtiest(const struct hz4_run *r, size_t pages, size_t *most)
+{
+	uintptr_t a = r->start, best = a;
+	size_t after = r->pages - pages;
+	size_t dirty = hz4_runs_count_dirty(a, pages);
+
+	*most = dirty;
+	for (; after > 0 && *most < pages; after--, a += HZ4_PAGE) {
+		dirty += hz4_runs_purgeable(a + pages * HZ4_PAGE);
+		dirty -= hz4_runs_purgeable(a);
+		if (dirty > *most) {
+			*most = dirty;
+			best = a + HZ4_PAGE;
+		}
+	}
+	return best;
+}
+
+/* Take a part of a free run out of the heap, with its addresses. */
+static void
+withdraw_locked(struct hz4_run *r, uintptr_t start, size_t pages, uint64_t now)
+{
+	uintptr_t end = start + pages * HZ4_PAGE;
+	bool last = end == r->start + r->pages * (size_t)HZ4_PAGE;
+
+	cut_out_locked(r, start, pages, now);
+	hz4_runs_forget_moved_locked(start, pages);
+	/* What is left of a moved mapping is one, too: it goes as a whole. */
+	if (!last && (hz4_pagemap_flags(end) & HZ4_PAGE_MOVED) &&
+	    !(hz4_pagemap_flags(end) & HZ4_PAGE_MOVED_FIRST)) {
+		hz4_pagemap_mark(end, 1, HZ4_PAGE_MOVED_FIRST, 0);
+		hz4_poke(&hz4_runs_hints.moved, hz4_pageheap_moved() + 1);
+	}
+	hz4_poke(&hz4_runs_hints.mapped,
+		 hz4_pageheap_mapped() - pages * HZ4_PAGE);
+}
+
 uintptr_t
 hz4_pageheap_withdraw(size_t *pages)
 {
 	uint64_t now = hz4_os_now();
-	size_t least = *pages / 2;
+	size_t least = *pages / 2, n, dirty = 0;
 	struct hz4_run *r = NULL;
 	uintptr_t start = 0;
 
 	if (hz4_pageheap_dirty() < least * HZ4_PAGE)
 		return 0;
 	hz4_runs_lock();
-	if (hz4_runs_secure_locked(2)) {
-		r = find_locked(*pages, HZ4_PAGE, LOOKS_PER_BIN);
-		r = r != NULL ? r : hz4_runs_large_locked(least);
+	if (hz4_runs_secure_locked(2))
+		r = find_dirty_locked(*pages, least);
+	if (r != NULL) {
+		n = hz4_min(*pages, r->pages);
+		start = dirtiest(r, n, &dirty);
 	}
-	if (r != NULL && r->dirty >= r->pages / 2) {
-		*pages = hz4_min(*pages, r->pages);
-		start = cut_out_locked(r, *pages, HZ4_PAGE, now);
-		hz4_runs_forget_moved_locked(start, *pages);
-		hz4_poke(&hz4_runs_hints.mapped,
-			 hz4_pageheap_mapped() - *pages * HZ4_PAGE);
+	if (r != NULL && dirty >= least) {
+		withdraw_locked(r, start, n, now);
+		*pages = n;
 	}
 	hz4_runs_unlock();
-	return start;
+	return dirty >= least ? start : 0;
 }
 
 bool

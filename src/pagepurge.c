@@ -91,16 +91,19 @@ unmap_run(struct hz4_run *r)
 static bool
 narrow_locked(struct hz4_run *r, struct hz4_list *at, uintptr_t a, size_t pages)
 {
-	size_t before = (a - r->start) / HZ4_PAGE, dirty;
+	size_t before = (a - r->start) / HZ4_PAGE, dirty, others;
 
 	if (pages == 0 || pages == r->pages)
 		return true;
 	if (!hz4_runs_secure_locked(2))
 		return false;
 	dirty = hz4_min(hz4_runs_count_dirty(a, pages), r->dirty);
-	hz4_runs_split_locked(r, r->start, before, 0, at);
+	others = hz4_min(hz4_runs_count_dirty(r->start, before),
+			 r->dirty - dirty);
+	hz4_runs_split_locked(r, r->start, before, others, at);
 	hz4_runs_split_locked(r, a + pages * HZ4_PAGE,
-			      r->pages - before - pages, r->dirty - dirty, at);
+			      r->pages - before - pages,
+			      r->dirty - dirty - others, at);
 	r->start = a;
 	r->pages = (uint32_t)pages;
 	r->dirty = (uint32_t)dirty;
@@ -147,7 +150,7 @@ narrow_to_moved_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
 		if (to > end)
 			break;
 		dirty = hz4_runs_count_dirty(a, (to - a) / HZ4_PAGE);
-		if (dirty > 0 && dirty <= most)
+		if (dirty <= most)
 			return narrow_locked(r, at, a, (to - a) / HZ4_PAGE);
 	}
 	return false;
@@ -209,13 +212,20 @@ hz4_pageheap_purge(uint64_t now, uint64_t age, size_t keep, size_t limit)
 	}
 }
 
+/* A free run of the fullest bin, taken out, if it has so many pages. */
 static struct hz4_run *
 take_large(size_t pages)
 {
-	struct hz4_run *r;
+	struct hz4_run *r = NULL;
+	unsigned bin;
 
 	hz4_runs_lock();
-	r = hz4_runs_large_locked(pages);
+	for (bin = HZ4_RUNS_BINS; bin-- > 0 && r == NULL;)
+		if (!hz4_list_empty(&hz4_runs.bin[bin]))
+			r = hz4_container(hz4_runs.bin[bin].next,
+					  struct hz4_run, link);
+	if (r != NULL && r->pages < pages)
+		r = NULL;
 	if (r != NULL)
 		hz4_runs_remove_locked(r);
 	hz4_runs_unlock();

@@ -279,16 +279,3 @@ hz4_runs_forget_moved_locked(uintptr_t start, size_t pages)
 				 HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST);
 	}
 }
-
-struct hz4_run *
-hz4_runs_large_locked(size_t pages)
-{
-	struct hz4_run *r = NULL;
-	unsigned bin;
-
-	for (bin = HZ4_RUNS_BINS; bin-- > 0 && r == NULL;)
-		if (!hz4_list_empty(&hz4_runs.bin[bin]))
-			r = hz4_container(hz4_runs.bin[bin].next,
-					  struct hz4_run, link);
-	return r != NULL && r->pages >= pages ? r : NULL;
-}

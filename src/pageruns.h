@@ -132,9 +132,6 @@ void hz4_runs_allow_huge_locked(uintptr_t start, size_t bytes, uintptr_t from,
 /* Whether the page may lie on a huge one. */
 bool hz4_runs_may_be_huge(uintptr_t page);
 
-/* One of the largest free runs, if it has so many pages; it stays. */
-struct hz4_run *hz4_runs_large_locked(size_t pages);
-
 /* So many pages are no moved mapping's any more. */
 void hz4_runs_forget_moved_locked(uintptr_t start, size_t pages);
 

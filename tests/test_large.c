@@ -12,6 +12,7 @@
 #include "tune.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 enum { MIB = 1024 * 1024, HUGE = HZ4_HUGE_MIN, PAGE = HZ4_PAGE };
 
@@ -890,15 +891,20 @@ START_TEST(few_mappings_stay)
 	enum { MANY = 24 };
 	const size_t most = hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE,
 				    HZ4_KEPT_MOST);
+	const size_t others = most / 4 / PAGE;
 	void *p[MANY];
 	unsigned i, k;
+	uintptr_t a;
 
 	start_patient();
 	for (k = 0; k < 3; k++) {
+		a = hz4_pageheap_alloc(others, PAGE, false);
+		ck_assert_uint_ne(a, 0);
 		for (i = 0; i < MANY; i++) {
 			give(take(2 * HUGE, 16, false));
 			p[i] = take(2 * HUGE, 16, false);
 		}
+		hz4_pageheap_free(a, others, hz4_os_now());
 		for (i = 0; i < MANY; i++)
 			give(p[i]);
 		unit_need(dirty() <= most, "%zu", dirty());
@@ -933,6 +939,219 @@ START_TEST(kept_pages_that_move_on)
 }
 END_TEST
 
+/* What no kept pages can serve is no reason to keep any. */
+START_TEST(aligned_ones_in_turn_go)
+{
+	unsigned i;
+
+	start_patient();
+	for (i = 0; i < 6; i++)
+		give(take(HUGE, 2 * MIB, false));
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* Free pages that nobody has touched lie in front, or around. */
+START_TEST(kept_pages_are_found_among_clean_ones)
+{
+	enum { PAGES = HUGE / PAGE };
+	uintptr_t a;
+	unsigned i;
+	char *p;
+
+	start_patient();
+	a = hz4_pageheap_alloc(8 * PAGES, PAGE, false);
+	ck_assert_uint_ne(a, 0);
+	hz4_pageheap_free(a, 8 * PAGES, hz4_os_now());
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), 0);
+	for (i = 0; i < 6; i++) {
+		give(take(HUGE, 16, false));
+		unit_need(dirty() <= HUGE, "%zu", dirty());
+	}
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	a = hz4_pageheap_alloc(PAGES, 4 * (size_t)HUGE, false);
+	ck_assert_uint_ne(a, 0);
+	hz4_pageheap_free(a, PAGES, hz4_os_now());
+	p = take(HUGE, 16, true);
+	ck_assert_uint_eq((uintptr_t)p, a);
+	ck_assert_uint_eq(dirty(), 0);
+	give(p);
+	nothing_left();
+}
+END_TEST
+
+/* Nor is a clean run that would do sooner than the kept one. */
+START_TEST(kept_pages_are_found_behind_clean_ones)
+{
+	enum { PAGES = (2 * HUGE - 2 * MIB) / PAGE };
+	uintptr_t a;
+	char *p;
+
+	start_patient();
+	/* Its first page stays, so that it joins with no other. */
+	a = hz4_pageheap_alloc(PAGES, PAGE, false);
+	ck_assert_uint_ne(a, 0);
+	ck_assert(hz4_pageheap_cut(a + PAGE, PAGES - 1));
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	give(take(2 * HUGE, 16, false));
+	give(take(2 * HUGE, 16, false));
+	ck_assert_uint_eq(dirty(), 2 * HUGE);
+	p = take(HUGE / 2 * 3, 16, false);
+	ck_assert_uint_eq(dirty(), HUGE / 2);
+	give(p);
+	hz4_pageheap_free(a, 1, hz4_os_now());
+	nothing_left();
+}
+END_TEST
+
+/* What a smaller one leaves of kept pages goes as they do. */
+START_TEST(what_is_left_of_kept_pages_goes)
+{
+	struct hz4_pageheap_figures pages;
+	unsigned i;
+	char *p, *wall;
+
+	start_patient();
+	wall = take(PAGE, 16, false);
+	hz4_pageheap_figures(&pages);
+	for (i = 0; i < 2; i++)
+		give(take(2 * HUGE, 16, false));
+	p = take(2 * HUGE - 2 * MIB, 16, false);
+	fill(p, 2 * HUGE - 2 * MIB, 1);
+	ck_assert_uint_eq(dirty(), 2 * MIB);
+	give(p);
+	ck_assert_uint_eq(dirty(), 2 * HUGE);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), 0);
+	ck_assert_uint_eq(hz4_pageheap_mapped(), pages.mapped);
+	ck_assert_uint_eq(hz4_pageheap_moved(), 0);
+	/* As most of it is purged when the rest is taken. */
+	for (i = 0; i < 2; i++)
+		give(take(2 * HUGE, 16, false));
+	hz4_pageheap_purge(UINT64_MAX, 0, HUGE, SIZE_MAX);
+	ck_assert_uint_eq(dirty(), HUGE);
+	p = take(HUGE, 16, false);
+	give(take(2 * HUGE, 16, false));
+	give(p);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	ck_assert_uint_eq(hz4_pageheap_mapped(), pages.mapped);
+	give(wall);
+	nothing_left();
+}
+END_TEST
+
+/* They have huge pages where a region had them, and new mappings do not. */
+START_TEST(kept_pages_know_of_huge_ones)
+{
+	enum { PAGES = HUGE / PAGE };
+	uintptr_t a;
+	unsigned i;
+	char *p, *q;
+
+	if (!unit_have_huge(256))
+		return;
+	start_patient();
+	ck_assert(hz4_option_assign("huge_threshold=0", 16));
+	q = take(HUGE, 16, false);
+	a = hz4_pageheap_alloc(PAGES, PAGE, false);
+	ck_assert(hz4_pagemap_flags(a) & HZ4_PAGE_HUGE);
+	hz4_pageheap_free(a, PAGES, hz4_os_now());
+	/* It cannot grow where it is. */
+	p = take(HUGE + 4 * MIB, 16, false);
+	ck_assert_uint_ne((uintptr_t)p, a);
+	ck_assert(hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE);
+	give(p);
+	give(q);
+	hz4_pageheap_purge(UINT64_MAX, 0, 0, SIZE_MAX);
+	nothing_left();
+	ck_assert_uint_eq(hz4_pageheap_moved(), 0);
+	/* At the same addresses, maybe. */
+	for (i = 0; i < 3; i++) {
+		p = take(HUGE + 4 * MIB, 16, false);
+		ck_assert(!(hz4_pagemap_flags((uintptr_t)p) & HZ4_PAGE_HUGE));
+		give(p);
+	}
+	ck_assert_uint_eq(dirty(), HUGE + 4 * MIB);
+	ck_assert(!(hz4_pagemap_flags((uintptr_t)p + PAGE) & HZ4_PAGE_HUGE));
+}
+END_TEST
+
+/* However many came in turns that could not stay. */
+START_TEST(too_large_ones_earn_nothing)
+{
+	enum { MANY = 8 };
+	const size_t most = hz4_min(hz4_os_memory() / HZ4_KEPT_SHARE,
+				    HZ4_KEPT_MOST);
+	void *p[MANY];
+	unsigned i;
+
+	start_patient();
+	for (i = 0; i < 6; i++)
+		give(take(most + PAGE, 16, false));
+	for (i = 0; i < MANY; i++)
+		p[i] = take(HUGE, 16, false);
+	for (i = 0; i < MANY; i++)
+		give(p[i]);
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* Where the system grows no mapping they go, and are no object any more. */
+START_TEST(kept_pages_that_cannot_grow)
+{
+	struct rlimit limit;
+	unsigned i;
+	char *p;
+
+	start_patient();
+	for (i = 0; i < 3; i++) {
+		p = take(HUGE, 16, false);
+		give(p);
+	}
+	ck_assert_uint_eq(dirty(), HUGE);
+	ck_assert_int_eq(getrlimit(RLIMIT_DATA, &limit), 0);
+	limit.rlim_cur = HUGE;
+	ck_assert_int_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+	ck_assert_ptr_null(hz4_large_alloc(HUGE + 4 * MIB, 16, true));
+	limit.rlim_cur = limit.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+	ck_assert_uint_eq(hz4_pagemap_class(p), HZ4_CLS_NONE);
+	ck_assert_uint_eq(dirty(), 0);
+	nothing_left();
+}
+END_TEST
+
+/* Not by growing either, where the system would refuse it as a whole. */
+START_TEST(more_than_the_memory_is_refused)
+{
+	size_t memory;
+	void *p, *q;
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start_patient();
+	hz4_os_init();
+	memory = hz4_os_memory() / PAGE * PAGE;
+	q = hz4_os_map_counted(memory + HUGE, PAGE);
+	p = hz4_large_alloc(memory / 4 * 3, 16, false);
+	if (q != NULL || p == NULL) {
+		printf("skipped: the system refuses all or nothing\n");
+		return;
+	}
+	/* Its pages count as used, for all we know. */
+	ck_assert(hz4_pageheap_admit((uintptr_t)p, memory / 4 * 3));
+	hz4_os_fail_from(1);
+	give(p);
+	hz4_os_fail_from(0);
+	ck_assert_uint_ge(dirty(), memory / 2 + HUGE);
+	ck_assert_ptr_null(hz4_large_alloc(memory + HUGE, 16, false));
+	nothing_left();
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -961,6 +1180,14 @@ add(TCase *t)
 	tcase_add_test(t, kept_pages_grow);
 	tcase_add_test(t, few_mappings_stay);
 	tcase_add_test(t, kept_pages_that_move_on);
+	tcase_add_test(t, aligned_ones_in_turn_go);
+	tcase_add_test(t, kept_pages_are_found_among_clean_ones);
+	tcase_add_test(t, kept_pages_are_found_behind_clean_ones);
+	tcase_add_test(t, what_is_left_of_kept_pages_goes);
+	tcase_add_test(t, kept_pages_know_of_huge_ones);
+	tcase_add_test(t, too_large_ones_earn_nothing);
+	tcase_add_test(t, kept_pages_that_cannot_grow);
+	tcase_add_test(t, more_than_the_memory_is_refused);
 	tcase_add_test(t, no_memory);
 	tcase_add_test(t, refused_unmap);
 	tcase_add_test(t, refused_unmap_of_a_small_mapping);
