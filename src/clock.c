@@ -41,7 +41,7 @@ find_symbol(uintptr_t file, const char *name)
 {
 	const Elf64_Ehdr *e = (const Elf64_Ehdr *)file;
 	const Elf64_Phdr *p = (const Elf64_Phdr *)(file + e->e_phoff), *end;
-	uintptr_t bias = 0, strings = 0, symbols = 0;
+	uintptr_t bias = 0, strings = 0, symbols = 0, at;
 	const Elf64_Dyn *d = NULL;
 	const Elf64_Sym *s;
 
@@ -57,10 +57,12 @@ find_symbol(uintptr_t file, const char *name)
 			symbols = bias + d->d_un.d_ptr;
 	if (symbols == 0)
 		return 0;
-	for (s = (const Elf64_Sym *)symbols; (uintptr_t)(s + 1) <= strings; s++)
+	for (at = symbols; at + sizeof *s <= strings; at += sizeof *s) {
+		s = (const Elf64_Sym *)at;
 		if (s->st_shndx != SHN_UNDEF &&
 		    strcmp((const char *)strings + s->st_name, name) == 0)
 			return bias + s->st_value;
+	}
 	return 0;
 }
 

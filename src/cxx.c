@@ -296,7 +296,7 @@ find_range(struct dl_phdr_info *library, size_t size, void *range)
 
 /* One that the program has opened: behind hz4 is then another one's. */
 static bool
-is_libstdcxx(void *f, const char *name)
+is_libstdcxx(const void *f, const char *name)
 {
 	void *library = find_libstdcxx();
 	bool is = library != NULL && f == dlsym(library, name);

@@ -135,7 +135,8 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	size_t held;
 
 	while (room < limit)
-		room = (uint32_t)hz4_min(room * 2, HZ4_CACHE_MAX_OBJECTS);
+		room = (uint32_t)hz4_min((size_t)room * 2,
+					 HZ4_CACHE_MAX_OBJECTS);
 	hz4_stacks_close(c, cls);
 	held = hz4_cache_count(c, cls);
 	array = new_array(c, room);
