@@ -55,7 +55,7 @@ find_symbol(uintptr_t file, const char *name)
 			strings = bias + d->d_un.d_ptr;
 		else if (d->d_tag == DT_SYMTAB)
 			symbols = bias + d->d_un.d_ptr;
-	if (symbols == 0)
+	if (symbols == 0 || strings == 0)
 		return 0;
 	for (at = symbols; at + sizeof *s <= strings; at += sizeof *s) {
 		s = (const Elf64_Sym *)at;
