@@ -110,14 +110,40 @@ union code {
 void (*_ZSt15get_new_handlerv(void))(void) PERHAPS;
 void _ZSt17__throw_bad_allocv(void) PERHAPS __attribute__((noreturn));
 
-/* Do two addresses lie in one library? */
-static bool
-same_library(void *p, void *q)
-{
-	Dl_info a, b;
+/* Where the library lies that has an address. */
+struct range {
+	uintptr_t address, start, end;
+};
 
-	return p != NULL && q != NULL && dladdr(p, &a) != 0 &&
-	       dladdr(q, &b) != 0 && a.dli_fbase == b.dli_fbase;
+static int
+find_range(struct dl_phdr_info *library, size_t size, void *range)
+{
+	struct range *r = range;
+	const ElfW(Phdr) *p = library->dlpi_phdr,
+			 *end = p + library->dlpi_phnum;
+	uintptr_t at;
+
+	(void)size;
+	r->start = UINTPTR_MAX;
+	r->end = 0;
+	for (; p < end; p++) {
+		if (p->p_type != PT_LOAD)
+			continue;
+		at = library->dlpi_addr + p->p_vaddr;
+		r->start = hz4_min(r->start, at);
+		r->end = hz4_max(r->end, at + p->p_memsz);
+	}
+	return r->address >= r->start && r->address < r->end;
+}
+
+/* Do two addresses lie in one library?  dladdr would look for their names. */
+static bool
+same_library(const void *p, const void *q)
+{
+	struct range r = { (uintptr_t)p, 0, 0 };
+
+	return p != NULL && dl_iterate_phdr(find_range, &r) != 0 &&
+	       (uintptr_t)q >= r.start && (uintptr_t)q < r.end;
 }
 
 /*
@@ -125,7 +151,7 @@ same_library(void *p, void *q)
  * the new_handler is kept by the same one.
  */
 static bool
-is_runtime(void *f)
+is_runtime(const void *f)
 {
 	return same_library(f, dlsym(RTLD_NEXT, "_ZSt15get_new_handlerv"));
 }
@@ -268,32 +294,6 @@ static void *_Atomic behind[PARENTS];
 /* `behind` is known.  [atomic] release, acquire where it is read */
 static _Atomic bool looked;
 
-/* Where the library lies that has an address. */
-struct range {
-	uintptr_t address, start, end;
-};
-
-static int
-find_range(struct dl_phdr_info *library, size_t size, void *range)
-{
-	struct range *r = range;
-	const ElfW(Phdr) *p = library->dlpi_phdr,
-			 *end = p + library->dlpi_phnum;
-	uintptr_t at;
-
-	(void)size;
-	r->start = UINTPTR_MAX;
-	r->end = 0;
-	for (; p < end; p++) {
-		if (p->p_type != PT_LOAD)
-			continue;
-		at = library->dlpi_addr + p->p_vaddr;
-		r->start = hz4_min(r->start, at);
-		r->end = hz4_max(r->end, at + p->p_memsz);
-	}
-	return r->address >= r->start && r->address < r->end;
-}
-
 /* One that the program has opened: behind hz4 is then another one's. */
 static bool
 is_libstdcxx(const void *f, const char *name)
@@ -316,22 +316,16 @@ is_libstdcxx(const void *f, const char *name)
 static void
 look_behind(void)
 {
-	struct range runtime = { 0, 0, 0 };
 	bool failed = false;
-	uintptr_t at;
 	unsigned i;
 	void *f;
 
 	if (!IS_SHARED || !FOUND(_ZSt15get_new_handlerv))
 		return;
-	runtime.address = (uintptr_t)dlsym(RTLD_NEXT, "_ZSt15get_new_handlerv");
-	if (runtime.address == 0 || dl_iterate_phdr(find_range, &runtime) == 0)
-		runtime.end = 0;
 	for (i = 0; i < PARENTS; i++) {
 		f = dlsym(RTLD_NEXT, parents[i].name);
-		at = (uintptr_t)f;
 		failed = failed || f == NULL;
-		if (f == NULL || (at >= runtime.start && at < runtime.end) ||
+		if (f == NULL || is_runtime(f) ||
 		    is_libstdcxx(f, parents[i].name))
 			continue;
 		if (!same_library(f, dlsym(RTLD_NEXT, "malloc")))
