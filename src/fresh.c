@@ -202,10 +202,10 @@ populate_ends(const struct hz4_class *k, void *const *objects, unsigned n,
 	uintptr_t first, last;
 	unsigned i;
 
-	for (i = 0; i < hz4_min(n, HZ4_FRESH_OBJECTS); i++) {
-		first = (uintptr_t)objects[i] / hz4_os_page * hz4_os_page;
-		last = ((uintptr_t)objects[i] + k->size - 1) / hz4_os_page *
-		       hz4_os_page;
+	for (i = 1; i <= hz4_min(n, HZ4_FRESH_OBJECTS); i++) {
+		first = (uintptr_t)objects[n - i];
+		last = (first + k->size - 1) / hz4_os_page * hz4_os_page;
+		first = first / hz4_os_page * hz4_os_page;
 		if (last < f->from || first >= f->to)
 			continue;
 		if (first >= f->from)

@@ -393,15 +393,15 @@ find_locked(const void *p, uint32_t *slot)
 {
 	const struct hz4_class *k;
 	struct slab *b;
-	size_t offset;
+	uint64_t at;
 
 	if (hz4_pagemap_class(p) != HZ4_CLS_MARKED)
 		return NULL;
 	b = hz4_pagemap_owner((uintptr_t)p);
 	k = &hz4_classes[b->cls];
-	offset = (uintptr_t)p - b->start;
-	*slot = hz4_sizeclass_slot(k, offset);
-	if (*slot >= k->slots || *slot * (size_t)k->size != offset ||
+	at = hz4_sizeclass_slot(k, (uintptr_t)p - b->start);
+	*slot = (uint32_t)at;
+	if (at >= k->slots ||
 	    !(bits_of(b)[*slot / 64] >> *slot % 64 & 1))
 		return NULL;
 	return b;

@@ -72,6 +72,17 @@ pages_for(uint32_t size)
 	return best;
 }
 
+/* Each step makes twice as many of the lowest bits right: 3, 6, 12, 24, ... */
+static uint64_t
+inverse_of(uint64_t odd)
+{
+	uint64_t x = odd;
+
+	while (x * odd != 1)
+		x *= 2 - x * odd;
+	return x;
+}
+
 static void
 lay_out(struct hz4_class *c, uint32_t size)
 {
@@ -79,7 +90,8 @@ lay_out(struct hz4_class *c, uint32_t size)
 	c->pages = pages_for(size);
 	c->slots = c->pages * HZ4_PAGE / size;
 	c->words = (c->slots + 63) / 64;
-	c->slot_magic = (((uint64_t)1 << HZ4_SLOT_SHIFT) + size - 1) / size;
+	c->twos = (uint32_t)__builtin_ctz(size);
+	c->inverse = inverse_of(size >> c->twos);
 	c->batch = (uint32_t)hz4_max(
 		1, hz4_min(HZ4_BATCH_MAX, HZ4_BATCH_BYTES / size));
 }

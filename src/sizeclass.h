@@ -48,7 +48,6 @@ enum {
 
 	/* log2 of HZ4_SMALL_MAX. */
 	HZ4_SMALL_BITS = 11,
-	HZ4_SLOT_SHIFT = 40,
 };
 
 struct hz4_class {
@@ -57,8 +56,9 @@ struct hz4_class {
 	uint32_t slots; /* objects in a span [const] */
 	uint32_t words; /* 64-bit words of a span's bitmap [const] */
 	uint32_t batch; /* most objects that move at once [const] */
-	/* offset * slot_magic >> HZ4_SLOT_SHIFT == offset / size [const] */
-	uint64_t slot_magic;
+	/* size == odd << twos; odd * inverse == 1, modulo 2^64 [const] */
+	uint32_t twos;
+	uint64_t inverse;
 };
 
 extern struct hz4_class hz4_classes[HZ4_CLS_VALUES];
@@ -117,11 +117,16 @@ hz4_sizeclass_is_mid(size_t cls)
 	return cls >= HZ4_CLS_FIRST_MID && cls < HZ4_CLS_FIRST_LARGE;
 }
 
-/* Which object of its span an offset lies in. */
-HZ4_FAST uint32_t
-hz4_sizeclass_slot(const struct hz4_class *c, size_t offset)
+/*
+ * Which object of its span begins at an offset.  Where none does it is more
+ * than any span has: modulo 2^64 the quotient of what the odd part does not
+ * divide is large, and what two does not divide is turned to the top.
+ */
+HZ4_FAST uint64_t
+hz4_sizeclass_slot(const struct hz4_class *c, uint64_t offset)
 {
-	return (uint32_t)(offset * c->slot_magic >> HZ4_SLOT_SHIFT);
+	offset *= c->inverse;
+	return offset >> c->twos | offset << (64 - c->twos);
 }
 
 /*

@@ -24,6 +24,8 @@
 #include "share.h"
 #include "spans.h"
 
+#include <string.h>
+
 enum { LINE = 64 };
 
 /* They are somebody's from now on (base.h). */
@@ -61,30 +63,30 @@ whole_groups(uint64_t free)
  * off.  A whole word is common where much was freed at once.
  */
 static unsigned
-list_lowest(uint64_t *bits, uintptr_t base, uintptr_t size, void **objects,
+list_lowest(uint64_t *bits, uintptr_t base, uintptr_t size, void **end,
 	    unsigned want)
 {
 	uint64_t rest = *bits;
+	void **to = end, **last = end - want;
 	uintptr_t slot;
-	unsigned got = 0;
 
 	if (rest == UINT64_MAX && want >= 64) {
-		for (; got < 64; got++)
-			objects[got] = (void *)(base + got * size);
+		for (; to > end - 64; base += size)
+			*--to = (void *)base;
 		rest = 0;
 	}
-	while (rest != 0 && got < want) {
+	while (rest != 0 && to > last) {
 		slot = (uintptr_t)__builtin_ctzll(rest);
-		objects[got++] = (void *)(base + slot * size);
+		*--to = (void *)(base + slot * size);
 		rest &= rest - 1;
 	}
 	*bits = rest;
-	return got;
+	return (unsigned)(end - to);
 }
 
 /* Take the lowest free objects of a span, `whole`: those in whole groups. */
 static unsigned
-take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
+take_lowest(const struct hz4_class *k, struct hz4_span *s, void **end,
 	    unsigned want, bool whole)
 {
 	uintptr_t size = k->size;
@@ -100,7 +102,7 @@ take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
 			continue;
 		rest = free;
 		got += list_lowest(&rest, s->start + size * 64 * w, size,
-				   objects + got, want - got);
+				   end - got, want - got);
 		HZ4_CHAOS();
 		/*
 		 * Others only set bits, so those taken are still set.
@@ -113,11 +115,11 @@ take_lowest(const struct hz4_class *k, struct hz4_span *s, void **objects,
 	return got;
 }
 
-/* Where the last of ascending objects ends; 0 without any. */
+/* Where the highest of `n` objects, listed downwards, ends; 0 without any. */
 static uintptr_t
 end_of(const struct hz4_class *k, void *const *objects, unsigned n)
 {
-	return n > 0 ? (uintptr_t)objects[n - 1] + k->size : 0;
+	return n > 0 ? (uintptr_t)*objects + k->size : 0;
 }
 
 /*
@@ -127,37 +129,36 @@ end_of(const struct hz4_class *k, void *const *objects, unsigned n)
  * freed and taken by the same two for ever.
  */
 static unsigned
-take_from_span(const struct hz4_class *k, struct hz4_span *s, void **objects,
+take_from_span(const struct hz4_class *k, struct hz4_span *s, void **end,
 	       unsigned want, struct hz4_fresh *f)
 {
-	unsigned got = 0;
-	uintptr_t end = 0;
+	unsigned got = 0, more = 0;
+	uintptr_t used;
 
-	if (may_share_lines(k)) {
-		got = take_lowest(k, s, objects, want, true);
-		end = end_of(k, objects, got);
-	}
-	if (got < want) {
-		got += take_lowest(k, s, objects + got, want - got, false);
-		end = hz4_max(end, end_of(k, objects, got));
-	}
-	open_objects(k, objects, got);
+	if (may_share_lines(k))
+		got = take_lowest(k, s, end, want, true);
+	used = end_of(k, end - got, got);
+	if (got < want)
+		more = take_lowest(k, s, end - got, want - got, false);
+	got += more;
+	used = hz4_max(used, end_of(k, end - got, more));
+	open_objects(k, end - got, got);
 	if (hz4_unlikely(s->marked))
-		hz4_holes_fill(s, k, objects, got);
-	if (hz4_unlikely(end > hz4_fresh_from(s)))
-		hz4_fresh_take(s, k, end, f);
+		hz4_holes_fill(s, k, end - got, got);
+	if (hz4_unlikely(used > hz4_fresh_from(s)))
+		hz4_fresh_take(s, k, used, f);
 	return got;
 }
 
 static unsigned
-take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
+take_locked(struct hz4_spans *c, const struct hz4_class *k, void **end,
 	    unsigned want, struct hz4_fresh *f)
 {
 	unsigned got = 0;
 	struct hz4_span *s;
 
 	while (got < want && (s = hz4_spans_next_locked(c, k)) != NULL) {
-		got += take_from_span(k, s, objects + got, want - got, f);
+		got += take_from_span(k, s, end - got, want - got, f);
 		if (got == want)
 			break;
 		hz4_spans_drained_locked(c, k, s);
@@ -167,14 +168,14 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **objects,
 
 /* The same from the lists of other shards. */
 static HZ4_DEEP unsigned
-take_elsewhere(unsigned cls, void **objects, unsigned want,
+take_elsewhere(unsigned cls, void **end, unsigned want,
 	       struct hz4_fresh *f)
 {
 	unsigned shard = 1, got = 0;
 	struct hz4_spans *c;
 
 	while (got == 0 && (c = hz4_spans_lock_next(cls, &shard)) != NULL) {
-		got = take_locked(c, &hz4_classes[cls], objects, want, f);
+		got = take_locked(c, &hz4_classes[cls], end, want, f);
 		hz4_spans_unlock(c);
 	}
 	return got;
@@ -182,7 +183,7 @@ take_elsewhere(unsigned cls, void **objects, unsigned want,
 
 /* The first objects of a new span; unlocks the class. */
 static unsigned
-take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
+take_new(struct hz4_spans *c, unsigned cls, void **end, unsigned want,
 	 struct hz4_fresh *f)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
@@ -191,7 +192,7 @@ take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
 
 	if (s == NULL)
 		return 0;
-	got = take_from_span(k, s, objects, want, f);
+	got = take_from_span(k, s, end, want, f);
 	hz4_spans_admit(s, got < k->slots);
 	return got;
 }
@@ -201,26 +202,26 @@ take_new(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
  * Inlined: below it a thread's stack is needed for pages.
  */
 HZ4_FAST unsigned
-take(struct hz4_spans *c, unsigned cls, void **objects, unsigned want,
+take(struct hz4_spans *c, unsigned cls, void **end, unsigned want,
      struct hz4_fresh *fresh, unsigned *path)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	unsigned got;
 
 	*path = HZ4_TRANSFER_LOCKED;
-	got = take_locked(c, k, objects, want, fresh);
+	got = take_locked(c, k, end, want, fresh);
 	if (got == 0 && hz4_unlikely(hz4_shards() > 1)) {
 		hz4_spans_unlock(c);
 		c = NULL;
-		got = take_elsewhere(cls, objects, want, fresh);
+		got = take_elsewhere(cls, end, want, fresh);
 		if (got == 0) {
 			c = hz4_spans_lock(cls);
-			got = take_locked(c, k, objects, want, fresh);
+			got = take_locked(c, k, end, want, fresh);
 		}
 	}
 	if (got == 0) {
 		*path |= HZ4_TRANSFER_CREATED;
-		got = take_new(c, cls, objects, want, fresh);
+		got = take_new(c, cls, end, want, fresh);
 	} else if (c != NULL) {
 		hz4_spans_unlock(c);
 	}
@@ -231,9 +232,12 @@ unsigned
 hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 {
 	struct hz4_fresh fresh = { 0, 0 };
+	void **end = objects + want;
 	unsigned got;
 
-	got = take(hz4_spans_lock(cls), cls, objects, want, &fresh, path);
+	got = take(hz4_spans_lock(cls), cls, end, want, &fresh, path);
+	if (got < want)
+		memmove(objects, end - got, got * sizeof *objects);
 	if (fresh.to != 0)
 		hz4_fresh_populate(&hz4_classes[cls], objects, got, &fresh);
 	return got;
@@ -285,7 +289,7 @@ hz4_transfer_take_zeroed(unsigned cls, size_t bytes, unsigned *path)
 		hz4_spans_unlock(c);
 		return NULL;
 	}
-	if (take(c, cls, &p, 1, &fresh, path) == 0)
+	if (take(c, cls, &p + 1, 1, &fresh, path) == 0)
 		return NULL;
 	hz4_fresh_zero((uintptr_t)p, bytes, &fresh);
 	return p;
@@ -348,13 +352,13 @@ fatal_inside(const struct hz4_class *k, void *object)
 
 /* Which slot of its span an object is; aborts when it is none. */
 static uint32_t
-find_slot(const struct hz4_class *k, void *object, size_t offset)
+find_slot(const struct hz4_class *k, const struct hz4_span *s, void *object)
 {
-	uint32_t slot = hz4_sizeclass_slot(k, offset);
+	uint64_t slot = hz4_sizeclass_slot(k, (uintptr_t)object - s->start);
 
-	if (hz4_unlikely(slot * (size_t)k->size != offset || slot >= k->slots))
+	if (hz4_unlikely(slot >= k->slots))
 		fatal_inside(k, object);
-	return slot;
+	return (uint32_t)slot;
 }
 
 /*
@@ -386,7 +390,7 @@ give_word(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 
 /*
  * Set the bits of objects.  `bits` are those of word `w` of the span `s` that
- * are still to be set; its objects lie in the `reach` bytes from `from`.
+ * are still to be set; the word is that of the `reach` objects from `from`.
  * While there are any, an object of that span is out, so it has its pages, and
  * others that lie in these need no look at the page map.
  *
@@ -398,40 +402,34 @@ set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
 	 struct hz4_changed *changed)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	struct hz4_span *s, *next;
-	size_t size = k->size, all = size * k->slots, reach = 0;
-	uintptr_t p, start, from = 0;
-	uint64_t bits = 0, bit;
-	uint32_t slot, w = 0;
-	unsigned i;
+	struct hz4_span *s = NULL, *next;
+	size_t size = k->size;
+	uintptr_t from = 0;
+	uint64_t bits = 0, bit, slot;
+	uint32_t w = 0, reach = 0;
 
 	fetch_spans(k, objects, n);
-	s = next = find_span(cls, k, objects[0]);
-	start = next->start;
-	for (i = 0; i < n; i++) {
-		p = (uintptr_t)objects[i];
-		if (p - from < reach) {
-			slot = hz4_sizeclass_slot(k, p - from);
-			if (hz4_unlikely(slot * size != p - from))
-				fatal_inside(k, objects[i]);
-		} else {
-			if (p - start >= all) {
-				next = find_span(cls, k, objects[i]);
-				start = next->start;
-			}
-			slot = find_slot(k, objects[i], p - start);
+	for (; n > 0; n--, objects++) {
+		slot = hz4_sizeclass_slot(k, (uintptr_t)*objects - from);
+		if (slot >= reach) {
+			next = s;
+			if (s == NULL ||
+			    (uintptr_t)*objects - s->start >= size * k->slots)
+				next = find_span(cls, k, *objects);
+			slot = find_slot(k, next, *objects);
 			if (bits != 0)
 				give_word(k, s, w, bits, &now, changed);
 			bits = 0;
 			s = next;
-			w = slot / 64;
-			from = start + size * 64 * w;
-			reach = hz4_min(64 * size, start + all - from);
+			w = (uint32_t)slot / 64;
+			from = s->start + size * 64 * w;
+			reach = hz4_min(64u, k->slots - 64 * w);
+			slot %= 64;
 		}
-		hz4_close(p, k->size);
-		bit = (uint64_t)1 << slot % 64;
+		hz4_close((uintptr_t)*objects, k->size);
+		bit = (uint64_t)1 << slot;
 		if (hz4_unlikely(bits & bit))
-			fatal_double(k, p);
+			fatal_double(k, (uintptr_t)*objects);
 		bits |= bit;
 	}
 	if (bits != 0)
@@ -481,16 +479,10 @@ unsigned
 hz4_transfer_take_run(unsigned cls, void **objects, unsigned want,
 		      struct hz4_counts *counts)
 {
-	unsigned path, i, n = hz4_transfer_take(cls, objects, want, &path);
-	void *swap;
+	unsigned path, n = hz4_transfer_take(cls, objects, want, &path);
 
 	if (n == 0)
 		return 0;
-	for (i = 0; i < n / 2; i++) {
-		swap = objects[i];
-		objects[i] = objects[n - 1 - i];
-		objects[n - 1 - i] = swap;
-	}
 	hz4_count(counts, cls, HZ4_COUNT_malloc_lock_path, 1);
 	hz4_count(counts, cls, path & HZ4_TRANSFER_CREATED ?
 				       HZ4_COUNT_malloc_span_create :
@@ -522,6 +514,6 @@ hz4_transfer_reject(unsigned cls, void *object)
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *s = find_span(cls, k, object);
 
-	find_slot(k, object, (uintptr_t)object - s->start);
+	find_slot(k, s, object);
 	fatal_double(k, (uintptr_t)object);
 }

@@ -19,9 +19,10 @@ enum hz4_transfer_path {
 };
 
 /*
- * Take up to `want` objects of a class, lowest address first within a
- * span, whole cache lines before parts of them where there are several
- * threads.  Returns how many; 0 when the system refuses memory.
+ * Take up to `want` objects of a class: those of a span with the lowest
+ * addresses, whole cache lines before parts of them where there are several
+ * threads.  What is to be used first comes last.  Returns how many; 0 when
+ * the system refuses memory.
  */
 unsigned hz4_transfer_take(unsigned cls, void **objects, unsigned want,
 			   unsigned *path);
@@ -42,10 +43,7 @@ void *hz4_transfer_take_zeroed(unsigned cls, size_t bytes, unsigned *path);
 void hz4_transfer_give(unsigned cls, void *const *objects, unsigned n,
 		       uint64_t now, unsigned *path);
 
-/*
- * The same for caches: the object to use next comes last, and what happened
- * is counted.
- */
+/* The same for caches: what happened is counted. */
 unsigned hz4_transfer_take_run(unsigned cls, void **objects, unsigned want,
 			       struct hz4_counts *counts);
 void hz4_transfer_give_run(unsigned cls, void *const *objects, unsigned n,
@@ -72,14 +70,12 @@ hz4_transfer_is_out(const void *p, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *s = hz4_transfer_span(p, cls);
-	size_t offset;
-	uint32_t slot;
+	uint64_t slot;
 
 	if (s == NULL)
 		return false;
-	offset = (uintptr_t)p - s->start;
-	slot = hz4_sizeclass_slot(k, offset);
-	return slot * (size_t)k->size == offset && slot < k->slots &&
+	slot = hz4_sizeclass_slot(k, (uintptr_t)p - s->start);
+	return slot < k->slots &&
 	       !(hz4_peek(&s->bits[slot / 64]) >> slot % 64 & 1);
 }
 

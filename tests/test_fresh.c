@@ -87,6 +87,7 @@ take(unsigned cls, void **objects, unsigned want)
 	unsigned path, n = hz4_transfer_take(cls, objects, want, &path);
 
 	unit_need(n >= 1, "no object of class %u", cls);
+	unit_turn(objects, n);
 	return n;
 }
 

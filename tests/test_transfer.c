@@ -88,6 +88,7 @@ take(unsigned cls, void **objects, unsigned want)
 	n = hz4_transfer_take(cls, objects, want, &path);
 	unit_need(n >= 1 && n <= want, "%u of %u", n, want);
 	unit_need(path & HZ4_TRANSFER_LOCKED, "%x", path);
+	unit_turn(objects, n);
 	for (i = 0; i < n; i++) {
 		uintptr_t p = (uintptr_t)objects[i];
 

@@ -419,4 +419,18 @@ unit_fork_under(void (*work)(uint64_t *seed), unsigned forks,
 		ck_assert_int_eq(pthread_join(id[i], NULL), 0);
 }
 
+/* Objects as hz4_transfer_take lists them, and the lowest first. */
+UNIT_UNUSED static void
+unit_turn(void **objects, unsigned n)
+{
+	void *swap;
+	unsigned i;
+
+	for (i = 0; i < n / 2; i++) {
+		swap = objects[i];
+		objects[i] = objects[n - 1 - i];
+		objects[n - 1 - i] = swap;
+	}
+}
+
 #endif
