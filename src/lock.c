@@ -204,6 +204,8 @@ hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self)
 	uint32_t seen;
 	int i;
 
+	if (hz4_lock_is_mine(l))
+		hz4_lock_fatal();
 	for (i = 0; i < HZ4_LOCK_SPINS; i++) {
 		if (take(l, self))
 			return;

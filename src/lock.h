@@ -110,6 +110,9 @@ hz4_lock_self(void)
 	return hz4_lock_mark_slow();
 }
 
+/* A thread waits for itself: ends the process (log.c). */
+_Noreturn void hz4_lock_fatal(void);
+
 void hz4_lock_wait_slow(struct hz4_lock *l, uint32_t self);
 void hz4_lock_wake_slow(struct hz4_lock *l);
 

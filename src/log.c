@@ -3,6 +3,8 @@
  */
 #include "log.h"
 
+#include "lock.h"
+
 #include "sys.h"
 
 #include <errno.h>
@@ -54,4 +56,11 @@ hz4_fatal(const char *format, ...)
 	put_line(format, args);
 	va_end(args);
 	abort();
+}
+
+void
+hz4_lock_fatal(void)
+{
+	hz4_fatal("malloc() or free() by a signal's handler in the midst of "
+		  "another one");
 }

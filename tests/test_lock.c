@@ -522,6 +522,24 @@ START_TEST(ranks_ascend)
 END_TEST
 
 static void
+wait_for_itself(void *arg)
+{
+	(void)arg;
+	hz4_lock_acquire(&lock);
+	/* As hz4_lock_acquire, but for the ranks, which come first. */
+	hz4_lock_wait_slow(&lock, hz4_lock_self());
+}
+
+/* Of a handler's call in the midst of another one: no silence for ever. */
+START_TEST(who_waits_for_itself_is_told)
+{
+	unit_fatal(wait_for_itself, NULL,
+		   "hz4: malloc() or free() by a signal's handler in the "
+		   "midst of another one\n");
+}
+END_TEST
+
+static void
 add(TCase *t)
 {
 	tcase_add_test(t, word_tells_the_owner);
@@ -539,6 +557,7 @@ add(TCase *t)
 	tcase_add_test(t, no_memory_that_is_cleared);
 	tcase_add_test(t, a_sleeper_is_forked);
 	tcase_add_test(t, ranks_ascend);
+	tcase_add_test(t, who_waits_for_itself_is_told);
 }
 
 int
