@@ -101,19 +101,36 @@ give_below(struct hz4_cache *c, unsigned cls, void *const *from, unsigned n)
 	hz4_l1_unlock(l);
 }
 
-/* Give the `n` oldest objects of a class back; the others move down. */
+static void
+set_gone(struct hz4_cache *c, unsigned cls, size_t n)
+{
+	hz4_poke(&c->tier[cls].gone, (uint16_t)n);
+}
+
+/* Give the `n` oldest objects of a class back. */
 static HZ4_DEEP void
 give_oldest(struct hz4_cache *c, unsigned cls, unsigned n)
 {
-	struct hz4_stack *s = &c->stack[cls];
-	void **base = hz4_peek(&s->base);
-	size_t left = hz4_cache_count(c, cls) - n;
-
 	hz4_stacks_close(c, cls);
-	give_below(c, cls, base, n);
-	memmove(base, base + n, left * sizeof *base);
-	hz4_stacks_move_top(c, cls, base + left);
+	give_below(c, cls, hz4_stacks_oldest(c, cls), n);
+	set_gone(c, cls, hz4_peek(&c->tier[cls].gone) + n);
+	hz4_stacks_settle(c, cls);
 	hz4_stacks_open(c, cls);
+}
+
+/*
+ * Others may have taken of a stack: its limit needs room again.  What they
+ * took was freed here, and the fast paths would not find it: careful calls.
+ */
+static void
+take_back(struct hz4_cache *c, unsigned cls)
+{
+	if (hz4_peek(&c->tier[cls].gone) == 0)
+		return;
+	hz4_stacks_close(c, cls);
+	hz4_stacks_settle(c, cls);
+	hz4_stacks_open(c, cls);
+	hz4_stacks_idle(c, cls);
 }
 
 /* Give the oldest objects of a class back until it has `limit` of them. */
@@ -163,9 +180,10 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	/* A wrapper around one of libc's calls may have filled it since. */
 	held = (uint32_t)hz4_cache_count(c, cls);
 	n = hz4_min(batch_of(c, cls), t->limit - held);
+	hz4_stacks_close(c, cls);
+	hz4_stacks_move_down(c, cls);
 	if (n > 0)
 		to = hz4_peek(&s->top);
-	hz4_stacks_close(c, cls);
 	n = take_below(c, cls, to, hz4_max(n, 1u));
 	if (n > 0) {
 		first = to[n - 1];
@@ -230,10 +248,9 @@ l1_holds(unsigned cls, const void *object)
 bool
 hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object)
 {
-	struct hz4_stack *s = &c->stack[cls];
-	void **p;
+	void **p, **top = hz4_peek(&c->stack[cls].top);
 
-	for (p = hz4_peek(&s->base); p < hz4_peek(&s->top); p++)
+	for (p = hz4_stacks_oldest(c, cls); p < top; p++)
 		if (*p == object)
 			return true;
 	return !hz4_transfer_is_out(object, cls) || l1_holds(cls, object);
@@ -243,10 +260,10 @@ hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object)
 static bool
 lies_below(struct hz4_cache *c, unsigned cls, void **p, const void *object)
 {
-	void **base = hz4_peek(&c->stack[cls].base);
+	void **oldest = hz4_stacks_oldest(c, cls);
 	unsigned n = HZ4_STACK_BELOW;
 
-	for (; n > 0 && p > base; n--)
+	for (; n > 0 && p > oldest; n--)
 		if (*--p == object)
 			return true;
 	return false;
@@ -310,27 +327,6 @@ hz4_cache_flush(struct hz4_cache *c)
 	}
 }
 
-/*
- * What others have left of a stack moves down to its base.  What they took was
- * freed here, and the fast paths would not find it: careful calls again.
- */
-static void
-settle(struct hz4_cache *c, unsigned cls)
-{
-	size_t left = hz4_cache_count(c, cls);
-	unsigned gone = hz4_peek(&c->tier[cls].gone);
-	void **base = hz4_peek(&c->stack[cls].base);
-
-	if (gone == 0)
-		return;
-	hz4_stacks_close(c, cls);
-	memmove(base, base + gone, left * sizeof *base);
-	hz4_poke(&c->tier[cls].gone, 0);
-	hz4_stacks_move_top(c, cls, base + left);
-	hz4_stacks_open(c, cls);
-	hz4_stacks_idle(c, cls);
-}
-
 HZ4_SLOW void
 hz4_cache_wake(struct hz4_cache *c)
 {
@@ -344,7 +340,7 @@ hz4_cache_wake(struct hz4_cache *c)
 	atomic_signal_fence(memory_order_seq_cst);
 	hz4_lock_acquire(&c->lock);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		settle(c, cls);
+		take_back(c, cls);
 		/* A free was under way when it was stopped. */
 		keep_at_most(c, cls, c->tier[cls].limit);
 		hz4_stacks_set_ends(c, cls);
@@ -359,13 +355,12 @@ hz4_cache_wake(struct hz4_cache *c)
 static void
 take_oldest(struct hz4_cache *c, unsigned cls, unsigned n, uint64_t now)
 {
-	unsigned gone = hz4_peek(&c->tier[cls].gone);
+	void **oldest = hz4_stacks_oldest(c, cls);
 
 	/* First: a fork's child must not find them here and in their spans. */
-	hz4_poke(&c->tier[cls].gone, (uint16_t)(gone + n));
+	set_gone(c, cls, hz4_peek(&c->tier[cls].gone) + n);
 	HZ4_CHAOS();
-	hz4_transfer_give_run(cls, hz4_peek(&c->stack[cls].base) + gone, n,
-			      now, c->counts);
+	hz4_transfer_give_run(cls, oldest, n, now, c->counts);
 	add_net(c, cls, -(int64_t)n);
 }
 
@@ -457,14 +452,14 @@ hz4_cache_adopt(struct hz4_cache *c)
 		hz4_poke(&c->stack[cls].top, NULL);
 		c->tier[cls].limit = 0;
 		c->tier[cls].room = 0;
-		hz4_poke(&c->tier[cls].gone, 0);
+		set_gone(c, cls, 0);
 		/* It may just have taken a slab. */
 		c->arrays_left = 0;
 		hz4_poke(&c->busy, HZ4_CLS_NONE);
 	}
 	hz4_poke(&c->idle, HZ4_IDLE_NO);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		settle(c, cls);
+		take_back(c, cls);
 		held = (uint16_t)hz4_cache_count(c, cls);
 		if (held > c->tier[cls].limit)
 			c->tier[cls].limit = held;
@@ -483,7 +478,7 @@ hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object)
 	struct hz4_stack *s = &c->stack[cls];
 	void **top = hz4_peek(&s->top);
 
-	if (top == hz4_peek(&s->base))
+	if (top == hz4_stacks_oldest(c, cls))
 		return false;
 	if (hz4_unlikely(lies_below(c, cls, top - 1, top[-1])))
 		fatal_double(cls, "malloc()", top[-1]);

@@ -50,9 +50,10 @@ most_of(unsigned cls)
 {
 	uint32_t base = base_limit(cls);
 
-	return HZ4_MID_DUAL_TIER_ALLOC_BOX || base == 0 ?
-		       base :
-		       HZ4_CACHE_MAX_OBJECTS;
+	if (HZ4_MID_DUAL_TIER_ALLOC_BOX || base == 0)
+		return base;
+	return (uint32_t)hz4_max(HZ4_CACHE_MOST_BYTES / hz4_classes[cls].size,
+				 HZ4_CACHE_MOST_OBJECTS);
 }
 
 size_t
@@ -89,14 +90,15 @@ new_array(struct hz4_cache *c, size_t room)
 		a = hz4_meta_alloc(sizeof *a);
 		if (a == NULL)
 			return NULL;
-		a->page = hz4_meta_page();
+		a->bytes = (uint32_t)hz4_max(bytes, HZ4_SLAB);
+		a->page = hz4_meta_pages(a->bytes);
 		if (a->page == NULL) {
 			hz4_meta_free(a, sizeof *a);
 			return NULL;
 		}
 		a->older = hz4_peek(&c->arrays);
 		atomic_store_explicit(&c->arrays, a, memory_order_release);
-		c->arrays_left = HZ4_SLAB;
+		c->arrays_left = a->bytes;
 	}
 	c->arrays_left -= (uint32_t)bytes;
 	a = hz4_peek(&c->arrays);
@@ -106,8 +108,8 @@ new_array(struct hz4_cache *c, size_t room)
 void
 hz4_growth_use_again(struct hz4_cache *c)
 {
-	for (; c->arrays_purged > 0; c->arrays_purged--)
-		hz4_meta_use_again();
+	hz4_meta_use_again(c->arrays_purged);
+	c->arrays_purged = 0;
 }
 
 /* Its thread's fork may have come before it said that it uses them again. */
@@ -118,7 +120,8 @@ hz4_growth_purge(struct hz4_cache *c)
 
 	hz4_growth_use_again(c);
 	for (a = hz4_peek(&c->arrays); a != NULL; a = a->older)
-		c->arrays_purged += hz4_meta_purge(a->page);
+		if (hz4_meta_purge(a->page, a->bytes))
+			c->arrays_purged += a->bytes;
 }
 
 /*
@@ -135,15 +138,16 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	size_t held;
 
 	while (room < limit)
-		room = (uint32_t)hz4_min((size_t)room * 2,
-					 HZ4_CACHE_MAX_OBJECTS);
+		room = room * 2 + HZ4_STACK_BELOW;
 	hz4_stacks_close(c, cls);
 	held = hz4_cache_count(c, cls);
 	array = new_array(c, room);
 	if (array != NULL) {
 		array += HZ4_STACK_BELOW;
 		if (held > 0)
-			memcpy(array, old, held * sizeof *array);
+			memcpy(array, hz4_stacks_oldest(c, cls),
+			       held * sizeof *array);
+		hz4_poke(&t->gone, 0);
 		hz4_poke(&s->base, array);
 		hz4_stacks_move_top(c, cls, array + held);
 		t->room = (uint16_t)room;
@@ -181,6 +185,16 @@ earn(struct hz4_cache *c)
 	c->left += more;
 }
 
+/*
+ * Places of the array of a stack that may hold so many.  A larger one has a
+ * third more: the oldest objects go, and the others need not move each time.
+ */
+static uint32_t
+room_for(uint32_t limit)
+{
+	return limit < HZ4_BATCH_MAX ? limit : limit + limit * 3 / 10;
+}
+
 static void
 grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
@@ -197,11 +211,16 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	step = hz4_min(hz4_max(step, 1u), most - t->limit);
 	step = (uint32_t)hz4_min(step, c->left / HZ4_CACHE_TAKES /
 					       hz4_classes[cls].size);
-	if (step == 0 || (t->limit + step > t->room &&
-			  !make_room(c, cls, t->limit + step)))
+	if (step == 0 || (room_for(t->limit + step) > t->room &&
+			  !make_room(c, cls, room_for(t->limit + step))))
 		return;
-	hz4_growth_set(c, cls, t->limit + step);
-	hz4_stacks_set_ends(c, cls);
+	hz4_stacks_close(c, cls);
+	/* A signal's handler may have made it grow since. */
+	if (t->limit + step <= t->room) {
+		hz4_growth_set(c, cls, t->limit + step);
+		hz4_stacks_settle(c, cls);
+	}
+	hz4_stacks_open(c, cls);
 }
 
 void

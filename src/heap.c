@@ -173,6 +173,7 @@ HZ4_FAST bool
 pop_open(struct hz4_stack *s, size_t size, bool counts, void **p)
 {
 	struct hz4_cache *c;
+	unsigned cls;
 	void **top;
 
 	hz4_stacks_look();
@@ -180,8 +181,9 @@ pop_open(struct hz4_stack *s, size_t size, bool counts, void **p)
 		return false;
 	/* One that is open is of the calling thread's. */
 	c = hz4_tls_cache;
+	cls = (unsigned)(s - c->stack);
 	top = hz4_peek(&s->top);
-	if (!hz4_cache_see(top, hz4_peek(&s->base), p) ||
+	if (!hz4_cache_see(top, hz4_stacks_oldest(c, cls), p) ||
 	    turn_to_look(c, size) ||
 	    (counts && !hz4_profile_passes(&c->sampler, size)))
 		return false;

@@ -133,35 +133,35 @@ hz4_meta_free(void *p, size_t size)
 
 /* From the end of a chunk, which is that of an OS page. */
 void *
-hz4_meta_page(void)
+hz4_meta_pages(size_t bytes)
 {
 	char *p = NULL;
 
 	hz4_lock_acquire(&meta.lock);
-	if (meta.end - meta.next >= HZ4_SLAB || more_locked(HZ4_SLAB)) {
-		p = meta.end -= HZ4_SLAB;
-		add_unused(-HZ4_SLAB);
+	if ((size_t)(meta.end - meta.next) >= bytes || more_locked(bytes)) {
+		p = meta.end -= bytes;
+		add_unused(-(ptrdiff_t)bytes);
 	}
 	hz4_lock_release(&meta.lock);
 	return p;
 }
 
 bool
-hz4_meta_purge(void *page)
+hz4_meta_purge(void *pages, size_t bytes)
 {
 	/* Of larger OS pages others have a part. */
 	bool done = HZ4_SLAB % hz4_os_page == 0 &&
-		    hz4_os_purge(page, HZ4_SLAB, false);
+		    hz4_os_purge(pages, bytes, false);
 
 	if (done)
-		add_unused(HZ4_SLAB);
+		add_unused((ptrdiff_t)bytes);
 	return done;
 }
 
 void
-hz4_meta_use_again(void)
+hz4_meta_use_again(size_t bytes)
 {
-	add_unused(-HZ4_SLAB);
+	add_unused(-(ptrdiff_t)bytes);
 }
 
 size_t

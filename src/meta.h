@@ -27,14 +27,14 @@ void hz4_meta_free(void *p, size_t size);
  * HZ4_SLAB bytes of zeros, which nobody gives back; aligned to an OS page, if
  * that is not larger.
  */
-void *hz4_meta_page(void);
+void *hz4_meta_pages(size_t bytes);
 
 /*
  * Purge one, to zeros again; false when the system refuses, or its pages
  * are larger.  And one that was purged is about to be used.
  */
-bool hz4_meta_purge(void *page);
-void hz4_meta_use_again(void);
+bool hz4_meta_purge(void *pages, size_t bytes);
+void hz4_meta_use_again(size_t bytes);
 
 /*
  * Bytes mapped for metadata; of these what is purged, or was never used: to

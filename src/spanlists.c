@@ -80,7 +80,7 @@ make_slab_locked(struct hz4_spans *c)
 	if (slab == NULL)
 		return false;
 	memset(slab, 0, sizeof *slab + (first ? few : 0));
-	slab->spans = first ? (char *)(slab + 1) : hz4_meta_page();
+	slab->spans = first ? (char *)(slab + 1) : hz4_meta_pages(HZ4_SLAB);
 	if (slab->spans == NULL) {
 		hz4_meta_free(slab, sizeof *slab);
 		return false;
@@ -115,7 +115,7 @@ hz4_slab_take_locked(struct hz4_spans *c)
 	if (c->spare == slab)
 		c->spare = NULL;
 	if (slab->purged)
-		hz4_meta_use_again();
+		hz4_meta_use_again(HZ4_SLAB);
 	slab->purged = false;
 	s->slab = slab;
 	s->cls = slab->cls;
@@ -131,7 +131,7 @@ purge_slab_locked(struct hz4_spans *c, struct hz4_slab *slab)
 {
 	hz4_list_remove(&slab->link);
 	hz4_list_append(&c->unused, &slab->link);
-	slab->purged = hz4_meta_purge(slab->spans);
+	slab->purged = hz4_meta_purge(slab->spans, HZ4_SLAB);
 }
 
 /*

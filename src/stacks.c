@@ -6,7 +6,18 @@
 
 #include "lock.h"
 
+#include <string.h>
+
 _Atomic uint32_t hz4_sampling;
+
+/* Whether the array has room for the limit, where the objects lie. */
+static bool
+fits(struct hz4_cache *c, unsigned cls)
+{
+	struct hz4_tier *t = &c->tier[cls];
+
+	return hz4_peek(&t->gone) + t->limit <= t->room;
+}
 
 void
 hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
@@ -14,9 +25,9 @@ hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
 	struct hz4_stack *s = &c->stack[cls];
 	bool careful = hz4_stacks_careful(c, cls);
 
-	HZ4_ASSERT(c->tier[cls].limit <= c->tier[cls].room);
 	if (hz4_peek(&c->busy) == cls)
 		return;
+	HZ4_ASSERT(fits(c, cls));
 	hz4_poke(&s->high,
 		 careful ? hz4_peek(&s->top) : hz4_stacks_limit(c, cls));
 	if (careful)
@@ -24,7 +35,7 @@ hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
 	else if (c->watching || hz4_peek(&hz4_sampling) != 0)
 		hz4_poke(&s->low, HZ4_STOP_OPEN);
 	else
-		hz4_poke(&s->low, hz4_peek(&s->base));
+		hz4_poke(&s->low, hz4_stacks_oldest(c, cls));
 }
 
 void
@@ -95,6 +106,27 @@ hz4_stacks_move_top(struct hz4_cache *c, unsigned cls, void **top)
 	HZ4_ASSERT(hz4_peek(&c->busy) == cls);
 	/* Release: as in hz4_cache_push. */
 	atomic_store_explicit(&c->stack[cls].top, top, memory_order_release);
+}
+
+void
+hz4_stacks_move_down(struct hz4_cache *c, unsigned cls)
+{
+	void **base = hz4_peek(&c->stack[cls].base);
+	void **oldest = hz4_stacks_oldest(c, cls);
+	size_t held = (size_t)(hz4_peek(&c->stack[cls].top) - oldest);
+
+	if (oldest == base)
+		return;
+	memmove(base, oldest, held * sizeof *base);
+	hz4_poke(&c->tier[cls].gone, 0);
+	hz4_stacks_move_top(c, cls, base + held);
+}
+
+void
+hz4_stacks_settle(struct hz4_cache *c, unsigned cls)
+{
+	if (!fits(c, cls))
+		hz4_stacks_move_down(c, cls);
 }
 
 void

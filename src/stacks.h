@@ -2,13 +2,15 @@
  * stacks.h - a thread's cache as data: one stack of free objects per size
  * class, and where malloc and free stop.
  *
- *      base             top            high        base + room
- *        |   objects     |    limit     |   not used yet  |
+ *      base      oldest            top            high      base + room
+ *        |  gone   |    objects     |    limit     |  not used  |
  *
- *     base <= top <= high,  high - base == limit,  limit <= room
+ *     oldest <= top <= high,  high - oldest == limit,  high <= base + room
  *
- * The oldest objects lie at the base.  HZ4_STACK_BELOW words lie below it, so
- * that the fast paths may look there (cache.h).
+ * When the oldest objects have gone the others stay where they are, until the
+ * array has no room for the limit any more; a refill begins at the base.
+ * HZ4_STACK_BELOW words lie below it, so that the fast paths may look there
+ * (cache.h).
  *
  * `high` and `low` follow from the array, the limit, the careful calls and the
  * watch.  Whoever changes one of those says so here, and both are set anew.
@@ -45,10 +47,9 @@ struct hz4_stack {
 	/* [owner] writes; [atomic] relaxed: others read it for figures */
 	void **_Atomic top;
 	/*
-	 * Where malloc stops, base or one of the two below, and free.  [owner]
-	 * writes, and
-	 * who empties the cache, and `low` who starts to sample; [atomic]
-	 * relaxed
+	 * Where malloc stops, the oldest or one of the two below, and free.
+	 * [owner] writes, and who empties the cache, and `low` who starts to
+	 * sample; [atomic] relaxed
 	 */
 	void **_Atomic low;
 	void **_Atomic high;
@@ -82,8 +83,8 @@ struct hz4_tier {
 	bool used : 1;	   /* had an event since the decay [owner] */
 	uint8_t calls;	   /* careful ones so far [owner] */
 	/*
-	 * Of the oldest objects so many were taken by others, who leave the
-	 * rest where it lies.  [lock: cache]; [atomic] relaxed: for figures
+	 * Places of the array below the oldest object.  [owner] writes, and
+	 * who empties the cache; [atomic] relaxed: others read it for figures
 	 */
 	_Atomic uint16_t gone;
 	/*
@@ -97,6 +98,7 @@ struct hz4_tier {
 struct hz4_arrays {
 	struct hz4_arrays *older; /* [const] */
 	char *page;		  /* [const] */
+	uint32_t bytes;		  /* [const] */
 };
 
 /* How far others have come with a cache whose thread stays away (idle.h). */
@@ -142,7 +144,7 @@ struct hz4_cache {
 	 */
 	struct hz4_arrays *_Atomic arrays;
 	uint32_t arrays_left;	/* bytes of the latest [owner] */
-	uint32_t arrays_purged; /* slabs [owner] */
+	uint32_t arrays_purged; /* bytes [owner] */
 	/* Bytes to spans less those from there, since it told. [owner] */
 	ptrdiff_t returned;
 	/* Addresses of what realloc moved last, and which comes next: */
@@ -181,13 +183,22 @@ hz4_stacks_careful(struct hz4_cache *c, unsigned cls)
 	return c->tier[cls].calls < HZ4_CAREFUL_CALLS;
 }
 
+/* Where the oldest object of a stack lies, if it has any. */
+HZ4_FAST void **
+hz4_stacks_oldest(struct hz4_cache *c, unsigned cls)
+{
+	void **base = hz4_peek(&c->stack[cls].base);
+
+	return base == NULL ? NULL : base + hz4_peek(&c->tier[cls].gone);
+}
+
 /* The end of what a stack may hold; it may have no array yet. */
 HZ4_FAST void **
 hz4_stacks_limit(struct hz4_cache *c, unsigned cls)
 {
-	void **base = hz4_peek(&c->stack[cls].base);
+	void **oldest = hz4_stacks_oldest(c, cls);
 
-	return base == NULL ? NULL : base + c->tier[cls].limit;
+	return oldest == NULL ? NULL : oldest + c->tier[cls].limit;
 }
 
 /* Set high and low. */
@@ -218,6 +229,12 @@ void hz4_stacks_open(struct hz4_cache *c, unsigned cls);
 
 /* With it closed, which it stays: another top, maybe in another array. */
 void hz4_stacks_move_top(struct hz4_cache *c, unsigned cls, void **top);
+
+/* Likewise: what it holds lies at the beginning of its array from now on. */
+void hz4_stacks_move_down(struct hz4_cache *c, unsigned cls);
+
+/* The same, if its array has no room for its limit otherwise. */
+void hz4_stacks_settle(struct hz4_cache *c, unsigned cls);
 
 /* Watch, or watch no more. */
 void hz4_stacks_watch(struct hz4_cache *c, bool watch);

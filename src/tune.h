@@ -114,8 +114,14 @@ enum {
 	HZ4_CACHE_BASE_OBJECTS = 64,
 	/* The dual tier's L0 has so many of each small class at least. */
 	HZ4_L0_LEAST = 16,
-	/* With the words below it its array is a slab. */
-	HZ4_CACHE_MAX_OBJECTS = 1020,
+	/*
+	 * The most objects of a class, and of small ones as many as come to so
+	 * many bytes.  More of them are soon in an order that caches do not
+	 * like, while spans hand out what lies together.
+	 */
+	HZ4_CACHE_MOST_OBJECTS = 1020,
+	HZ4_CACHE_MOST_BYTES = 48 * 1024,
+	HZ4_CACHE_MAX_OBJECTS = HZ4_CACHE_MOST_BYTES / HZ4_ALIGN,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
 	/* And by no more than this part of what is left for its thread. */

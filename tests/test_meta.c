@@ -233,7 +233,7 @@ START_TEST(pages_go_and_come_back)
 	for (i = 0; i < BLOCKS; i++) {
 		take(&held[i], 64 + i, (uint8_t)i);
 		unused = hz4_meta_unused();
-		page[i] = hz4_meta_page();
+		page[i] = hz4_meta_pages(HZ4_SLAB);
 		unit_need((uintptr_t)page[i] % 4096 == 0 &&
 				  unit_all(page[i], HZ4_SLAB, 0),
 			  "page %u at %p", i, (void *)page[i]);
@@ -241,10 +241,10 @@ START_TEST(pages_go_and_come_back)
 	}
 	for (i = 0; hz4_os_page <= HZ4_SLAB && i < BLOCKS; i++) {
 		unused = hz4_meta_unused();
-		unit_need(hz4_meta_purge(page[i]), "page %u", i);
+		unit_need(hz4_meta_purge(page[i], HZ4_SLAB), "page %u", i);
 		ck_assert_uint_eq(hz4_meta_unused(), unused + HZ4_SLAB);
 		unit_need(unit_all(page[i], HZ4_SLAB, 0), "page %u", i);
-		hz4_meta_use_again();
+		hz4_meta_use_again(HZ4_SLAB);
 		ck_assert_uint_eq(hz4_meta_unused(), unused);
 	}
 	for (i = 0; i < BLOCKS; i++)
@@ -260,11 +260,11 @@ START_TEST(pages_stay_where_those_of_the_system_are_larger)
 
 	unit_os_init();
 	hz4_os_pretend_page(2 * HZ4_SLAB);
-	page = hz4_meta_page();
+	page = hz4_meta_pages(HZ4_SLAB);
 	unit_need(page != NULL, "no memory");
 	memset(page, 1, HZ4_SLAB);
 	unused = hz4_meta_unused();
-	ck_assert(!hz4_meta_purge(page));
+	ck_assert(!hz4_meta_purge(page, HZ4_SLAB));
 	ck_assert_uint_eq(hz4_meta_unused(), unused);
 	ck_assert(unit_all(page, HZ4_SLAB, 1));
 }

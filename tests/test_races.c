@@ -567,6 +567,7 @@ begin_round(unsigned keep)
 	t = &c->tier[cls];
 	c->left += t->limit * (size_t)hz4_classes[cls].size;
 	t->limit = t->room = t->calls = 0;
+	hz4_poke(&t->gone, 0);
 	hz4_poke(&c->stack[cls].base, NULL);
 	hz4_poke(&c->stack[cls].top, NULL);
 	hz4_stacks_set_ends(c, cls);
@@ -650,10 +651,10 @@ add_stack(struct hz4_cache *c, void *arg)
 {
 	struct places *all = arg;
 	size_t i, n = hz4_cache_count(c, cls);
-	void **base = hz4_peek(&c->stack[cls].base);
+	void **oldest = hz4_stacks_oldest(c, cls);
 
 	for (i = 0; i < n; i++)
-		all->object[all->n++] = base[i];
+		all->object[all->n++] = oldest[i];
 }
 
 static void
