@@ -112,25 +112,12 @@ static HZ4_DEEP void
 give_oldest(struct hz4_cache *c, unsigned cls, unsigned n)
 {
 	hz4_stacks_close(c, cls);
+	/* A signal's handler may have taken some of them. */
+	n = (unsigned)hz4_min(n, hz4_cache_count(c, cls));
 	give_below(c, cls, hz4_stacks_oldest(c, cls), n);
 	set_gone(c, cls, hz4_peek(&c->tier[cls].gone) + n);
 	hz4_stacks_settle(c, cls);
 	hz4_stacks_open(c, cls);
-}
-
-/*
- * Others may have taken of a stack: its limit needs room again.  What they
- * took was freed here, and the fast paths would not find it: careful calls.
- */
-static void
-take_back(struct hz4_cache *c, unsigned cls)
-{
-	if (hz4_peek(&c->tier[cls].gone) == 0)
-		return;
-	hz4_stacks_close(c, cls);
-	hz4_stacks_settle(c, cls);
-	hz4_stacks_open(c, cls);
-	hz4_stacks_idle(c, cls);
 }
 
 /* Give the oldest objects of a class back until it has `limit` of them. */
@@ -177,11 +164,13 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	hz4_growth_note(c, cls, HZ4_TURN_MISS);
 	if (hz4_pace_due(&c->pace))
 		hz4_pace_rest(&c->pace);
-	/* A wrapper around one of libc's calls may have filled it since. */
-	held = (uint32_t)hz4_cache_count(c, cls);
-	n = hz4_min(batch_of(c, cls), t->limit - held);
 	hz4_stacks_close(c, cls);
-	hz4_stacks_move_down(c, cls);
+	/*
+	 * A wrapper around one of libc's calls, or a signal's handler, may
+	 * have filled it since.
+	 */
+	held = (uint32_t)hz4_min(hz4_cache_count(c, cls), t->limit);
+	n = hz4_min(batch_of(c, cls), t->limit - held);
 	if (n > 0)
 		to = hz4_peek(&s->top);
 	n = take_below(c, cls, to, hz4_max(n, 1u));
@@ -331,6 +320,7 @@ HZ4_SLOW void
 hz4_cache_wake(struct hz4_cache *c)
 {
 	unsigned cls;
+	bool stopped;
 
 	/* A call within a call: the outer one does it, or has come by. */
 	if (c->waking || (hz4_peek(&c->inside) > 1 &&
@@ -339,8 +329,14 @@ hz4_cache_wake(struct hz4_cache *c)
 	c->waking = true;
 	atomic_signal_fence(memory_order_seq_cst);
 	hz4_lock_acquire(&c->lock);
+	stopped = hz4_peek(&c->idle) >= HZ4_IDLE_STOPPED;
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		take_back(c, cls);
+		/*
+		 * What others took was freed here, and the fast paths would
+		 * not find it: careful calls again.
+		 */
+		if (stopped && hz4_peek(&c->tier[cls].gone) > 0)
+			c->tier[cls].calls = 0;
 		/* A free was under way when it was stopped. */
 		keep_at_most(c, cls, c->tier[cls].limit);
 		hz4_stacks_set_ends(c, cls);
@@ -356,9 +352,13 @@ static void
 take_oldest(struct hz4_cache *c, unsigned cls, unsigned n, uint64_t now)
 {
 	void **oldest = hz4_stacks_oldest(c, cls);
+	struct hz4_tier *t = &c->tier[cls];
+	unsigned gone = hz4_peek(&t->gone) + n;
 
+	/* Its array has room for no more, and a fork's child may go on. */
+	hz4_growth_set(c, cls, hz4_min(t->limit, t->room - gone));
 	/* First: a fork's child must not find them here and in their spans. */
-	set_gone(c, cls, hz4_peek(&c->tier[cls].gone) + n);
+	set_gone(c, cls, gone);
 	HZ4_CHAOS();
 	hz4_transfer_give_run(cls, oldest, n, now, c->counts);
 	add_net(c, cls, -(int64_t)n);
@@ -459,7 +459,8 @@ hz4_cache_adopt(struct hz4_cache *c)
 	}
 	hz4_poke(&c->idle, HZ4_IDLE_NO);
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		take_back(c, cls);
+		if (hz4_peek(&c->tier[cls].gone) > 0)
+			c->tier[cls].calls = 0;
 		held = (uint16_t)hz4_cache_count(c, cls);
 		if (held > c->tier[cls].limit)
 			c->tier[cls].limit = held;
@@ -476,9 +477,12 @@ bool
 hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void **top = hz4_peek(&s->top);
+	void **oldest = hz4_stacks_oldest(c, cls), **top;
 
-	if (top == hz4_stacks_oldest(c, cls))
+	/* In this order: a signal's handler lets the oldest rise. */
+	atomic_signal_fence(memory_order_seq_cst);
+	top = hz4_peek(&s->top);
+	if (top <= oldest)
 		return false;
 	if (hz4_unlikely(lies_below(c, cls, top - 1, top[-1])))
 		fatal_double(cls, "malloc()", top[-1]);

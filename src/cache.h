@@ -20,7 +20,7 @@ extern const struct hz4_cache hz4_empty_cache;
 
 /*
  * The object at the top of a stack, if that is above `low`: the stack's own, or
- * its base where malloc looks before it takes.  False: the slow path has to
+ * its end where malloc looks before it takes.  False: the slow path has to
  * look (stack empty or closed, cache not made yet), or the same object lies in
  * the stack once more, three or four places deeper.
  */

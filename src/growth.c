@@ -125,23 +125,26 @@ hz4_growth_purge(struct hz4_cache *c)
 }
 
 /*
- * A larger array for a stack.  False without memory for one.  Closed: a
- * signal's handler must not take an array meanwhile.
+ * A larger array for a stack, if there is memory for one.  Closed: a signal's
+ * handler must not take an array meanwhile.
  */
-static bool
+static void
 make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 {
 	struct hz4_stack *s = &c->stack[cls];
 	struct hz4_tier *t = &c->tier[cls];
-	uint32_t had = t->room, room = had ? had : FIRST_ROOM;
-	void **array, **old = hz4_peek(&s->base);
+	void **array, **old;
+	uint32_t had, room;
 	size_t held;
 
+	hz4_stacks_close(c, cls);
+	had = t->room;
+	room = had > 0 ? had : FIRST_ROOM;
 	while (room < limit)
 		room = room * 2 + HZ4_STACK_BELOW;
-	hz4_stacks_close(c, cls);
+	old = hz4_peek(&s->base);
 	held = hz4_cache_count(c, cls);
-	array = new_array(c, room);
+	array = room > had ? new_array(c, room) : NULL;
 	if (array != NULL) {
 		array += HZ4_STACK_BELOW;
 		if (held > 0)
@@ -155,7 +158,6 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	hz4_stacks_open(c, cls);
 	if (array != NULL && had > 0 && had < SLAB_ROOM)
 		hz4_meta_free(old - HZ4_STACK_BELOW, array_bytes(had));
-	return array != NULL;
 }
 
 /*
@@ -186,8 +188,8 @@ earn(struct hz4_cache *c)
 }
 
 /*
- * Places of the array of a stack that may hold so many.  A larger one has a
- * third more: the oldest objects go, and the others need not move each time.
+ * Places of the array of a stack that may hold so many.  A larger one has more:
+ * the oldest objects go, and the others need not move each time.
  */
 static uint32_t
 room_for(uint32_t limit)
@@ -211,11 +213,12 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 	step = hz4_min(hz4_max(step, 1u), most - t->limit);
 	step = (uint32_t)hz4_min(step, c->left / HZ4_CACHE_TAKES /
 					       hz4_classes[cls].size);
-	if (step == 0 || (room_for(t->limit + step) > t->room &&
-			  !make_room(c, cls, room_for(t->limit + step))))
+	if (step == 0)
 		return;
+	if (room_for(t->limit + step) > t->room)
+		make_room(c, cls, room_for(t->limit + step));
 	hz4_stacks_close(c, cls);
-	/* A signal's handler may have made it grow since. */
+	/* There may be no memory, or a signal's handler has made it grow. */
 	if (t->limit + step <= t->room) {
 		hz4_growth_set(c, cls, t->limit + step);
 		hz4_stacks_settle(c, cls);

@@ -8,6 +8,7 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +62,13 @@ hz4_fatal(const char *format, ...)
 void
 hz4_lock_fatal(void)
 {
-	hz4_fatal("malloc() or free() by a signal's handler in the midst of "
-		  "another one");
+	static _Atomic bool told;
+
+	/* A handler of SIGABRT may come back here. */
+	if (atomic_exchange(&told, true)) {
+		signal(SIGABRT, SIG_DFL);
+		abort();
+	}
+	hz4_fatal("malloc() or free() in the midst of another one, which a "
+		  "signal has interrupted");
 }

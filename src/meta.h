@@ -24,8 +24,8 @@ void *hz4_meta_alloc(size_t size);
 void hz4_meta_free(void *p, size_t size);
 
 /*
- * HZ4_SLAB bytes of zeros, which nobody gives back; aligned to an OS page, if
- * that is not larger.
+ * A multiple of HZ4_SLAB bytes, zeros, which nobody gives back; aligned to an
+ * OS page, if that is not larger.
  */
 void *hz4_meta_pages(size_t bytes);
 

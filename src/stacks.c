@@ -23,19 +23,27 @@ void
 hz4_stacks_set_ends(struct hz4_cache *c, unsigned cls)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	bool careful = hz4_stacks_careful(c, cls);
+	void **oldest, **limit;
+	bool careful;
 
 	if (hz4_peek(&c->busy) == cls)
 		return;
 	HZ4_ASSERT(fits(c, cls));
-	hz4_poke(&s->high,
-		 careful ? hz4_peek(&s->top) : hz4_stacks_limit(c, cls));
-	if (careful)
-		hz4_poke(&s->low, HZ4_STOP);
-	else if (c->watching || hz4_peek(&hz4_sampling) != 0)
-		hz4_poke(&s->low, HZ4_STOP_OPEN);
-	else
-		hz4_poke(&s->low, hz4_stacks_oldest(c, cls));
+	/* Until no signal's handler has changed meanwhile what they follow. */
+	do {
+		careful = hz4_stacks_careful(c, cls);
+		oldest = hz4_stacks_oldest(c, cls);
+		limit = hz4_stacks_limit(c, cls);
+		hz4_poke(&s->high, careful ? hz4_peek(&s->top) : limit);
+		if (careful)
+			hz4_poke(&s->low, HZ4_STOP);
+		else if (c->watching || hz4_peek(&hz4_sampling) != 0)
+			hz4_poke(&s->low, HZ4_STOP_OPEN);
+		else
+			hz4_poke(&s->low, oldest);
+		atomic_signal_fence(memory_order_seq_cst);
+	} while (oldest != hz4_stacks_oldest(c, cls) ||
+		 limit != hz4_stacks_limit(c, cls));
 }
 
 void
@@ -109,24 +117,17 @@ hz4_stacks_move_top(struct hz4_cache *c, unsigned cls, void **top)
 }
 
 void
-hz4_stacks_move_down(struct hz4_cache *c, unsigned cls)
+hz4_stacks_settle(struct hz4_cache *c, unsigned cls)
 {
 	void **base = hz4_peek(&c->stack[cls].base);
 	void **oldest = hz4_stacks_oldest(c, cls);
 	size_t held = (size_t)(hz4_peek(&c->stack[cls].top) - oldest);
 
-	if (oldest == base)
+	if (fits(c, cls))
 		return;
 	memmove(base, oldest, held * sizeof *base);
 	hz4_poke(&c->tier[cls].gone, 0);
 	hz4_stacks_move_top(c, cls, base + held);
-}
-
-void
-hz4_stacks_settle(struct hz4_cache *c, unsigned cls)
-{
-	if (!fits(c, cls))
-		hz4_stacks_move_down(c, cls);
 }
 
 void

@@ -8,7 +8,8 @@
  *     oldest <= top <= high,  high - oldest == limit,  high <= base + room
  *
  * When the oldest objects have gone the others stay where they are, until the
- * array has no room for the limit any more; a refill begins at the base.
+ * array has no room for the limit any more.  The oldest is where the last one
+ * was, too, so that a call that a signal has interrupted finds no other end.
  * HZ4_STACK_BELOW words lie below it, so that the fast paths may look there
  * (cache.h).
  *
@@ -155,6 +156,8 @@ struct hz4_cache {
 	struct hz4_counts counts[HZ4_MID_STATS_B1 ? HZ4_CLS_VALUES : 1];
 };
 
+_Static_assert(4 * HZ4_CACHE_MAX_OBJECTS <= UINT16_MAX,
+	       "places of an array are counted in 16 bits");
 _Static_assert(sizeof(struct hz4_stack) == HZ4_STACK_BYTES &&
 		       offsetof(struct hz4_cache, stack) == 0,
 	       "the page map leads to the stacks");
@@ -230,10 +233,10 @@ void hz4_stacks_open(struct hz4_cache *c, unsigned cls);
 /* With it closed, which it stays: another top, maybe in another array. */
 void hz4_stacks_move_top(struct hz4_cache *c, unsigned cls, void **top);
 
-/* Likewise: what it holds lies at the beginning of its array from now on. */
-void hz4_stacks_move_down(struct hz4_cache *c, unsigned cls);
-
-/* The same, if its array has no room for its limit otherwise. */
+/*
+ * Likewise: what it holds moves to the beginning of its array, if that has no
+ * room for its limit otherwise.
+ */
 void hz4_stacks_settle(struct hz4_cache *c, unsigned cls);
 
 /* Watch, or watch no more. */

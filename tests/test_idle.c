@@ -9,7 +9,6 @@
 #include "unit.h"
 
 #include "clock.h"
-#include "growth.h"
 #include "heap.h"
 #include "idle.h"
 #include "info.h"
@@ -403,26 +402,6 @@ START_TEST(classes_are_careful_after_it)
 	freed = hz4_peek(&theirs->stack[cls].base)[1];
 	tell(0, free_again_in_child);
 	tell(0, give_kept);
-	end(1);
-}
-END_TEST
-
-/* Who was cut short has left the limit: what stays lies at the base then. */
-START_TEST(waking_makes_room)
-{
-	void *latest, **base;
-
-	start(1, fill);
-	base = hz4_peek(&theirs->stack[cls].base);
-	step_until(HZ4_IDLE_EMPTY);
-	latest = hz4_peek(&theirs->stack[cls].top)[-1];
-	hz4_growth_set(theirs, cls, theirs->tier[cls].room);
-	tell(0, allocate_large);
-	ck_assert(has_room());
-	ck_assert_ptr_eq(hz4_peek(&theirs->stack[cls].base), base);
-	ck_assert_ptr_eq(hz4_peek(&theirs->stack[cls].top), base + 1);
-	ck_assert_ptr_eq(base[0], latest);
-	ck_assert_uint_eq(count(), 1);
 	end(1);
 }
 END_TEST
@@ -1125,7 +1104,6 @@ add(TCase *t)
 	tcase_add_test(t, asked_stopped_emptied);
 	tcase_add_loop_test(t, a_thread_that_comes_by_is_awake, 0, 3 * WAYS);
 	tcase_add_test(t, classes_are_careful_after_it);
-	tcase_add_test(t, waking_makes_room);
 	tcase_add_loop_test(t, a_call_is_under_way, 0, 30);
 	tcase_add_loop_test(t, who_is_inside_is_left_alone, 0, 3);
 	tcase_add_test(t, who_has_the_lock_is_left_alone);

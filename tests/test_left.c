@@ -606,7 +606,7 @@ static bool
 is_watching(struct hz4_cache *c)
 {
 	unsigned cls = hz4_sizeclass(HIT);
-	void **low = hz4_peek(&c->stack[cls].base);
+	void **low = hz4_stacks_oldest(c, cls);
 
 	if (c->watching)
 		low = hz4_stacks_careful(c, cls) ? HZ4_STOP : HZ4_STOP_OPEN;

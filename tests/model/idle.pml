@@ -2,9 +2,9 @@
  * idle.pml - the cache of a thread that stays away is emptied by another.
  *
  * Models step and step_locked (src/idle.c), hz4_cache_enter, hz4_cache_leave,
- * hz4_cache_pop and hz4_cache_push (src/cache.h), hz4_cache_wake, settle and
- * hz4_cache_empty (src/cache.c), hz4_stacks_set_ends and hz4_stacks_stop
- * (src/stacks.c): one class, its owner and one that empties, as idle.lock has
+ * hz4_cache_pop and hz4_cache_push (src/cache.h), hz4_cache_wake, give_oldest
+ * and hz4_cache_empty (src/cache.c), hz4_stacks_set_ends, hz4_stacks_settle
+ * and hz4_stacks_stop (src/stacks.c): one class, its owner and one that empties, as idle.lock has
  * it.
  *
  * The owner's stores come to memory late and in order, as on x86 (a lock
@@ -22,20 +22,21 @@
  * MUTANT 5: the others are moved down when the oldest go
  * MUTANT 6: the owner takes its stacks back without the lock
  * MUTANT 7: who has the lock does not look again
- * MUTANT 8: what others left is not moved down
+ * MUTANT 8: malloc stops where it did before others took of the stack
  */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
 
 #define OBJECTS 3
+#define PLACES 3		/* of the array */
 
 #define NO 0
 #define ASKED 1
 #define STOPPED 2
 #define EMPTY 3
 
-/* What a store is to: a slot below OBJECTS, or: */
+/* What a store is to: a slot below PLACES, or: */
 #define TOP 10
 #define INSIDE 11
 #define OPEN 12
@@ -44,14 +45,15 @@ bool lies[OBJECTS];
 bool out[OBJECTS];		/* the owner's users have it */
 
 /* As memory has it, and as the owner sees it. */
-byte slot[OBJECTS], own_slot[OBJECTS];
+byte slot[PLACES], own_slot[PLACES];
 byte top = OBJECTS, own_top = OBJECTS;
 bool inside;
 bool open = true;		/* low and high are where they should be */
 byte opening;			/* such stores that are on their way */
 
 byte idle;
-byte gone;
+byte gone;			/* places below the oldest */
+byte low;			/* where the owner's malloc stops */
 bool lock;
 
 chan stores = [3] of { byte, byte };
@@ -65,7 +67,12 @@ end:	do
 	:: d_step {
 		stores?what,value ->
 		if
-		:: what == TOP -> top = value
+		:: what == TOP ->
+			top = value;
+			/* What lies above is nobody's: fewer states. */
+			for (what : value .. PLACES - 1) {
+				slot[what] = 0
+			}
 		:: what == INSIDE -> inside = value
 		:: what == OPEN -> open = true; opening--
 		:: else -> slot[what] = value
@@ -91,6 +98,7 @@ inline pop(o) {
 	atomic {
 		nfull(stores) ->
 		own_top--;
+		own_slot[own_top] = 0;
 		stores!TOP,own_top;
 		hand_out(o);
 		o = 0
@@ -108,7 +116,7 @@ inline check() {
 	d_step {
 		for (i : 0 .. OBJECTS - 1) {
 			n = lies[i] + out[i];
-			for (k : 0 .. OBJECTS - 1) {
+			for (k : gone .. PLACES - 1) {
 				n = n + (k < own_top && own_slot[k] == i)
 			}
 			assert(n == 1)
@@ -126,18 +134,9 @@ inline wake() {
 #endif
 	d_step {
 #if MUTANT != 8
-		own_top = own_top - gone;
-		for (i : 0 .. OBJECTS - 1) {
-			own_slot[i] = (i < own_top -> own_slot[i + gone] : 0)
-		}
-		gone = 0;
+		low = gone;
 #endif
-		for (i : 0 .. OBJECTS - 1) {
-			slot[i] = own_slot[i]
-		}
-		top = own_top;
-		open = true;
-		i = 0
+		open = true
 	};
 	idle = NO;
 #if MUTANT != 6
@@ -169,13 +168,13 @@ proctype owner()
 	/* malloc, the fast path. */
 	:: open || opening > 0 ->
 		if
-		:: own_top > 0 ->
+		:: own_top > low ->
 			o = own_slot[own_top - 1];
 			pop(o)
 		:: else
 		fi
 	/* free, the same. */
-	:: open || opening > 0 ->
+	:: (open || opening > 0) && own_top < PLACES ->
 		if
 		:: out[0] -> push(0)
 		:: out[1] -> push(1)
@@ -185,7 +184,7 @@ proctype owner()
 	/* malloc, a miss or a careful one. */
 	:: enter();
 		if
-		:: own_top > 0 ->
+		:: own_top > gone ->
 			o = own_slot[own_top - 1];
 			pop(o)
 		:: lies[0] -> lies[0] = false; out[0] = true
@@ -197,21 +196,42 @@ proctype owner()
 	/* free, the oldest go; its push is as the fast path's. */
 	:: enter();
 		if
-		:: own_top > 0 ->
-			to_span(own_slot[0]);
-			atomic {
-				nfull(stores) ->
-				own_slot[0] = own_slot[1];
-				stores!0,own_slot[0]
-			};
-			atomic {
-				nfull(stores) ->
-				own_slot[1] = own_slot[2];
-				stores!1,own_slot[1]
-			};
-			store_top(own_top - 1)
+		:: own_top > gone ->
+			d_step {
+				to_span(own_slot[gone]);
+				own_slot[gone] = 0;
+				gone++;
+				low = gone
+			}
 		:: else
 		fi;
+		/* The array ends: the others move down. */
+		do
+		:: own_top == PLACES && gone > 0 ->
+			k = gone;
+			do
+			:: k < PLACES ->
+				atomic {
+					nfull(stores) ->
+					own_slot[k - gone] = own_slot[k];
+					stores!(k - gone),own_slot[k]
+				};
+				k++
+			:: else -> break
+			od;
+			atomic {
+				nfull(stores) ->
+				own_top = own_top - gone;
+				stores!TOP,own_top;
+				for (k : own_top .. PLACES - 1) {
+					own_slot[k] = 0
+				}
+				gone = 0;
+				low = 0;
+				k = 0
+			}
+		:: else -> break
+		od;
 		leave()
 	od
 }

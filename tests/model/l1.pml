@@ -162,7 +162,7 @@ inline try_other() {
 
 inline unlock() { lock[l] = 0 }
 
-/* give_oldest: `n` of them, the others move down. */
+/* give_oldest: `n` of them, the others lie first then. */
 inline shelf_to_spans() {
 	if
 	:: n > 0 ->
