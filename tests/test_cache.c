@@ -440,6 +440,34 @@ START_TEST(the_oldest_go_back)
 }
 END_TEST
 
+/* Who empties it, and has come half the way, leaves ends that fit. */
+START_TEST(half_emptied_has_room)
+{
+	const unsigned cls = 5;
+	struct hz4_tier *t = &cache.tier[cls];
+	size_t i, n, most;
+
+	start(true);
+	burst(&cache, cls, 800);
+	hz4_growth_set(&cache, cls, t->room);
+	hz4_cache_flush(&cache);
+	n = t->limit;
+	for (i = 0; i < n; i++)
+		held[i] = take(&cache, cls);
+	while (hz4_cache_count(&cache, cls) > 0)
+		take(&cache, cls);
+	for (i = 0; i < n; i++)
+		give(&cache, cls, held[i]);
+	most = hz4_cache_count(&cache, cls) / 2;
+	ck_assert_uint_ge(most, 4);
+	ck_assert(!hz4_cache_empty(&cache, &most, 1));
+	ck_assert_uint_eq(most, 0);
+	ck_assert_uint_gt(t->gone, 0);
+	hz4_stacks_set_ends(&cache, cls);
+	compare(&cache);
+}
+END_TEST
+
 /* A small one that runs over is looked at with care again, a large one not. */
 START_TEST(small_stacks_that_run_over_are_careful)
 {
@@ -1318,6 +1346,7 @@ add(TCase *t)
 	tcase_add_test(t, a_class_has_a_most);
 	tcase_add_test(t, half_of_the_limit_moves);
 	tcase_add_test(t, the_oldest_go_back);
+	tcase_add_test(t, half_emptied_has_room);
 	tcase_add_test(t, small_stacks_that_run_over_are_careful);
 	tcase_add_loop_test(t, calls_come_between, 0, 3);
 	tcase_add_test(t, closed_stacks_do_not_serve);
