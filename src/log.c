@@ -66,7 +66,7 @@ hz4_lock_fatal(void)
 
 	/* A handler of SIGABRT may come back here. */
 	if (atomic_exchange(&told, true)) {
-		signal(SIGABRT, SIG_DFL);
+		(void)signal(SIGABRT, SIG_DFL);
 		abort();
 	}
 	hz4_fatal("malloc() or free() in the midst of another one, which a "
