@@ -239,7 +239,7 @@ hz4_cache_holds(struct hz4_cache *c, unsigned cls, const void *object)
 {
 	void **p, **top = hz4_peek(&c->stack[cls].top);
 
-	for (p = hz4_stacks_oldest(c, cls); p < top; p++)
+	for (p = hz4_stacks_oldest(c, cls); p != NULL && p < top; p++)
 		if (*p == object)
 			return true;
 	return !hz4_transfer_is_out(object, cls) || l1_holds(cls, object);

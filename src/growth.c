@@ -148,7 +148,7 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 	if (array != NULL) {
 		array += HZ4_STACK_BELOW;
 		if (held > 0)
-			memcpy(array, hz4_stacks_oldest(c, cls),
+			memcpy(array, old + hz4_peek(&t->gone),
 			       held * sizeof *array);
 		hz4_poke(&t->gone, 0);
 		hz4_poke(&s->base, array);

@@ -120,11 +120,13 @@ void
 hz4_stacks_settle(struct hz4_cache *c, unsigned cls)
 {
 	void **base = hz4_peek(&c->stack[cls].base);
-	void **oldest = hz4_stacks_oldest(c, cls);
-	size_t held = (size_t)(hz4_peek(&c->stack[cls].top) - oldest);
+	void **oldest;
+	size_t held;
 
 	if (fits(c, cls))
 		return;
+	oldest = base + hz4_peek(&c->tier[cls].gone);
+	held = (size_t)(hz4_peek(&c->stack[cls].top) - oldest);
 	memmove(base, oldest, held * sizeof *base);
 	hz4_poke(&c->tier[cls].gone, 0);
 	hz4_stacks_move_top(c, cls, base + held);

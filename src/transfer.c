@@ -417,7 +417,7 @@ set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
 			    (uintptr_t)*objects - s->start >= size * k->slots)
 				next = find_span(cls, k, *objects);
 			slot = find_slot(k, next, *objects);
-			if (bits != 0)
+			if (s != NULL)
 				give_word(k, s, w, bits, &now, changed);
 			bits = 0;
 			s = next;
@@ -432,7 +432,7 @@ set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
 			fatal_double(k, (uintptr_t)*objects);
 		bits |= bit;
 	}
-	if (bits != 0)
+	if (s != NULL)
 		give_word(k, s, w, bits, &now, changed);
 }
 
