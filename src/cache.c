@@ -477,12 +477,16 @@ bool
 hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object)
 {
 	struct hz4_stack *s = &c->stack[cls];
-	void **oldest = hz4_stacks_oldest(c, cls), **top;
+	void **oldest, **top;
 
-	/* In this order: a signal's handler lets the oldest rise. */
-	atomic_signal_fence(memory_order_seq_cst);
-	top = hz4_peek(&s->top);
-	if (top <= oldest)
+	/* Until no signal's handler has let the oldest rise in between. */
+	do {
+		oldest = hz4_stacks_oldest(c, cls);
+		atomic_signal_fence(memory_order_seq_cst);
+		top = hz4_peek(&s->top);
+		atomic_signal_fence(memory_order_seq_cst);
+	} while (oldest != hz4_stacks_oldest(c, cls));
+	if (top == oldest)
 		return false;
 	if (hz4_unlikely(lies_below(c, cls, top - 1, top[-1])))
 		fatal_double(cls, "malloc()", top[-1]);

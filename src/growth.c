@@ -194,7 +194,8 @@ earn(struct hz4_cache *c)
 static uint32_t
 room_for(uint32_t limit)
 {
-	return limit < HZ4_BATCH_MAX ? limit : limit + limit * 3 / 10;
+	return limit < HZ4_BATCH_MAX ? limit :
+				       limit + limit / HZ4_CACHE_SPARE;
 }
 
 static void

@@ -4,7 +4,6 @@
 #include "log.h"
 
 #include "lock.h"
-
 #include "sys.h"
 
 #include <errno.h>

@@ -168,8 +168,7 @@ take_locked(struct hz4_spans *c, const struct hz4_class *k, void **end,
 
 /* The same from the lists of other shards. */
 static HZ4_DEEP unsigned
-take_elsewhere(unsigned cls, void **end, unsigned want,
-	       struct hz4_fresh *f)
+take_elsewhere(unsigned cls, void **end, unsigned want, struct hz4_fresh *f)
 {
 	unsigned shard = 1, got = 0;
 	struct hz4_spans *c;

@@ -122,6 +122,8 @@ enum {
 	HZ4_CACHE_MOST_OBJECTS = 1020,
 	HZ4_CACHE_MOST_BYTES = 48 * 1024,
 	HZ4_CACHE_MAX_OBJECTS = HZ4_CACHE_MOST_BYTES / HZ4_ALIGN,
+	/* An array has this part more, so that what stays seldom moves. */
+	HZ4_CACHE_SPARE = 4,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
 	/* And by no more than this part of what is left for its thread. */

@@ -440,6 +440,34 @@ START_TEST(the_oldest_go_back)
 }
 END_TEST
 
+/*
+ * The oldest lies where the last one was, also in an empty stack: a call that
+ * a signal has interrupted may have looked at the top already.
+ */
+START_TEST(a_refill_moves_no_end)
+{
+	const unsigned cls = 5;
+	void **oldest;
+	size_t i;
+
+	start(true);
+	for (i = 0; i < 20; i++)
+		burst(&cache, cls, 800);
+	do {
+		held[0] = take(&cache, cls);
+		hz4_cache_flush(&cache);
+		give(&cache, cls, held[0]);
+		hz4_cache_flush(&cache);
+	} while (hz4_peek(&cache.tier[cls].gone) == 0);
+	oldest = hz4_stacks_oldest(&cache, cls);
+	take(&cache, cls);
+	ck_assert_uint_gt(hz4_cache_count(&cache, cls), 0);
+	ck_assert_ptr_eq(hz4_stacks_oldest(&cache, cls), oldest);
+	ck_assert_uint_gt(hz4_peek(&cache.tier[cls].gone), 0);
+	compare(&cache);
+}
+END_TEST
+
 /* Who empties it, and has come half the way, leaves ends that fit. */
 START_TEST(half_emptied_has_room)
 {
@@ -1346,6 +1374,7 @@ add(TCase *t)
 	tcase_add_test(t, a_class_has_a_most);
 	tcase_add_test(t, half_of_the_limit_moves);
 	tcase_add_test(t, the_oldest_go_back);
+	tcase_add_test(t, a_refill_moves_no_end);
 	tcase_add_test(t, half_emptied_has_room);
 	tcase_add_test(t, small_stacks_that_run_over_are_careful);
 	tcase_add_loop_test(t, calls_come_between, 0, 3);

@@ -4,8 +4,8 @@
  * Models step and step_locked (src/idle.c), hz4_cache_enter, hz4_cache_leave,
  * hz4_cache_pop and hz4_cache_push (src/cache.h), hz4_cache_wake, give_oldest
  * and hz4_cache_empty (src/cache.c), hz4_stacks_set_ends, hz4_stacks_settle
- * and hz4_stacks_stop (src/stacks.c): one class, its owner and one that empties, as idle.lock has
- * it.
+ * and hz4_stacks_stop (src/stacks.c): one class, its owner and one that
+ * empties, as idle.lock has it.
  *
  * The owner's stores come to memory late and in order, as on x86 (a lock
  * waits for them), its loads at once.  The grace is that the stores which were
