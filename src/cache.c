@@ -21,7 +21,6 @@ const struct hz4_cache hz4_empty_cache;
 void
 hz4_cache_init(struct hz4_cache *c, bool first)
 {
-	c->proven = first;
 	c->sampler.left = INT64_MAX;
 	c->sampler.calls = UINT64_MAX;
 	c->lock.rank = HZ4_RANK_CACHE;

@@ -169,10 +169,9 @@ earn(struct hz4_cache *c)
 {
 	size_t most, more, own = c->granted - c->taken;
 
-	if (++c->events < (c->proven ? HZ4_EARN_PROVEN : HZ4_EARN_FIRST))
+	if (++c->events < hz4_share_price())
 		return;
 	c->events = 0;
-	c->proven = true;
 	most = hz4_share_most();
 	if (c->granted >= most)
 		return;

@@ -69,12 +69,24 @@ hz4_share_start(bool first)
 	return hz4_min(share, hz4_share_most());
 }
 
-/* A large heap may have larger caches. */
+uint32_t
+hz4_share_price(void)
+{
+	size_t price = (size_t)HZ4_EARN_THREAD * hz4_share_users();
+
+	return (uint32_t)hz4_max(HZ4_EARN_LEAST, hz4_min(HZ4_EARN_MOST, price));
+}
+
+/* A larger heap may have larger caches, which count as part of it. */
 static size_t
 pool_size(void)
 {
-	return hz4_max(hz4_os_cpus() * (hz4_option(HZ4_OPT_cpu_cache) << 10),
-		       hz4_pageheap_used() / HZ4_POOL_HEAP_SHARE);
+	size_t heap = hz4_pageheap_used(), cpus = hz4_os_cpus();
+	size_t most = cpus * (hz4_option(HZ4_OPT_cpu_cache) << 10);
+
+	return hz4_max(hz4_min(most, cpus * HZ4_POOL_LEAST +
+					     heap / 4 * HZ4_POOL_QUARTERS),
+		       heap / HZ4_POOL_HEAP_SHARE);
 }
 
 size_t

@@ -24,6 +24,12 @@ void hz4_share_set_users(uint32_t n);
 /* Bytes that the first thread, or another one, may cache from its start. */
 size_t hz4_share_start(bool first);
 
+/*
+ * Misses and overflows after which a thread may cache twice as much: the more,
+ * the more threads there are.
+ */
+uint32_t hz4_share_price(void);
+
 /* What a thread may cache at most. */
 size_t hz4_share_most(void);
 

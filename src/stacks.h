@@ -134,7 +134,6 @@ struct hz4_cache {
 	size_t left;	  /* [owner] */
 	size_t taken;	  /* of them, from what threads share [owner] */
 	uint32_t events;  /* of all classes, since they grew [owner] */
-	bool proven;	  /* its thread is no short one [owner] */
 	bool watching;	  /* see above [owner] */
 	uint16_t to_look; /* mallocs until it looks at the clock [owner] */
 	uint32_t visits;  /* slow paths so far [owner] */

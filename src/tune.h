@@ -140,19 +140,24 @@ enum {
 	HZ4_START_LEAST = 2 * 1024,
 	HZ4_START_MOST = 32 * 1024,
 	/*
-	 * So many misses and overflows double it, fewer once they have, up to
-	 * the maximum.  So one of a thousand threads with a thousand
-	 * operations each stays small, and a thread that works for a
+	 * So many misses and overflows for each thread double it, from the
+	 * least to the most.  One of a thousand threads with a thousand
+	 * operations each stays small, and one of a few that works for a
 	 * millisecond has all it can use.
 	 */
-	HZ4_EARN_FIRST = 2048,
-	HZ4_EARN_PROVEN = 128,
+	HZ4_EARN_THREAD = 8,
+	HZ4_EARN_LEAST = 128,
+	HZ4_EARN_MOST = 1024,
 	/*
 	 * So much of it each thread may have of its own; more comes from the
-	 * pool (KiB for each CPU: cpu_cache).  That of a large heap is this
-	 * part of it; one taker gets no more than this part of what is left.
+	 * pool: so many bytes for each CPU and quarters of the heap, which
+	 * caches are part of, but no more than cpu_cache for each CPU or else
+	 * this part of the heap.  One taker gets no more than this part of
+	 * what is left.
 	 */
 	HZ4_EARN_OWN = 256 * 1024,
+	HZ4_POOL_LEAST = 8 * 1024 * 1024,
+	HZ4_POOL_QUARTERS = 3,
 	HZ4_POOL_HEAP_SHARE = 8,
 	HZ4_POOL_TAKES = 4,
 	/*
@@ -167,7 +172,7 @@ enum {
 	 * own; how many a thread tries to lock before it goes to the spans;
 	 * and how many times what is asked for comes from the spans at once.
 	 */
-	HZ4_L1_SHARE = 4,
+	HZ4_L1_SHARE = 8,
 	HZ4_L1_PINNED = 1024 * 1024,
 	HZ4_L1_MOST = 1024,
 	HZ4_L1_TRIES = 4,

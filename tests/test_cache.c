@@ -20,6 +20,8 @@
 #include "transfer.h"
 #include "walker.h"
 
+#include <limits.h>
+
 enum { MOST = 20000, STEPS = 60000 };
 
 static const unsigned some[] = { 1, 5, 16, 31, 40, 41, 50, 55, 60, 61, 68 };
@@ -313,7 +315,6 @@ START_TEST(turns_make_a_cache_grow)
 	size_t n, base;
 
 	start(true);
-	cache.proven = true;
 	for (c = 0; c < SOME; c++) {
 		base = base_limit(some[c]);
 		if (base == 0)
@@ -732,7 +733,6 @@ START_TEST(granted_stays_below_the_option)
 	ck_assert(hz4_option_assign("thread_cache=64", 15));
 	start(false);
 	mixture(1, STEPS);
-	ck_assert(cache.proven);
 	ck_assert_uint_eq(cache.granted, 64 << 10);
 	hz4_cache_flush(&cache);
 	hz4_cache_flush(&other);
@@ -766,20 +766,13 @@ miss(struct hz4_cache *c, size_t n)
 
 START_TEST(misses_earn)
 {
-	const size_t proven = HZ4_EARN_PROVEN;
+	const size_t price = hz4_share_price();
 	size_t own = HZ4_START_MOST;
 
 	start(false);
-	miss(&cache, HZ4_EARN_FIRST - 1);
-	ck_assert_uint_eq(cache.granted, own);
-	ck_assert(!cache.proven);
-	miss(&cache, 1);
-	ck_assert(cache.proven);
-	own *= 2;
-	ck_assert_uint_eq(cache.granted, own);
-	/* From now on by far fewer, and at first it is its own. */
+	/* At first it is its own. */
 	while (own < HZ4_EARN_OWN) {
-		miss(&cache, proven - 1);
+		miss(&cache, price - 1);
 		ck_assert_uint_eq(cache.granted, own);
 		miss(&cache, 1);
 		own *= 2;
@@ -787,15 +780,33 @@ START_TEST(misses_earn)
 	}
 	ck_assert_uint_eq(cache.taken, 0);
 	ck_assert_uint_eq(hz4_share_taken(), 0);
-	miss(&cache, proven);
+	miss(&cache, price);
 	ck_assert_uint_eq(cache.granted, 2 * own);
 	ck_assert_uint_eq(cache.taken, own);
 	ck_assert_uint_eq(hz4_share_taken(), own);
-	miss(&cache, 64 * proven);
+	miss(&cache, 64 * price);
 	ck_assert_uint_le(cache.granted, hz4_share_most());
 	ck_assert_uint_eq(cache.granted - cache.taken, own);
 	ck_assert_uint_eq(hz4_share_taken(), cache.taken);
 	compare(&cache);
+}
+END_TEST
+
+/* The more threads there are, the later each has more. */
+START_TEST(many_threads_earn_slowly)
+{
+	start(false);
+	ck_assert_uint_eq(hz4_share_price(), HZ4_EARN_LEAST);
+	hz4_share_add_user(100);
+	ck_assert_uint_eq(hz4_share_price(), 100 * HZ4_EARN_THREAD);
+	miss(&cache, hz4_share_price() - 1);
+	ck_assert_uint_eq(cache.granted, HZ4_START_MOST);
+	miss(&cache, 1);
+	ck_assert_uint_eq(cache.granted, 2 * HZ4_START_MOST);
+	hz4_share_add_user(INT_MAX - 100);
+	ck_assert_uint_eq(hz4_share_price(), HZ4_EARN_MOST);
+	hz4_share_add_user(-INT_MAX);
+	hz4_cache_flush(&cache);
 }
 END_TEST
 
@@ -834,20 +845,41 @@ START_TEST(the_pool_leaves_some)
 }
 END_TEST
 
+/* What threads may take in all, to the last few bytes. */
+static size_t
+pool(void)
+{
+	size_t all = exhaust();
+
+	hz4_share_give(all);
+	return all + HZ4_POOL_TAKES - 1;
+}
+
+static size_t
+share_of(size_t cpus, size_t heap)
+{
+	return cpus * HZ4_POOL_LEAST + heap / 4 * HZ4_POOL_QUARTERS;
+}
+
 START_TEST(a_large_heap_has_a_larger_pool)
 {
-	enum { LARGE = 16 * 1024 * 1024 };
+	enum { LARGE = 24 * 1024 * 1024 };
+	size_t cpus;
 	void *p;
 
-	ck_assert(hz4_option_assign("cpu_cache=0", 11));
 	hz4_heap_free(hz4_heap_malloc(100));
+	cpus = hz4_os_cpus();
+	ck_assert_uint_eq(pool(), share_of(cpus, hz4_pageheap_used()));
 	p = hz4_heap_malloc(LARGE);
 	ck_assert_ptr_nonnull(p);
-	ck_assert_uint_ge(hz4_share_take(LARGE),
-			  LARGE / HZ4_POOL_HEAP_SHARE / HZ4_POOL_TAKES);
+	ck_assert_uint_ge(hz4_pageheap_used(), LARGE);
+	ck_assert_uint_eq(pool(), share_of(cpus, hz4_pageheap_used()));
+	/* As much as the option says, or a part of what there is. */
+	ck_assert(hz4_option_assign("cpu_cache=8192", 14));
+	ck_assert_uint_eq(pool(), cpus * 8192 << 10);
+	ck_assert(hz4_option_assign("cpu_cache=0", 11));
+	ck_assert_uint_eq(pool(), hz4_pageheap_used() / HZ4_POOL_HEAP_SHARE);
 	exhaust();
-	ck_assert_uint_le(hz4_share_taken(), hz4_pageheap_used() /
-						     HZ4_POOL_HEAP_SHARE);
 	hz4_heap_free(p);
 	ck_assert_uint_eq(hz4_share_take(LARGE), 0);
 }
@@ -861,7 +893,7 @@ START_TEST(without_a_pool_each_has_its_own)
 	ck_assert(hz4_option_assign("cpu_cache=4096", 14));
 	start(false);
 	all = exhaust();
-	miss(&cache, 64 * HZ4_EARN_FIRST);
+	miss(&cache, 64 * HZ4_EARN_MOST);
 	compare(&cache);
 	ck_assert_uint_eq(cache.granted, HZ4_EARN_OWN);
 	ck_assert_uint_eq(cache.taken, 0);
@@ -869,7 +901,7 @@ START_TEST(without_a_pool_each_has_its_own)
 	hz4_cache_decay(&cache);
 	ck_assert_uint_eq(cache.granted, HZ4_EARN_OWN);
 	hz4_share_give(all);
-	miss(&cache, HZ4_EARN_FIRST);
+	miss(&cache, HZ4_EARN_MOST);
 	ck_assert_uint_gt(cache.taken, 0);
 	ck_assert_uint_eq(hz4_share_taken(), cache.taken);
 	compare(&cache);
@@ -882,7 +914,7 @@ START_TEST(others_get_what_is_given_back)
 
 	start(false);
 	mixture(1, STEPS);
-	miss(&cache, 64 * HZ4_EARN_FIRST);
+	miss(&cache, 64 * HZ4_EARN_MOST);
 	taken = cache.taken;
 	left = cache.left;
 	ck_assert_uint_gt(taken, 0);
@@ -913,7 +945,7 @@ START_TEST(the_walker_knows_the_pool)
 	if (!HZ4_DEBUG_BOX)
 		return;
 	hz4_heap_free(hz4_heap_malloc(100));
-	miss(hz4_tls_cache, 4 * HZ4_EARN_FIRST);
+	miss(hz4_tls_cache, 4 * HZ4_EARN_MOST);
 	ck_assert_uint_gt(hz4_tls_cache->taken, 0);
 	ck_assert_uint_eq(hz4_check(), 0);
 	unit_child(&end, lose_from_pool, NULL);
@@ -930,7 +962,7 @@ START_TEST(a_childs_pool_is_what_was_noted)
 	int status = -1;
 
 	hz4_heap_free(hz4_heap_malloc(100));
-	miss(hz4_tls_cache, 4 * HZ4_EARN_FIRST);
+	miss(hz4_tls_cache, 4 * HZ4_EARN_MOST);
 	hz4_share_take(4096);
 	pid = fork();
 	if (pid == 0)
@@ -1015,7 +1047,7 @@ START_TEST(an_ended_cache_keeps_so_much)
 	size_t had;
 
 	start(false);
-	miss(&cache, 64 * HZ4_EARN_FIRST);
+	miss(&cache, 64 * HZ4_EARN_MOST);
 	ck_assert_uint_gt(cache.granted, 2 * HZ4_END_MOST);
 	forget(&cache);
 	for (cls = 1; cls < HZ4_CLS_FIRST_LARGE; cls++)
@@ -1385,6 +1417,7 @@ add(TCase *t)
 	tcase_add_test(t, granted_stays_below_the_option);
 	tcase_add_test(t, many_threads_start_with_little);
 	tcase_add_test(t, misses_earn);
+	tcase_add_test(t, many_threads_earn_slowly);
 	tcase_add_test(t, the_pool_leaves_some);
 	tcase_add_test(t, a_large_heap_has_a_larger_pool);
 	tcase_add_test(t, without_a_pool_each_has_its_own);

@@ -235,7 +235,7 @@ all_is_well(size_t live)
 	ck_assert_uint_eq(hz4_check(), 0);
 }
 
-static void *kept[MANY];
+static void *kept[HZ4_CACHE_MAX_OBJECTS];
 static unsigned keeps;
 
 static void
@@ -700,7 +700,7 @@ START_TEST(a_round_sees_to_some_threads_at_once)
 	step(0);
 	step(HZ4_IDLE_GRACE - 1);
 	ck_assert_uint_eq(in_state(n, HZ4_IDLE_ASKED), n);
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 8; i++)
 		step(HZ4_IDLE_ROUND);
 	ck_assert_uint_eq(in_state(n, HZ4_IDLE_EMPTY), n);
 	ck_assert_uint_eq(hz4_check(), 0);

@@ -251,7 +251,7 @@ START_TEST(classes_give_in_turn)
 	unsigned i, kept = 0;
 	uint32_t count;
 
-	start("cpu_cache=256");
+	start("cpu_cache=512");
 	l = lock();
 	take_many(l, CLS, held, N);
 	take_many(l, OTHER, held + N, N);
@@ -283,7 +283,7 @@ START_TEST(no_more_than_the_option_says)
 	struct hz4_l1 *l;
 	unsigned n, i;
 
-	start("cpu_cache=16");
+	start("cpu_cache=32");
 	n = 4096 / hz4_classes[CLS].size;
 	l = lock();
 	take_many(l, CLS, held, 2 * n);
@@ -515,7 +515,7 @@ START_TEST(a_child_drops_what_was_changed)
 
 	if (!HZ4_DEBUG_BOX)
 		return;
-	start("cpu_cache=256");
+	start("cpu_cache=512");
 	l = lock();
 	take_many(l, OTHER, held, 20);
 	give(l, OTHER, held, 20);
@@ -583,9 +583,9 @@ work_on(void *number)
 
 START_TEST(threads_at_work)
 {
-	start("cpu_cache=512");
+	start("cpu_cache=1024");
 	unit_threads(4, work_on);
-	ck_assert_uint_le(sums().bytes, sums().l1s * 512 << 10);
+	ck_assert_uint_le(sums().bytes, sums().l1s * 128 << 10);
 	ck_assert_int_eq(sums().objects, sums().net);
 	nothing_left();
 }

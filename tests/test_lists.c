@@ -342,7 +342,8 @@ START_TEST(the_pool_has_a_bound)
 	unsigned n = 0;
 
 	hz4_thread_start();
-	all = hz4_os_cpus() * (hz4_option(HZ4_OPT_cpu_cache) << 10);
+	ck_assert(hz4_option_assign("cpu_cache=4096", 14));
+	all = hz4_os_cpus() * ((size_t)4096 << 10);
 	ck_assert_uint_eq(hz4_share_taken(), 0);
 	ck_assert_uint_eq(hz4_share_take(1000), 1000);
 	hz4_share_give(1000);
