@@ -125,9 +125,10 @@ keep_at_most(struct hz4_cache *c, unsigned cls, size_t limit)
 {
 	size_t held;
 
-	while ((held = hz4_cache_count(c, cls)) > limit)
-		give_oldest(c, cls,
-			    (unsigned)hz4_min(held - limit, HZ4_BATCH_MAX));
+	while ((held = hz4_cache_count(c, cls)) > limit) {
+		held = hz4_min(held - limit, HZ4_BATCH_OBJECTS);
+		give_oldest(c, cls, (unsigned)held);
+	}
 }
 
 /* The class may hold less from now on. */
@@ -374,8 +375,8 @@ hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
 		while ((left = hz4_cache_count(c, cls)) > 1) {
 			if (*most == 0)
 				return false;
-			n = (unsigned)hz4_min(hz4_min(left - 1, HZ4_BATCH_MAX),
-					      *most);
+			n = (unsigned)hz4_min(left - 1, HZ4_BATCH_OBJECTS);
+			n = (unsigned)hz4_min(n, *most);
 			take_oldest(c, cls, n, now);
 			*most -= n;
 		}

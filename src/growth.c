@@ -186,17 +186,6 @@ earn(struct hz4_cache *c)
 	c->left += more;
 }
 
-/*
- * Places of the array of a stack that may hold so many.  A larger one has more:
- * the oldest objects go, and the others need not move each time.
- */
-static uint32_t
-room_for(uint32_t limit)
-{
-	return limit < HZ4_BATCH_MAX ? limit :
-				       limit + limit / HZ4_CACHE_SPARE;
-}
-
 static void
 grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
@@ -215,8 +204,8 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 					       hz4_classes[cls].size);
 	if (step == 0)
 		return;
-	if (room_for(t->limit + step) > t->room)
-		make_room(c, cls, room_for(t->limit + step));
+	if (t->limit + step > t->room)
+		make_room(c, cls, t->limit + step);
 	hz4_stacks_close(c, cls);
 	/* There may be no memory, or a signal's handler has made it grow. */
 	if (t->limit + step <= t->room) {

@@ -92,8 +92,10 @@ lay_out(struct hz4_class *c, uint32_t size)
 	c->words = (c->slots + 63) / 64;
 	c->twos = (uint32_t)__builtin_ctz(size);
 	c->inverse = inverse_of(size >> c->twos);
+	c->batch = (uint32_t)hz4_max(HZ4_BATCH_OBJECTS, HZ4_BATCH_SMALL / size);
+	c->batch = (uint32_t)hz4_min(c->batch, HZ4_BATCH_MAX);
 	c->batch = (uint32_t)hz4_max(
-		1, hz4_min(HZ4_BATCH_MAX, HZ4_BATCH_BYTES / size));
+		1, hz4_min(c->batch, HZ4_BATCH_BYTES / size));
 }
 
 void

@@ -92,12 +92,15 @@ enum {
 	HZ4_SHARD_WAITS = 8 * HZ4_SHARD_WAIT,
 
 	/*
-	 * Most objects that move between a cache and the spans at once, and
-	 * most bytes of them.  Of these as many as may lie on a thread's
+	 * Most objects that move between a cache and the spans at once: so
+	 * many, small ones more, up to the most and so many bytes, and no
+	 * class more bytes than the last.  As many as may lie on a thread's
 	 * stack meanwhile, which may be a small one.  Empty spans whose pages
 	 * go at once, likewise.
 	 */
-	HZ4_BATCH_MAX = 128,
+	HZ4_BATCH_OBJECTS = 128,
+	HZ4_BATCH_MAX = 512,
+	HZ4_BATCH_SMALL = 32 * 1024,
 	HZ4_BATCH_BYTES = 1024 * 1024,
 	HZ4_BATCH_FEW = 2,
 	HZ4_SPANS_GONE = 2,
@@ -122,8 +125,6 @@ enum {
 	HZ4_CACHE_MOST_OBJECTS = 1020,
 	HZ4_CACHE_MOST_BYTES = 48 * 1024,
 	HZ4_CACHE_MAX_OBJECTS = HZ4_CACHE_MOST_BYTES / HZ4_ALIGN,
-	/* An array has this part more, so that what stays seldom moves. */
-	HZ4_CACHE_SPARE = 4,
 	/* It then grows by this part of what it has. */
 	HZ4_CACHE_GROWTH = 8,
 	/* And by no more than this part of what is left for its thread. */

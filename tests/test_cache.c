@@ -434,10 +434,8 @@ START_TEST(the_oldest_go_back)
 		stayed += t->gone > 0 && kept <= before;
 	}
 	ck_assert_uint_gt(over, MOST / most_of(cls));
-	/* The others move down now and then: in a large array seldom. */
+	/* The others move down where there is no room for more. */
 	ck_assert_uint_lt(stayed, over);
-	if (!HZ4_MID_DUAL_TIER_ALLOC_BOX)
-		ck_assert_uint_gt(stayed, over / 2);
 }
 END_TEST
 
