@@ -4,6 +4,7 @@
  */
 #include "unit.h"
 
+#include "clock.h"
 #include "heap.h"
 #include "holes.h"
 #include "option.h"
@@ -18,6 +19,16 @@ enum {
 	MANY = 2 * 3 * HZ4_HOLES_LEAST / SIZE,
 	EACH = 200, /* of so many one stays */
 };
+
+/* The clock stands: only the test's steps begin a round. */
+int
+hz4_clock(clockid_t clock, struct timespec *t)
+{
+	(void)clock;
+	t->tv_sec = 1000;
+	t->tv_nsec = 0;
+	return 0;
+}
 
 static unsigned char *object[MANY];
 
