@@ -716,23 +716,32 @@ START_TEST(dumps_at_intervals_and_peaks)
 }
 END_TEST
 
+/* Not before the handler has ended: what it interrupts must get on. */
+static void
+signal_soon(void)
+{
+	struct itimerval soon = { { 0, 0 }, { 0, 1000 } };
+
+	setitimer(ITIMER_REAL, &soon, NULL);
+}
+
 static void
 dump_in_handler(int signal)
 {
 	(void)signal;
 	hz4_profile_write(path);
+	signal_soon();
 }
 
 static void
 sample_under_signals(void *arg)
 {
-	struct itimerval often = { { 0, 1000 }, { 0, 1000 } };
 	uint64_t seed = 3;
 	unsigned i;
 
 	(void)arg;
 	signal(SIGALRM, dump_in_handler);
-	setitimer(ITIMER_REAL, &often, NULL);
+	signal_soon();
 	for (i = 0; i < 3000; i++)
 		sample_much(&seed);
 	/* One that is interrupted goes on; the other one waits for it. */
