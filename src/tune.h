@@ -93,8 +93,8 @@ enum {
 
 	/*
 	 * Most objects that move between a cache and the spans at once: so
-	 * many, small ones more, up to the most and so many bytes, and no
-	 * class more bytes than the last.  As many as may lie on a thread's
+	 * many, or of small ones as many as come to so many bytes, up to the
+	 * most; of all classes most bytes.  As many as may lie on a thread's
 	 * stack meanwhile, which may be a small one.  Empty spans whose pages
 	 * go at once, likewise.
 	 */
