@@ -19,6 +19,8 @@ extern const struct hz4_unwinder hz4_own_unwinder
 	__attribute__((weak, visibility("hidden")));
 /* Not to be brought into a static program that has none. */
 #pragma weak dlsym
+/* glibc's, from 2.32 on. */
+extern char __libc_single_threaded __attribute__((weak));
 
 static union {
 	void *address;
@@ -28,6 +30,12 @@ static union {
 	void *address;
 	__typeof__(_Unwind_GetIP) *code;
 } address_of; /* the same */
+
+/*
+ * Whether a walk takes the loader's lock, and whether that may be held for
+ * ever here: in the child of a fork by who was in the midst of it.
+ */
+static bool locks, locked_out; /* [const] as these; since the fork */
 
 /* The text of the library; nothing where it is part of a program. */
 static uintptr_t own_start, own_end;
@@ -66,6 +74,20 @@ load_unwinder(void)
 		       NULL;
 }
 
+/*
+ * With glibc 2.35 and gcc 12 tables are found without a lock.  On i386 a C
+ * program's unwinder finds them by libc's old function instead of its own.
+ */
+static bool
+takes_lock(void *library)
+{
+	static const char finder[] = "_Unwind_Find_FDE";
+	void *first = dlsym(RTLD_DEFAULT, finder);
+
+	return dlsym(RTLD_DEFAULT, "_dl_find_object") == NULL ||
+	       (first != NULL && first != dlsym(library, finder));
+}
+
 static void
 find_unwinder(void)
 {
@@ -81,6 +103,7 @@ find_unwinder(void)
 	library = load_unwinder();
 	if (library == NULL)
 		return;
+	locks = takes_lock(library);
 	address_of.address = dlsym(library, "_Unwind_GetIP");
 	if (address_of.address != NULL)
 		walk_stack.address = dlsym(library, "_Unwind_Backtrace");
@@ -116,6 +139,13 @@ hz4_backtrace_start(void)
 	find_unwinder();
 	if (walk_stack.code != NULL)
 		walk_stack.code(see_frame, &w);
+}
+
+void
+hz4_backtrace_fork_child(void)
+{
+	locked_out = locks && !(&__libc_single_threaded != NULL &&
+				__libc_single_threaded);
 }
 
 static bool
@@ -176,6 +206,10 @@ unwind(uintptr_t *to, unsigned most, const struct hz4_caller *from)
 
 	if (walk_stack.code == NULL)
 		return 0;
+	if (locked_out) {
+		*to = (uintptr_t)from->address;
+		return 1;
+	}
 	walk_stack.code(see_frame, &w);
 	while (skip < w.n && all[skip] != (uintptr_t)from->address)
 		skip++;

@@ -33,6 +33,9 @@ enum {
  */
 void hz4_backtrace_start(void);
 
+/* In the child of a fork.  Where a walk might wait for ever none is made. */
+void hz4_backtrace_fork_child(void);
+
 /*
  * The addresses, the innermost first, from that of `from` on and without those
  * of the library itself.  0 when the call stack cannot be walked.  The caller

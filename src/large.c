@@ -220,8 +220,12 @@ static char *
 reserve(const struct hz4_large *l, size_t n)
 {
 	size_t before = l->start % HZ4_REGION_ALIGN, growth = n - l->bytes;
-	char *to = hz4_os_reserve(before + n + growth, HZ4_REGION_ALIGN);
+	char *to;
 
+	/* The sum has an end where addresses have 32 bits. */
+	if (n > PTRDIFF_MAX / 2)
+		return NULL;
+	to = hz4_os_reserve(before + n + growth, HZ4_REGION_ALIGN);
 	if (to == NULL)
 		return NULL;
 	if (before > 0 && !hz4_os_unmap(to, before)) {
@@ -390,13 +394,22 @@ take_run(struct hz4_large *l, size_t size, size_t align, bool zero)
 	return true;
 }
 
+/* So that no sum of the two wraps. */
+static bool
+is_countable(size_t size, size_t align)
+{
+	return size <= PTRDIFF_MAX - HZ4_REGION_ALIGN &&
+	       align <= PTRDIFF_MAX / 2 + 1;
+}
+
 bool
 hz4_large_may_exist(size_t size, size_t align)
 {
 	const uint64_t addresses = (uint64_t)HZ4_ROOT_ENTRIES
 				   << HZ4_LEAF_SHIFT;
 
-	return align < addresses / 2 && size < addresses - align &&
+	return is_countable(size, align) && align < addresses / 2 &&
+	       size < addresses - align &&
 	       (size < HZ4_HUGE_MIN || size <= hz4_os_memory());
 }
 
@@ -406,8 +419,7 @@ hz4_large_alloc(size_t size, size_t align, bool zero)
 	struct hz4_large *l;
 	bool ok;
 
-	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN ||
-	    align > PTRDIFF_MAX / 2)
+	if (!is_countable(size, align))
 		return NULL;
 	l = hz4_meta_alloc(sizeof *l);
 	if (l == NULL)

@@ -114,15 +114,15 @@ see_page(struct search *s, uintptr_t page)
 static void
 see_leaf(struct search *s, uintptr_t base)
 {
-	uintptr_t page = base;
-	uintptr_t bytes = HZ4_LEAF_PAGES * (uintptr_t)HZ4_PAGE;
-	size_t n;
+	uintptr_t page;
+	size_t i, n;
 
-	while (page - base < bytes) {
+	/* By numbers: a leaf may have all the addresses there are. */
+	for (i = 0; i < HZ4_LEAF_PAGES; i += hz4_max(n / HZ4_PAGE, 1)) {
+		page = base + i * HZ4_PAGE;
 		n = see_page(s, page);
 		if (n > 0)
 			add_own(s, page, page + n);
-		page += hz4_max(n, HZ4_PAGE);
 	}
 }
 

@@ -97,9 +97,10 @@ assign_number(int i, const char *text, size_t length)
 	for (k = 0; k < length; k++) {
 		if (text[k] < '0' || text[k] > '9')
 			return false;
-		if (value > (SIZE_MAX - 9) / 10)
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, (size_t)(text[k] - '0'),
+					   &value))
 			return false;
-		value = value * 10 + (size_t)(text[k] - '0');
 	}
 	if (value < rows[i].least || value > rows[i].most)
 		return false;

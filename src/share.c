@@ -81,11 +81,14 @@ hz4_share_price(void)
 static size_t
 pool_size(void)
 {
-	size_t heap = hz4_pageheap_used(), cpus = hz4_os_cpus();
-	size_t most = cpus * (hz4_option(HZ4_OPT_cpu_cache) << 10);
+	size_t heap = hz4_pageheap_used();
+	size_t each = hz4_option(HZ4_OPT_cpu_cache) << 10;
+	/* So many that no sum wraps where addresses have 32 bits. */
+	size_t cpus = hz4_max(1, hz4_min(hz4_os_cpus(), SIZE_MAX / 4 /
+					 (each + HZ4_POOL_LEAST)));
 
-	return hz4_max(hz4_min(most, cpus * HZ4_POOL_LEAST +
-					     heap / 4 * HZ4_POOL_QUARTERS),
+	return hz4_max(hz4_min(cpus * each, cpus * HZ4_POOL_LEAST +
+					    heap / 4 * HZ4_POOL_QUARTERS),
 		       heap / HZ4_POOL_HEAP_SHARE);
 }
 

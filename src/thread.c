@@ -15,6 +15,7 @@
  */
 #include "thread.h"
 
+#include "backtrace.h"
 #include "growth.h"
 #include "guard.h"
 #include "holes.h"
@@ -335,6 +336,7 @@ start_afresh(void)
 	    !hz4_lock_is_mine(&threads.lock))
 		hz4_share_set_users(tls_state == LIVE);
 	repair_caches();
+	hz4_backtrace_fork_child();
 	hz4_idle_fork_child();
 	hz4_l1_fork_child();
 	hz4_spans_fork_child();

@@ -72,7 +72,7 @@ kinds(void)
 	for (size_t align = 32; align <= 8 << 20; align *= 16)
 		if (e2e_posix_memalign(&p, align, 5000) == 0)
 			e2e_free(p);
-	e2e_need(e2e_malloc(SIZE_MAX / 4) == NULL, "too much is granted");
+	e2e_need(e2e_malloc(PTRDIFF_MAX) == NULL, "too much is granted");
 	e2e_trim(0);
 }
 

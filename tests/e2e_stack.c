@@ -11,7 +11,8 @@
 #include <ucontext.h>
 
 enum {
-	STACK = 1024,
+	/* With few registers more lies there. */
+	STACK = sizeof(void *) < 8 ? 1152 : 1024,
 	ROOM = 64 * E2E_KIB,
 	SMALL = 4096,		/* a small coroutine's stack */
 	MANY = 60000,

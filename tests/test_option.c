@@ -88,8 +88,10 @@ START_TEST(bounds_of_every_number)
 		ck_assert(assign_number(r, r->least));
 		ck_assert_uint_eq(hz4_option((enum hz4_option)i), r->least);
 		ck_assert(assign_number(r, r->most));
-		ck_assert(!assign_number(r, r->most + 1));
-		ck_assert(!assign_number(r, SIZE_MAX));
+		if (r->most < SIZE_MAX) {
+			ck_assert(!assign_number(r, r->most + 1));
+			ck_assert(!assign_number(r, SIZE_MAX));
+		}
 		if (r->least > 0)
 			ck_assert(!assign_number(r, r->least - 1));
 		for (k = 0; k < sizeof bad / sizeof *bad; k++)

@@ -14,6 +14,7 @@ enum { PAGES = 40, ROUNDS = 2000, CLAIMERS = 4 };
 
 /* Between two leaves, in an address space of more than one. */
 static const uintptr_t border = (uintptr_t)(UINT64_C(5) << HZ4_LEAF_SHIFT);
+static const uint64_t leaf = UINT64_C(1) << HZ4_LEAF_SHIFT;
 static const uint64_t beyond = (uint64_t)HZ4_ROOT_ENTRIES << HZ4_LEAF_SHIFT;
 
 static int owner_a, owner_b;
@@ -128,8 +129,7 @@ START_TEST(entries_over_the_border)
 	ck_assert_uint_eq(class_at(start - 16), HZ4_CLS_NONE);
 	ck_assert_uint_eq(class_at(a), HZ4_CLS_NONE);
 	/* Each leaf has entries of its own: the next one is not reserved. */
-	ck_assert_uint_eq(class_at(border + ((uintptr_t)1 << HZ4_LEAF_SHIFT)),
-			  HZ4_CLS_NONE);
+	ck_assert_uint_eq(class_at(border + (uintptr_t)leaf), HZ4_CLS_NONE);
 	/* One page in the midst. */
 	hz4_pagemap_set(border, 1, HZ4_CLS_RUN, &owner_b);
 	ck_assert_uint_eq(class_at(border - 16), 7);

@@ -116,7 +116,7 @@ START_TEST(slot_of_every_offset)
 				  "offset %zu of class %u", offset, cls);
 			/* Before a span, or far behind it. */
 			slot = hz4_sizeclass_slot(c, offset - bytes);
-			unit_need(slot >= bytes || offset == bytes,
+			unit_need(slot >= c->slots || offset == bytes,
 				  "%zu before class %u", bytes - offset, cls);
 		}
 	}

@@ -69,17 +69,17 @@ hz4_fatal(const char *format, ...)
 static bool
 read_number(const char *s, size_t n, size_t most, size_t *value)
 {
-	unsigned __int128 v = 0;
-	size_t i;
+	size_t v = 0, digit, i;
 
 	for (i = 0; i < n; i++) {
 		if (strchr("0123456789", s[i]) == NULL)
 			return false;
-		v = v * 10 + (unsigned)(s[i] - '0');
-		if (v > most)
+		digit = (size_t)(s[i] - '0');
+		if (digit > most || v > (most - digit) / 10)
 			return false;
+		v = v * 10 + digit;
 	}
-	*value = (size_t)v;
+	*value = v;
 	return n > 0;
 }
 
