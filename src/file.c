@@ -64,8 +64,9 @@ hz4_file_clear_name(const char *path)
 {
 	struct stat st;
 
+	/* Who creates it is told why that cannot be. */
 	if (lstat(path, &st) != 0)
-		return errno == ENOENT ? NULL : "it cannot be looked at";
+		return NULL;
 	if (S_ISLNK(st.st_mode))
 		return "it is a symbolic link";
 	if (!S_ISREG(st.st_mode))

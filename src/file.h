@@ -21,7 +21,7 @@ void hz4_file_note_directory(void);
 bool hz4_file_expand(char *to, size_t size, const char *path, int pid);
 
 /*
- * Why the name cannot be had, NULL if it can: what has it is an old file of
+ * Why the name is not to be had, else NULL: what has it is an old file of
  * this user's, and is removed.  Nothing is opened for that, and no link
  * followed.
  */

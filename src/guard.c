@@ -410,10 +410,13 @@ reject(const void *p, const char *call, const struct event *access)
 {
 	struct slot *s = nearest((uintptr_t)p);
 	bool twice = s != NULL && s->object == (uintptr_t)p;
+	bool asks = strcmp(call, "malloc_usable_size()") == 0;
+	const char *kind = asks ? "invalid pointer" : "invalid free";
 
+	if (twice)
+		kind = asks ? "use after free" : "double free";
 	if (s != NULL)
-		tell(twice ? "double free" : "invalid free", s, (uintptr_t)p,
-		     access);
+		tell(kind, s, (uintptr_t)p, access);
 	hz4_fatal("%s: invalid pointer or double free: ptr %p", call, p);
 }
 
@@ -445,14 +448,16 @@ hz4_guard_give(void *p, const struct hz4_caller *from,
 	hz4_lock_release(&pool.lock);
 }
 
-size_t
+HZ4_SLOW size_t
 hz4_guard_usable(const void *p, const char *call)
 {
-	struct event access = { .thread = (int)hz4_syscall(SYS_gettid, 0) };
+	struct hz4_sampler none = { .inside = true };
 	struct slot *s = find_live(p);
+	struct event access;
 
 	if (s != NULL)
 		return s->size;
+	note(&access, HZ4_CALLER, &none);
 	reject(p, call, &access);
 }
 

@@ -515,7 +515,7 @@ hz4_heap_good_size(size_t size)
 	hz4_thread_start();
 	if (size <= HZ4_CLASS_MAX)
 		return hz4_sizeclass_usable(hz4_sizeclass(size));
-	if (size > PTRDIFF_MAX - HZ4_REGION_ALIGN)
+	if (!hz4_large_may_exist(size, HZ4_ALIGN))
 		return 0;
 	return hz4_round_up(size, HZ4_PAGE);
 }

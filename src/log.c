@@ -21,7 +21,7 @@ put_line(const char *format, va_list args)
 	char line[LINE_MAX_BYTES] = "hz4: ";
 	const int prefix = 5, room = LINE_MAX_BYTES - prefix - 1;
 	int saved = errno;
-	int n;
+	int n, i;
 	long r;
 
 	n = vsnprintf(line + prefix, (size_t)room, format, args);
@@ -29,6 +29,10 @@ put_line(const char *format, va_list args)
 		n = 0;
 	if (n >= room)
 		n = room - 1;
+	/* Also where somebody has put a line's end into a name. */
+	for (i = prefix; i < prefix + n; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
 	line[prefix + n] = '\n';
 	do
 		r = hz4_syscall(SYS_write, STDERR_FILENO, line,

@@ -120,35 +120,24 @@ assign_path(int i, const char *text, size_t length)
 	return true;
 }
 
-/* What was wrong, cut and on one line, for a message. */
-static const char *
-quote(char *buffer, size_t size, const char *text, size_t length)
-{
-	size_t n = hz4_min(length, size - 1), i;
-
-	for (i = 0; i < n; i++)
-		buffer[i] = (char)(text[i] < ' ' || text[i] == 0x7f ?
-					   '?' : text[i]);
-	buffer[n] = '\0';
-	return buffer;
-}
+/* Of what was wrong so many bytes are said. */
+enum { SAID = 60 };
 
 static void
 complain(const char *text, size_t length, int i)
 {
-	char names[600], said[61];
+	int most = (int)hz4_min(length, SAID), k;
+	char names[600];
 	size_t used = 0;
-	int k;
 
-	quote(said, sizeof said, text, length);
 	if (i >= 0) {
 		if (rows[i].kind == PATH)
-			hz4_log("HZ4_OPTIONS: %s: %s takes a path below %d "
-				"bytes", said, rows[i].name,
-				HZ4_OPTION_PATH_MAX);
+			hz4_log("HZ4_OPTIONS: %.*s: %s takes a path of 1 to "
+				"%d bytes", most, text, rows[i].name,
+				HZ4_OPTION_PATH_MAX - 1);
 		else
-			hz4_log("HZ4_OPTIONS: %s: %s takes a %s from %zu to "
-				"%zu", said, rows[i].name,
+			hz4_log("HZ4_OPTIONS: %.*s: %s takes a %s from %zu to "
+				"%zu", most, text, rows[i].name,
 				rows[i].kind == POWER ? "power of two" :
 							"number",
 				rows[i].least, rows[i].most);
@@ -158,7 +147,8 @@ complain(const char *text, size_t length, int i)
 	for (k = 0; k < HZ4_OPT_COUNT && used < sizeof names; k++)
 		used += (size_t)snprintf(names + used, sizeof names - used,
 					 " %s", rows[k].name);
-	hz4_log("HZ4_OPTIONS: unknown option %s, known are:%s", said, names);
+	hz4_log("HZ4_OPTIONS: unknown option %.*s, known are:%s", most, text,
+		names);
 }
 
 static bool

@@ -193,8 +193,9 @@ tells(void (*go)(void *p), int signal, const char *kind, const char *where,
 				     "hz4:   allocated by thread "));
 	ck_assert_int_eq(strstr(end.text, "hz4:   freed by thread ") != NULL,
 			 freed);
-	ck_assert_msg(strstr(end.text, "test_guard+0x") != NULL, "%s",
-		      end.text);
+	ck_assert_msg(strstr(end.text, "test_guard+0x") != NULL &&
+			      strstr(end.text, "be walked") == NULL,
+		      "%s", end.text);
 	hz4_heap_free(a.p);
 }
 
@@ -233,7 +234,7 @@ START_TEST(frees_are_told_too)
 	      true);
 	tells(unit_free_inside, SIGABRT, "invalid free", "16 bytes inside",
 	      false);
-	tells(usable_of_freed, SIGABRT, "double free", "0 bytes inside",
+	tells(usable_of_freed, SIGABRT, "use after free", "0 bytes inside",
 	      true);
 }
 END_TEST

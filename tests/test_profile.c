@@ -581,7 +581,7 @@ END_TEST
 
 /* --- the text -------------------------------------------------------- */
 
-static char path[64];
+static char path[400];
 static char text[1 << 20];
 
 static const char *
@@ -660,6 +660,10 @@ START_TEST(other_names_are_refused)
 	ck_assert_int_eq(hz4_profile_write(path), EEXIST);
 	unlink(path);
 	ck_assert_int_eq(hz4_profile_write("/nonexistent/x"), ENOENT);
+	ck_assert_int_eq(hz4_profile_write("/dev/null/x"), ENOTDIR);
+	memset(path, 'x', 300);
+	path[300] = '\0';
+	ck_assert_int_eq(hz4_profile_write(path), ENAMETOOLONG);
 	/* And then one that can be had. */
 	dump_to("again");
 	unlink(path);

@@ -15,6 +15,17 @@
 extern "C" {
 #endif
 
+/*
+ * A program may define this: its own options, as HZ4_OPTIONS has them, which
+ * the environment's add to.  Whatever its symbols' visibility is: the library
+ * finds it by the dynamic linker.  NULL is none.
+ */
+extern const char *hz4_default_options
+#ifdef __GNUC__
+	__attribute__((visibility("default")))
+#endif
+	;
+
 /* The release, as "0.1.0".  Never NULL; valid for ever. */
 const char *hz4_version(void);
 
