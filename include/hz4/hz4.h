@@ -44,9 +44,9 @@ int hz4_option_get(const char *name, char *value, size_t size);
 /*
  * Set an option while the program runs.  Returns 0, or EINVAL for an
  * unknown name or a value out of range; then nothing has changed.  Options
- * that are read at start only (verbose, strict, os_page, profile,
- * profile_signal, profile_stacks, profile_seed, guards, stats_file,
- * stats_live) have no effect.
+ * that are read at start only (verbose, strict, os_page, profile_signal,
+ * guards, stats_file, stats_live) have no effect.  hz4(3) says what profile,
+ * profile_stacks, profile_seed and leaks still do when they are set later.
  */
 int hz4_option_set(const char *name, const char *value);
 
@@ -63,9 +63,10 @@ size_t hz4_stats_text(char *text, size_t size);
 size_t hz4_stats_json(char *text, size_t size);
 
 /*
- * Give free memory back to the system, that of the calling thread's caches
- * included; other threads empty theirs with their next allocation.
- * Returns the bytes that went back.
+ * Give free memory back to the system, with all that the calling thread's
+ * cache holds.  Caches of other threads are emptied as well, but for one object
+ * of each size, unless they allocate or free meanwhile.  Returns the bytes that
+ * went back.
  */
 size_t hz4_release_free_memory(void);
 
