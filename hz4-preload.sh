@@ -31,7 +31,7 @@ Run COMMAND with hz4 in the place of libc's memory allocator.
 
 Exit status: COMMAND's own; 125 if hz4-preload fails, 126 if COMMAND cannot
 be executed, 127 if it is not found.  With --check: 0 if COMMAND would run
-on hz4, 1 if not.
+on hz4, 1 if not, or else 125, 126 or 127 for the same reasons.
 EOF
 }
 
@@ -179,4 +179,8 @@ fi
 	hz4p_fail 125 "no '$hz4p_inspect', which looks into '$1'"
 LD_PRELOAD=$hz4p_preload
 export LD_PRELOAD
-exec env -- "$@"
+case $1 in
+# To env this is a variable.  "exec" has options in some shells only.
+*=*) exec nice -n 0 -- "$@" ;;
+*) exec env -- "$@" ;;
+esac

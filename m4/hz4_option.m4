@@ -39,6 +39,26 @@ AS_CASE([$$2],
 	[AC_MSG_ERROR([--with-$1=$$2: the value must be yes, no or auto])])
 ])# HZ4_ARG_WITH_AUTO
 
+# HZ4_CHECK_DIRECTORIES
+# ---------------------
+# Stop at a directory that is to be installed into and that make, sed, the
+# shell, the linker (commas) or LD_PRELOAD (colons) would take apart.  They may
+# name one another as ${prefix}.
+AC_DEFUN([HZ4_CHECK_DIRECTORIES],
+[for hz4_name in prefix exec_prefix bindir sbindir libexecdir datarootdir \
+	datadir libdir includedir docdir mandir; do
+	AS_VAR_COPY([hz4_dir], [$hz4_name])
+	hz4_odd=`AS_ECHO(["$hz4_dir"]) | sed 's/\${@<:@A-Za-z_@:>@*}//g' |
+		LC_ALL=C tr -d 'a-zA-Z0-9/._+~@%=^\200-\377-'`
+	AS_IF([test -n "$hz4_odd"],
+		[AS_CASE([$hz4_name],
+			[exec_prefix], [hz4_name=exec-prefix])
+		 AC_MSG_ERROR(m4_normalize([--$hz4_name=$hz4_dir: the path must
+			be without blanks, commas, colons and signs that the
+			shell or make understand]))])
+done
+])# HZ4_CHECK_DIRECTORIES
+
 # HZ4_DEFINE_SWITCH(MACRO, VARIABLE, DESCRIPTION)
 # -----------------------------------------------
 # Define MACRO in config.h as 1 or 0, so that plain `if' and `#if' work with

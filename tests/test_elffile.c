@@ -85,6 +85,7 @@ START_TEST(all_of_a_program)
 		ck_assert_str_eq(found.needed[0], "libone.so.1");
 		ck_assert_str_eq(found.needed[1], "libtwo.so");
 		ck_assert(!found.audits && !found.symbols_unread);
+		ck_assert(!found.library);
 		ck_assert_uint_eq(found.defines, 0);
 	}
 }
@@ -145,6 +146,46 @@ START_TEST(without_a_loader)
 		need_kind(ELFFILE_PROGRAM, "static");
 		ck_assert_ptr_null(found.interp);
 		ck_assert_uint_eq(found.needed_count, 0);
+	}
+}
+END_TEST
+
+/* Neither has a loader. */
+START_TEST(library_or_static)
+{
+	struct small_elf e;
+
+	in_all_forms(&e)
+	{
+		small_set_header(&e, 1, PT_NULL, 0, 0);
+		look_at(&e);
+		ck_assert(found.library);
+		SMALL_PUT(&e, 0, Ehdr, e_type, ET_EXEC);
+		look_at(&e);
+		ck_assert(!found.library);
+		SMALL_PUT(&e, 0, Ehdr, e_type, ET_DYN);
+		SMALL_PUT(&e, 0, Ehdr, e_entry, SMALL_BASE);
+		look_at(&e);
+		ck_assert(found.library);
+		small_set_entry(&e, 1, DT_FLAGS_1, DF_1_PIE | DF_1_NOW);
+		look_at(&e);
+		ck_assert(!found.library);
+		/* Without that mark: what it needs, its name, its start. */
+		small_set_entry(&e, 1, DT_SONAME, SMALL_TWO);
+		small_set_entry(&e, 0, DT_FLAGS_1, DF_1_NOW);
+		look_at(&e);
+		ck_assert(found.library);
+		small_set_entry(&e, 1, DT_SYMBOLIC, 0);
+		look_at(&e);
+		ck_assert(!found.library);
+		SMALL_PUT(&e, 0, Ehdr, e_entry, 0);
+		look_at(&e);
+		ck_assert(found.library);
+		/* The kernel does not mind that there is none. */
+		small_set_header(&e, 2, PT_DYNAMIC, e.size, 1);
+		look_at(&e);
+		need_kind(ELFFILE_PROGRAM, "no dynamic section");
+		ck_assert(!found.library);
 	}
 }
 END_TEST
@@ -398,6 +439,7 @@ add(TCase *t)
 	tcase_add_test(t, symbols_of_its_own);
 	tcase_add_test(t, symbols_out_of_reach);
 	tcase_add_test(t, without_a_loader);
+	tcase_add_test(t, library_or_static);
 	tcase_add_test(t, auditing_libraries);
 	tcase_add_test(t, names_for_a_terminal);
 	tcase_add_test(t, cut);

@@ -347,12 +347,51 @@ read_dynamic(struct elffile *f, struct reader *r, bool symbols)
 	return good;
 }
 
+/*
+ * Whether a file without a loader is a shared library.  A linker marks static
+ * programs that can lie anywhere; those of older ones have a start, and need
+ * no library.
+ */
+static bool
+is_library(const struct reader *r, const uint8_t *start)
+{
+	const uint8_t *h = find_header(r, PT_DYNAMIC);
+	bool library = FIELD(r, start, Ehdr, e_entry) == 0;
+	size_t entry = SIZE_OF(r, Dyn);
+	uint64_t n, i, tag;
+	uint8_t *dynamic;
+
+	if (FIELD(r, start, Ehdr, e_type) != ET_DYN || h == NULL)
+		return false;
+	n = FIELD(r, h, Phdr, p_filesz);
+	dynamic = load(r, FIELD(r, h, Phdr, p_offset), n, DYNAMIC_MAX);
+	for (i = 0; dynamic != NULL && i + entry <= n; i += entry) {
+		tag = FIELD(r, dynamic + i, Dyn, d_tag);
+		if (tag == DT_NULL)
+			break;
+		if (tag == DT_NEEDED || tag == DT_SONAME)
+			library = true;
+		if (tag == DT_FLAGS_1 &&
+		    (FIELD(r, dynamic + i, Dyn, d_un.d_val) & DF_1_PIE) != 0) {
+			library = false;
+			break;
+		}
+	}
+	library = library && dynamic != NULL;
+	free(dynamic);
+	return library;
+}
+
 static bool
 read_program(struct elffile *f, struct reader *r, const uint8_t *start,
     size_t n, bool symbols)
 {
-	return read_headers(f, r, start, n) && read_interp(f, r) &&
-	    (f->interp == NULL || read_dynamic(f, r, symbols));
+	if (!read_headers(f, r, start, n) || !read_interp(f, r))
+		return false;
+	if (f->interp != NULL)
+		return read_dynamic(f, r, symbols);
+	f->library = is_library(r, start);
+	return true;
 }
 
 void

@@ -33,6 +33,7 @@ struct elffile {
 	unsigned bits;    /* 32 or 64 */
 	unsigned machine; /* EM_... of <elf.h> */
 	char *interp;     /* its loader; NULL in a static program */
+	bool library;     /* no loader, and not static: for programs to load */
 	char **needed;    /* the libraries that it names itself */
 	size_t needed_count;
 	bool audits; /* names libraries that ld.so runs before all others */

@@ -176,7 +176,11 @@ def find_heap():
 
 def page_of(heap, address):
     """Class and owner of the page at an address; None: not hz4's."""
-    distance = heap.root.get(0, address >> heap.leaf_shift)
+    i = address >> heap.leaf_shift
+    # The zeros lie behind the root.  No object is above what that covers.
+    if i >= (heap.zeros - heap.root.at) // max(heap.root.stride, 1):
+        return None
+    distance = heap.root.get(0, i)
     if distance == 0:
         return None
     leaf = (heap.zeros + distance) & heap.most
@@ -380,10 +384,12 @@ def tell(heap, address):
             lines = tell_span(heap, address, cls, owner)
         else:
             lines = tell_inside(heap, address)
-        if lines is None:
-            lines = ["%#x: in no object" % address]
-            lines[0] += ", free pages of the heap" if owner != 0 else ""
-    return lines or ["%#x: not in hz4's heap" % address]
+    if lines is None:
+        # The page map knows no more: the system may have had the page again.
+        lines = ["%#x: in no object of hz4's heap" % address]
+        if page is not None and page[1] != 0:
+            lines[0] += "; pages that are free, or were given back"
+    return lines
 
 
 class Hz4Command(gdb.Command):

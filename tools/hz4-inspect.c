@@ -182,24 +182,36 @@ look(struct elffile *f, const char *path, bool symbols)
 	return true;
 }
 
+/* Why `path` cannot be run, ENOENT where there is nothing; 0 if it can. */
+static int
+obstacle(const char *path)
+{
+	struct stat info;
+
+	if (stat(path, &info) != 0)
+		return errno == ENOTDIR ? ENOENT : errno;
+	if (S_ISDIR(info.st_mode))
+		return EISDIR;
+	return can_run(path) ? 0 : EACCES;
+}
+
 /*
  * Look for program `name` as execvp() does.  Returns 0 with its path, which
- * the caller frees, or the status to end with.
+ * the caller frees, or ENOENT, or what else is in the way.
  */
 static int
 find_command(const char *name, char **path)
 {
 	const char *dir = getenv("PATH"), *end;
-	int status = NOT_FOUND;
+	int error, result = ENOENT;
 
 	*path = NULL;
 	if (*name == '\0')
-		return NOT_FOUND;
+		return ENOENT;
 	if (strchr(name, '/') != NULL) {
-		if (access(name, F_OK) != 0)
-			return NOT_FOUND;
-		*path = can_run(name) ? strdup(name) : NULL;
-		return *path != NULL ? 0 : NOT_EXECUTABLE;
+		result = obstacle(name);
+		*path = result == 0 ? strdup(name) : NULL;
+		return result == 0 && *path == NULL ? ENOMEM : result;
 	}
 	if (dir == NULL)
 		dir = "/bin:/usr/bin";
@@ -207,15 +219,17 @@ find_command(const char *name, char **path)
 		end = strchrnul(dir, ':');
 		if (asprintf(path, "%.*s/%s", end == dir ? 1 : (int)(end - dir),
 			end == dir ? "." : dir, name) < 0)
-			return FAILED;
-		if (can_run(*path))
+			return ENOMEM;
+		error = obstacle(*path);
+		if (error == 0)
 			return 0;
-		if (is_file(*path))
-			status = NOT_EXECUTABLE;
+		/* A directory of that name is passed by. */
+		if (error != ENOENT && error != EISDIR)
+			result = error;
 		free(*path);
 		*path = NULL;
 		if (*end == '\0')
-			return status;
+			return result;
 	}
 }
 
@@ -441,6 +455,8 @@ check_program(const char *path, const struct elffile *f)
 	if (f->interp == NULL) {
 		if (any_matches(loaders, base_name(path)))
 			set_note("what the loader runs is not looked into");
+		else if (f->library)
+			object("'%s' is a shared library, not a program", path);
 		else
 			object("'%s' is statically linked: nothing can be "
 			       "preloaded",
@@ -561,7 +577,7 @@ int
 main(int argc, char **argv)
 {
 	char *path;
-	int status;
+	int error;
 
 	if (argc < 5)
 		fail(FAILED, "hz4-inspect is a part of it, see hz4-preload(1)");
@@ -571,17 +587,18 @@ main(int argc, char **argv)
 	library = argv[2];
 	preload = argv[3];
 	argv += 4;
-	status = find_command(argv[0], &path);
-	if (status == NOT_FOUND)
-		fail(status, "'%s': not found", argv[0]);
-	if (status != 0)
-		fail(status, "'%s': found, but cannot be executed", argv[0]);
+	error = find_command(argv[0], &path);
+	if (error == ENOENT)
+		fail(NOT_FOUND, "'%s': not found", argv[0]);
+	if (error != 0)
+		fail(error == ENOMEM ? FAILED : NOT_EXECUTABLE,
+		    "'%s': cannot be executed: %s", argv[0], strerror(error));
 	check_command(path);
 	free(path);
 	if (mode == CHECK)
 		return report();
 	if (setenv("LD_PRELOAD", preload, 1) == 0)
 		execvp(argv[0], argv);
-	fail(NOT_EXECUTABLE, "'%s': found, but cannot be executed: %s", argv[0],
+	fail(NOT_EXECUTABLE, "'%s': cannot be executed: %s", argv[0],
 	    strerror(errno));
 }

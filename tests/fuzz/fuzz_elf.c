@@ -115,6 +115,7 @@ need_kind(const uint8_t *data, size_t size, const struct elffile *f)
 	    f->bits == (data[EI_CLASS] == ELFCLASS64 ? 64 : 32), "%u", f->bits);
 	need(f->interp != NULL || (f->needed_count == 0 && !f->audits),
 	    "static, with libraries");
+	need(f->interp == NULL || !f->library, "a library with a loader");
 	need(f->defines >> elffile_symbol_count == 0, "%x", f->defines);
 }
 
@@ -125,6 +126,7 @@ need_same(const struct elffile *with, const struct elffile *without)
 
 	need(with->kind == without->kind && with->bits == without->bits &&
 		with->machine == without->machine &&
+		with->library == without->library &&
 		with->audits == without->audits,
 	    "kind %d and %d", with->kind, without->kind);
 	need(without->defines == 0 && !without->symbols_unread, "%x",
