@@ -211,7 +211,8 @@ unwind(uintptr_t *to, unsigned most, const struct hz4_caller *from)
 		return 1;
 	}
 	walk_stack.code(see_frame, &w);
-	while (skip < w.n && all[skip] != (uintptr_t)from->address)
+	while (skip < w.n && from->address != NULL &&
+	       all[skip] != (uintptr_t)from->address)
 		skip++;
 	if (skip == w.n)
 		return 0;

@@ -41,10 +41,17 @@ enum { SLOTS = 64, FRAMES = 24 };
 #if defined(__x86_64__)
 #define FRAME_OF(c) (c)->uc_mcontext.gregs[REG_RBP]
 #define ADDRESS_OF(c) (c)->uc_mcontext.gregs[REG_RIP]
+#elif defined(__i386__)
+#define FRAME_OF(c) (c)->uc_mcontext.gregs[REG_EBP]
+#define ADDRESS_OF(c) (c)->uc_mcontext.gregs[REG_EIP]
 #elif defined(__aarch64__)
 #define FRAME_OF(c) (c)->uc_mcontext.regs[29]
 #define ADDRESS_OF(c) (c)->uc_mcontext.pc
+#elif defined(__arm__)
+#define FRAME_OF(c) (c)->uc_mcontext.arm_fp
+#define ADDRESS_OF(c) (c)->uc_mcontext.arm_pc
 #else
+/* The walk then begins in the handler. */
 #define FRAME_OF(c) 0
 #define ADDRESS_OF(c) 0
 #endif

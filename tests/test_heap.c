@@ -147,7 +147,9 @@ START_TEST(too_much)
 		REFUSED(hz4_heap_realloc(NULL, huge[i]));
 		REFUSED(hz4_heap_aligned(64, huge[i]));
 		REFUSED(hz4_heap_aligned(MIB, huge[i]));
-		ck_assert_uint_eq(hz4_heap_good_size(huge[i]), 0);
+		/* Where there are few addresses it cannot be known before. */
+		ck_assert(sizeof(size_t) < 8 ||
+			  hz4_heap_good_size(huge[i]) == 0);
 	}
 	REFUSED(hz4_heap_calloc(beyond, 2));
 	REFUSED(hz4_heap_calloc(SIZE_MAX, SIZE_MAX));
