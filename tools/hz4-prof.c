@@ -141,6 +141,7 @@ parse_options(int argc, char **argv)
 
 /* What the process was told of its profile. */
 struct told {
+	bool sure;	 /* by its own word */
 	long signal;	 /* 0: none */
 	char *file;	 /* as profile_file has it; NULL: it has not */
 	char *directory; /* that it began in, with "/"; NULL: not known */
@@ -170,9 +171,10 @@ find_option(long pid, const char *name)
 
 /*
  * By the library's own word; where its memory must not be read the environment
- * may tell, unless the program writes its title there.
+ * may tell, unless the program writes its title there.  FAILED: it does not
+ * run on hz4.
  */
-static void
+static enum status
 find_told(long pid, struct told *to)
 {
 	struct target t;
@@ -186,9 +188,13 @@ find_told(long pid, struct told *to)
 	if (target_find(&t, pid) &&
 	    target_get(&t, t.view.options, &options, sizeof options) &&
 	    target_get(&t, t.view.file, &file, sizeof file)) {
+		to->sure = true;
 		to->signal = (long)target_number(&t, &options.profile_signal);
 		to->file = target_text(&t, &options.profile_file);
 		to->directory = target_text(&t, &file.directory);
+	} else if (target_is_absent(&t, pid)) {
+		return complain(FAILED, "process %ld does not run on hz4",
+				pid);
 	} else {
 		signal = find_option(pid, "profile_signal");
 		if (signal != NULL)
@@ -198,6 +204,7 @@ find_told(long pid, struct told *to)
 	}
 	if (to->signal < 0 || to->signal > 64)
 		to->signal = 0;
+	return OK;
 }
 
 /* Without one the signal would end the process. */
@@ -308,7 +315,31 @@ await(const char *directory, const char *base, uid_t uid,
 		nanosleep(&pause, NULL);
 	}
 	return complain(FAILED, "no profile in %s/%s.*.heap after %u "
-			"seconds", directory, base, want.patience);
+			"seconds; is the option profile set?", directory,
+			base, want.patience);
+}
+
+/*
+ * Which signal asks for a profile.  Any other one means something else to the
+ * process, and may end it.
+ */
+static enum status
+choose_signal(long pid, const struct told *told)
+{
+	if (told->signal == 0 && (told->sure || want.signal == 0))
+		return complain(FAILED, "process %ld was not started with "
+				"profile_signal in HZ4_OPTIONS%s", pid,
+				told->sure ? "" : ", or its memory may not be "
+						  "read: --signal=N");
+	if (want.signal == 0)
+		want.signal = told->signal;
+	if (told->sure && want.signal != told->signal)
+		return complain(FAILED, "process %ld has profile_signal=%ld, "
+				"not %ld", pid, told->signal, want.signal);
+	if (!has_handler(pid, want.signal))
+		return complain(FAILED, "process %ld has no handler for "
+				"signal %ld", pid, want.signal);
+	return OK;
 }
 
 /* Ask for a profile; its path is the result's, to be freed. */
@@ -327,16 +358,11 @@ ask(long pid, char **path)
 			       complain(NO_PROCESS, "no process %ld", pid) :
 			       complain(DENIED, "process %ld: %s", pid,
 					strerror(errno));
-	find_told(pid, &told);
-	if (want.signal == 0)
-		want.signal = told.signal;
-	if (want.signal == 0)
-		return complain(FAILED, "process %ld was not started with "
-				"profile_signal in HZ4_OPTIONS, or its memory "
-				"may not be read: --signal=N", pid);
-	if (!has_handler(pid, want.signal))
-		return complain(FAILED, "process %ld has no handler for "
-				"signal %ld", pid, want.signal);
+	status = find_told(pid, &told);
+	if (status == OK)
+		status = choose_signal(pid, &told);
+	if (status != OK)
+		return status;
 	snprintf(prefix, sizeof prefix, "/proc/%ld", pid);
 	if (stat(prefix, &st) != 0)
 		return complain(NO_PROCESS, "no process %ld", pid);
