@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 const char tool_name[] = "hz4-prof";
@@ -220,9 +219,17 @@ has_handler(long pid, long signal)
 }
 
 /*
- * Where the process writes to, seen from here: in its own directory, root and
- * process namespace.
+ * Where the process writes to.  The directories are open, since /proc/PID has
+ * them no more once it has ended.
  */
+struct where {
+	int root, directory;
+	char path[PATH_MAX + 512]; /* of the directory, by /proc/PID */
+	char *base;		   /* the files' names begin so */
+	uid_t uid;		   /* they are this user's */
+};
+
+/* As seen from here: in its own directory, root and process namespace. */
 static void
 find_prefix(long pid, const struct told *told, char *to, size_t size)
 {
@@ -254,6 +261,52 @@ find_prefix(long pid, const struct told *told, char *to, size_t size)
 	free(spaces);
 }
 
+static int
+open_directory(int at, const char *path)
+{
+	return openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static enum status
+open_where(long pid, const struct told *told, struct where *w)
+{
+	struct stat st;
+
+	snprintf(w->path, sizeof w->path, "/proc/%ld", pid);
+	if (stat(w->path, &st) != 0)
+		return complain(NO_PROCESS, "no process %ld", pid);
+	w->uid = st.st_uid;
+	snprintf(w->path, sizeof w->path, "/proc/%ld/root", pid);
+	w->root = open(w->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	find_prefix(pid, told, w->path, sizeof w->path);
+	w->base = strrchr(w->path, '/');
+	*w->base++ = '\0';
+	w->directory = open_directory(AT_FDCWD, w->path);
+	if (w->root == -1 || w->directory == -1)
+		return complain(errno == EACCES ? DENIED : FAILED, "%s: %s",
+				w->path, strerror(errno));
+	return OK;
+}
+
+/* The directory's name here, if it has one: that stays when the process ends. */
+static void
+find_lasting_name(struct where *w)
+{
+	char link[64], name[PATH_MAX];
+	struct stat a, b;
+	ssize_t n;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", w->directory);
+	n = readlink(link, name, sizeof name - 1);
+	if (n <= 0)
+		return;
+	name[n] = '\0';
+	if (*name == '/' && stat(name, &a) == 0 &&
+	    fstat(w->directory, &b) == 0 && a.st_dev == b.st_dev &&
+	    a.st_ino == b.st_ino)
+		snprintf(w->path, sizeof w->path, "%s", name);
+}
+
 struct found {
 	char name[NAME_MAX + 1];
 	struct stat st;
@@ -261,23 +314,24 @@ struct found {
 
 /* The profile of that prefix and user that was written last. */
 static bool
-find_latest(const char *directory, const char *base, uid_t uid,
-	    struct found *to)
+find_latest(const struct where *w, struct found *to)
 {
-	DIR *d = opendir(directory);
+	int fd = open_directory(w->directory, ".");
+	DIR *d = fd == -1 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	struct found f;
 	bool any = false;
-	size_t n = strlen(base);
+	size_t n = strlen(w->base);
 	char *end;
 
 	while (d != NULL && (e = readdir(d)) != NULL) {
-		if (strncmp(e->d_name, base, n) != 0 || e->d_name[n] != '.' ||
+		if (strncmp(e->d_name, w->base, n) != 0 ||
+		    e->d_name[n] != '.' ||
 		    strtoul(e->d_name + n + 1, &end, 10) == 0 ||
 		    strcmp(end, ".heap") != 0 ||
 		    fstatat(dirfd(d), e->d_name, &f.st,
 			    AT_SYMLINK_NOFOLLOW) != 0 ||
-		    !S_ISREG(f.st.st_mode) || f.st.st_uid != uid)
+		    !S_ISREG(f.st.st_mode) || f.st.st_uid != w->uid)
 			continue;
 		snprintf(f.name, sizeof f.name, "%s", e->d_name);
 		if (any && (f.st.st_mtim.tv_sec < to->st.st_mtim.tv_sec ||
@@ -302,21 +356,47 @@ is_same(const struct found *a, const struct found *b)
 }
 
 static enum status
-await(const char *directory, const char *base, uid_t uid,
-      const struct found *before, struct found *now)
+await(long pid, const struct where *w, const struct found *before,
+      struct found *now)
 {
-	const struct timespec pause = { 0, 1000000000 / LOOKS };
 	unsigned left;
+	bool lives = true;
 
-	for (left = want.patience * LOOKS; left > 0; left--) {
-		if (find_latest(directory, base, uid, now) &&
-		    !is_same(before, now))
+	for (left = want.patience * LOOKS; left > 0 && lives; left--) {
+		/* What it has written before its end is seen once more. */
+		lives = process_exists(pid);
+		if (find_latest(w, now) && !is_same(before, now))
 			return OK;
-		nanosleep(&pause, NULL);
+		if (lives)
+			nap(1.0 / LOOKS);
 	}
+	if (!lives)
+		return complain(FAILED, "process %ld has ended without a "
+				"profile in %s/%s.*.heap", pid, w->path,
+				w->base);
 	return complain(FAILED, "no profile in %s/%s.*.heap after %u "
-			"seconds; is the option profile set?", directory,
-			base, want.patience);
+			"seconds; is the option profile set?", w->path,
+			w->base, want.patience);
+}
+
+/* The file that was found: its name, and what is in it. */
+static enum status
+read_found(struct profile *p, struct where *w, const struct found *found)
+{
+	static char root[64];
+	char *path;
+	int fd = openat(w->directory, found->name,
+			O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	find_lasting_name(w);
+	path = need(malloc(strlen(w->path) + strlen(found->name) + 2));
+	sprintf(path, "%s/%s", w->path, found->name);
+	if (fd == -1)
+		return complain(errno == EACCES ? DENIED : FAILED, "%s: %s",
+				path, strerror(errno));
+	fprintf(stderr, "hz4-prof: %s\n", path);
+	snprintf(root, sizeof root, "/proc/self/fd/%d", w->root);
+	return prof_read(p, path, fd, root);
 }
 
 /*
@@ -342,14 +422,13 @@ choose_signal(long pid, const struct told *told)
 	return OK;
 }
 
-/* Ask for a profile; its path is the result's, to be freed. */
+/* Ask for a profile, and read it. */
 static enum status
-ask(long pid, char **path)
+ask(long pid, struct profile *p)
 {
-	char prefix[PATH_MAX + 512], *base;
+	static struct where where;
 	struct told told;
 	struct found before, now;
-	struct stat st;
 	enum status status;
 
 	memset(&before, 0, sizeof before);
@@ -361,26 +440,18 @@ ask(long pid, char **path)
 	status = find_told(pid, &told);
 	if (status == OK)
 		status = choose_signal(pid, &told);
+	if (status == OK)
+		status = open_where(pid, &told, &where);
 	if (status != OK)
 		return status;
-	snprintf(prefix, sizeof prefix, "/proc/%ld", pid);
-	if (stat(prefix, &st) != 0)
-		return complain(NO_PROCESS, "no process %ld", pid);
-	find_prefix(pid, &told, prefix, sizeof prefix);
 	free(told.file);
 	free(told.directory);
-	base = strrchr(prefix, '/');
-	*base++ = '\0';
-	find_latest(prefix, base, st.st_uid, &before);
+	find_latest(&where, &before);
 	if (kill((pid_t)pid, (int)want.signal) != 0)
 		return complain(DENIED, "process %ld: %s", pid,
 				strerror(errno));
-	status = await(prefix, base, st.st_uid, &before, &now);
-	if (status != OK)
-		return status;
-	*path = need(malloc(strlen(prefix) + strlen(now.name) + 2));
-	sprintf(*path, "%s/%s", prefix, now.name);
-	return OK;
+	status = await(pid, &where, &before, &now);
+	return status == OK ? read_found(p, &where, &now) : status;
 }
 
 /* --- showing --------------------------------------------------------- */
@@ -443,19 +514,11 @@ show_to(const struct profile *p, const struct profile *before)
 static enum status
 read_one(struct profile *p, const char *word)
 {
-	static char root[64];
-	enum status status;
-	char *path = NULL;
 	long pid;
 
 	if (!parse_count(word, INT_MAX, &pid) || access(word, F_OK) == 0)
-		return prof_read(p, word, "");
-	status = ask(pid, &path);
-	if (path == NULL)
-		return status;
-	fprintf(stderr, "hz4-prof: %s\n", path);
-	snprintf(root, sizeof root, "/proc/%ld/root", pid);
-	return prof_read(p, path, root);
+		return prof_read(p, word, -1, "");
+	return ask(pid, p);
 }
 
 int
@@ -466,9 +529,9 @@ main(int argc, char **argv)
 
 	parse_options(argc, argv);
 	if (want.diff) {
-		status = prof_read(&before, argv[optind], "");
+		status = prof_read(&before, argv[optind], -1, "");
 		if (status == OK)
-			status = prof_read(&p, argv[optind + 1], "");
+			status = prof_read(&p, argv[optind + 1], -1, "");
 	} else {
 		status = read_one(&p, argv[optind]);
 	}

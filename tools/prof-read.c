@@ -43,29 +43,32 @@ progress(const char *what, size_t done, size_t all)
 	}
 }
 
-/* The text of a file, with a NUL. */
+/* The bytes of a file, and a NUL behind them; NULL: errno tells why not. */
 static char *
-slurp(const char *path)
+slurp(const char *path, int fd, size_t *size)
 {
-	FILE *f = fopen(path, "re");
-	size_t size = 0, room = 1 << 16, n;
-	char *text = need(malloc(room));
+	FILE *f = fd == -1 ? fopen(path, "re") : fdopen(fd, "r");
+	size_t room = 1 << 16, n;
+	char *text;
+	int error;
 
-	if (f == NULL) {
-		free(text);
+	if (f == NULL)
 		return NULL;
-	}
-	while ((n = fread(text + size, 1, room - size - 1, f)) > 0) {
-		size += n;
-		if (room - size < 2)
+	text = need(malloc(room));
+	*size = 0;
+	errno = 0;
+	while ((n = fread(text + *size, 1, room - *size - 1, f)) > 0) {
+		*size += n;
+		if (room - *size < 2)
 			text = need(realloc(text, room *= 2));
 	}
-	text[size] = '\0';
-	n = ferror(f) || strlen(text) != size;
+	text[*size] = '\0';
+	error = ferror(f) ? errno : 0;
 	fclose(f);
-	if (n == 0)
+	if (error == 0)
 		return text;
 	free(text);
+	errno = error;
 	return NULL;
 }
 
@@ -206,9 +209,10 @@ read_lines(struct profile *p, char *text)
 }
 
 enum status
-prof_read(struct profile *p, const char *path, const char *root)
+prof_read(struct profile *p, const char *path, int fd, const char *root)
 {
-	char *text = slurp(path);
+	size_t size;
+	char *text = slurp(path, fd, &size);
 	bool ok;
 
 	memset(p, 0, sizeof *p);
@@ -216,7 +220,7 @@ prof_read(struct profile *p, const char *path, const char *root)
 	if (text == NULL)
 		return complain(errno == EACCES ? DENIED : FAILED, "%s: %s",
 				path, strerror(errno));
-	ok = read_lines(p, text);
+	ok = strlen(text) == size && read_lines(p, text);
 	free(text);
 	if (!ok)
 		return complain(BAD_DATA, "%s: not a whole heap profile "

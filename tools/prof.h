@@ -47,8 +47,12 @@ struct profile {
 
 /* --- prof-read.c ----------------------------------------------------- */
 
-/* `root`: of the process, below which its objects are; "" for our own. */
-enum status prof_read(struct profile *p, const char *path, const char *root);
+/*
+ * Of the file `fd`, or of `path` where that is -1.  `root`: of the process,
+ * below which its objects are; "" for our own.
+ */
+enum status prof_read(struct profile *p, const char *path, int fd,
+		      const char *root);
 
 /* --- prof-symbols.c -------------------------------------------------- */
 
