@@ -472,7 +472,7 @@ show(FILE *to, const struct profile *p, const struct profile *before)
 	else if (want.form == FOLDED)
 		show_folded(to, &l, before != NULL);
 	else
-		show_top(to, p, &l, want.top, before != NULL, want.all);
+		show_top(to, p, before, &l, want.top, want.all);
 	return OK;
 }
 

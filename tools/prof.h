@@ -77,13 +77,14 @@ struct line {
 	char *names;
 	double n, bytes; /* of what is asked for: live, or all */
 	double n_before, bytes_before; /* of another profile */
-	const struct stack *example;   /* NULL: only in that one */
+	const struct stack *example;
+	const struct profile *from; /* what that is in: the first, if it can */
 };
 
 struct lines {
 	struct line *line;
 	size_t n;
-	double count, bytes; /* sums */
+	double count, bytes, count_before, bytes_before; /* sums */
 };
 
 /* All stacks by their names, `before` (or NULL) beside them. */
@@ -91,8 +92,8 @@ void lines_make(struct lines *to, const struct profile *p,
 		const struct profile *before, bool all);
 
 /* prof-text.c */
-void show_top(FILE *to, const struct profile *p, const struct lines *l,
-	      size_t top, bool diff, bool all);
+void show_top(FILE *to, const struct profile *p, const struct profile *before,
+	      const struct lines *l, size_t top, bool all);
 void show_folded(FILE *to, const struct lines *l, bool diff);
 /* prof-svg.c */
 void show_svg(FILE *to, const struct lines *l, const char *title);
