@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 const char tool_name[] = "hz4-prof";
@@ -141,6 +140,7 @@ parse_options(int argc, char **argv)
 
 /* What the process was told of its profile. */
 struct told {
+	bool sure;	 /* by its own word */
 	long signal;	 /* 0: none */
 	char *file;	 /* as profile_file has it; NULL: it has not */
 	char *directory; /* that it began in, with "/"; NULL: not known */
@@ -170,9 +170,10 @@ find_option(long pid, const char *name)
 
 /*
  * By the library's own word; where its memory must not be read the environment
- * may tell, unless the program writes its title there.
+ * may tell, unless the program writes its title there.  FAILED: it does not
+ * run on hz4.
  */
-static void
+static enum status
 find_told(long pid, struct told *to)
 {
 	struct target t;
@@ -186,9 +187,13 @@ find_told(long pid, struct told *to)
 	if (target_find(&t, pid) &&
 	    target_get(&t, t.view.options, &options, sizeof options) &&
 	    target_get(&t, t.view.file, &file, sizeof file)) {
+		to->sure = true;
 		to->signal = (long)target_number(&t, &options.profile_signal);
 		to->file = target_text(&t, &options.profile_file);
 		to->directory = target_text(&t, &file.directory);
+	} else if (target_is_absent(&t, pid)) {
+		return complain(FAILED, "process %ld does not run on hz4",
+				pid);
 	} else {
 		signal = find_option(pid, "profile_signal");
 		if (signal != NULL)
@@ -198,6 +203,7 @@ find_told(long pid, struct told *to)
 	}
 	if (to->signal < 0 || to->signal > 64)
 		to->signal = 0;
+	return OK;
 }
 
 /* Without one the signal would end the process. */
@@ -213,9 +219,17 @@ has_handler(long pid, long signal)
 }
 
 /*
- * Where the process writes to, seen from here: in its own directory, root and
- * process namespace.
+ * Where the process writes to.  The directories are open, since /proc/PID has
+ * them no more once it has ended.
  */
+struct where {
+	int root, directory;
+	char path[PATH_MAX + 512]; /* of the directory, by /proc/PID */
+	char *base;		   /* the files' names begin so */
+	uid_t uid;		   /* they are this user's */
+};
+
+/* As seen from here: in its own directory, root and process namespace. */
 static void
 find_prefix(long pid, const struct told *told, char *to, size_t size)
 {
@@ -247,6 +261,52 @@ find_prefix(long pid, const struct told *told, char *to, size_t size)
 	free(spaces);
 }
 
+static int
+open_directory(int at, const char *path)
+{
+	return openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static enum status
+open_where(long pid, const struct told *told, struct where *w)
+{
+	struct stat st;
+
+	snprintf(w->path, sizeof w->path, "/proc/%ld", pid);
+	if (stat(w->path, &st) != 0)
+		return complain(NO_PROCESS, "no process %ld", pid);
+	w->uid = st.st_uid;
+	snprintf(w->path, sizeof w->path, "/proc/%ld/root", pid);
+	w->root = open(w->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	find_prefix(pid, told, w->path, sizeof w->path);
+	w->base = strrchr(w->path, '/');
+	*w->base++ = '\0';
+	w->directory = open_directory(AT_FDCWD, w->path);
+	if (w->root == -1 || w->directory == -1)
+		return complain(errno == EACCES ? DENIED : FAILED, "%s: %s",
+				w->path, strerror(errno));
+	return OK;
+}
+
+/* The directory's name here, if it has one: that stays when the process ends. */
+static void
+find_lasting_name(struct where *w)
+{
+	char link[64], name[PATH_MAX];
+	struct stat a, b;
+	ssize_t n;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", w->directory);
+	n = readlink(link, name, sizeof name - 1);
+	if (n <= 0)
+		return;
+	name[n] = '\0';
+	if (*name == '/' && stat(name, &a) == 0 &&
+	    fstat(w->directory, &b) == 0 && a.st_dev == b.st_dev &&
+	    a.st_ino == b.st_ino)
+		snprintf(w->path, sizeof w->path, "%s", name);
+}
+
 struct found {
 	char name[NAME_MAX + 1];
 	struct stat st;
@@ -254,23 +314,24 @@ struct found {
 
 /* The profile of that prefix and user that was written last. */
 static bool
-find_latest(const char *directory, const char *base, uid_t uid,
-	    struct found *to)
+find_latest(const struct where *w, struct found *to)
 {
-	DIR *d = opendir(directory);
+	int fd = open_directory(w->directory, ".");
+	DIR *d = fd == -1 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	struct found f;
 	bool any = false;
-	size_t n = strlen(base);
+	size_t n = strlen(w->base);
 	char *end;
 
 	while (d != NULL && (e = readdir(d)) != NULL) {
-		if (strncmp(e->d_name, base, n) != 0 || e->d_name[n] != '.' ||
+		if (strncmp(e->d_name, w->base, n) != 0 ||
+		    e->d_name[n] != '.' ||
 		    strtoul(e->d_name + n + 1, &end, 10) == 0 ||
 		    strcmp(end, ".heap") != 0 ||
 		    fstatat(dirfd(d), e->d_name, &f.st,
 			    AT_SYMLINK_NOFOLLOW) != 0 ||
-		    !S_ISREG(f.st.st_mode) || f.st.st_uid != uid)
+		    !S_ISREG(f.st.st_mode) || f.st.st_uid != w->uid)
 			continue;
 		snprintf(f.name, sizeof f.name, "%s", e->d_name);
 		if (any && (f.st.st_mtim.tv_sec < to->st.st_mtim.tv_sec ||
@@ -295,30 +356,79 @@ is_same(const struct found *a, const struct found *b)
 }
 
 static enum status
-await(const char *directory, const char *base, uid_t uid,
-      const struct found *before, struct found *now)
+await(long pid, const struct where *w, const struct found *before,
+      struct found *now)
 {
-	const struct timespec pause = { 0, 1000000000 / LOOKS };
 	unsigned left;
+	bool lives = true;
 
-	for (left = want.patience * LOOKS; left > 0; left--) {
-		if (find_latest(directory, base, uid, now) &&
-		    !is_same(before, now))
+	for (left = want.patience * LOOKS; left > 0 && lives; left--) {
+		/* What it has written before its end is seen once more. */
+		lives = process_exists(pid);
+		if (find_latest(w, now) && !is_same(before, now))
 			return OK;
-		nanosleep(&pause, NULL);
+		if (lives)
+			nap(1.0 / LOOKS);
 	}
+	if (!lives)
+		return complain(FAILED, "process %ld has ended without a "
+				"profile in %s/%s.*.heap", pid, w->path,
+				w->base);
 	return complain(FAILED, "no profile in %s/%s.*.heap after %u "
-			"seconds", directory, base, want.patience);
+			"seconds; is the option profile set?", w->path,
+			w->base, want.patience);
 }
 
-/* Ask for a profile; its path is the result's, to be freed. */
+/* The file that was found: its name, and what is in it. */
 static enum status
-ask(long pid, char **path)
+read_found(struct profile *p, struct where *w, const struct found *found)
 {
-	char prefix[PATH_MAX + 512], *base;
+	static char root[64];
+	char *path;
+	int fd = openat(w->directory, found->name,
+			O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+	find_lasting_name(w);
+	path = need(malloc(strlen(w->path) + strlen(found->name) + 2));
+	sprintf(path, "%s/%s", w->path, found->name);
+	if (fd == -1)
+		return complain(errno == EACCES ? DENIED : FAILED, "%s: %s",
+				path, strerror(errno));
+	fprintf(stderr, "hz4-prof: %s\n", path);
+	snprintf(root, sizeof root, "/proc/self/fd/%d", w->root);
+	return prof_read(p, path, fd, root);
+}
+
+/*
+ * Which signal asks for a profile.  Any other one means something else to the
+ * process, and may end it.
+ */
+static enum status
+choose_signal(long pid, const struct told *told)
+{
+	if (told->signal == 0 && (told->sure || want.signal == 0))
+		return complain(FAILED, "process %ld was not started with "
+				"profile_signal in HZ4_OPTIONS%s", pid,
+				told->sure ? "" : ", or its memory may not be "
+						  "read: --signal=N");
+	if (want.signal == 0)
+		want.signal = told->signal;
+	if (told->sure && want.signal != told->signal)
+		return complain(FAILED, "process %ld has profile_signal=%ld, "
+				"not %ld", pid, told->signal, want.signal);
+	if (!has_handler(pid, want.signal))
+		return complain(FAILED, "process %ld has no handler for "
+				"signal %ld", pid, want.signal);
+	return OK;
+}
+
+/* Ask for a profile, and read it. */
+static enum status
+ask(long pid, struct profile *p)
+{
+	static struct where where;
 	struct told told;
 	struct found before, now;
-	struct stat st;
 	enum status status;
 
 	memset(&before, 0, sizeof before);
@@ -327,34 +437,21 @@ ask(long pid, char **path)
 			       complain(NO_PROCESS, "no process %ld", pid) :
 			       complain(DENIED, "process %ld: %s", pid,
 					strerror(errno));
-	find_told(pid, &told);
-	if (want.signal == 0)
-		want.signal = told.signal;
-	if (want.signal == 0)
-		return complain(FAILED, "process %ld was not started with "
-				"profile_signal in HZ4_OPTIONS, or its memory "
-				"may not be read: --signal=N", pid);
-	if (!has_handler(pid, want.signal))
-		return complain(FAILED, "process %ld has no handler for "
-				"signal %ld", pid, want.signal);
-	snprintf(prefix, sizeof prefix, "/proc/%ld", pid);
-	if (stat(prefix, &st) != 0)
-		return complain(NO_PROCESS, "no process %ld", pid);
-	find_prefix(pid, &told, prefix, sizeof prefix);
+	status = find_told(pid, &told);
+	if (status == OK)
+		status = choose_signal(pid, &told);
+	if (status == OK)
+		status = open_where(pid, &told, &where);
+	if (status != OK)
+		return status;
 	free(told.file);
 	free(told.directory);
-	base = strrchr(prefix, '/');
-	*base++ = '\0';
-	find_latest(prefix, base, st.st_uid, &before);
+	find_latest(&where, &before);
 	if (kill((pid_t)pid, (int)want.signal) != 0)
 		return complain(DENIED, "process %ld: %s", pid,
 				strerror(errno));
-	status = await(prefix, base, st.st_uid, &before, &now);
-	if (status != OK)
-		return status;
-	*path = need(malloc(strlen(prefix) + strlen(now.name) + 2));
-	sprintf(*path, "%s/%s", prefix, now.name);
-	return OK;
+	status = await(pid, &where, &before, &now);
+	return status == OK ? read_found(p, &where, &now) : status;
 }
 
 /* --- showing --------------------------------------------------------- */
@@ -375,7 +472,7 @@ show(FILE *to, const struct profile *p, const struct profile *before)
 	else if (want.form == FOLDED)
 		show_folded(to, &l, before != NULL);
 	else
-		show_top(to, p, &l, want.top, before != NULL, want.all);
+		show_top(to, p, before, &l, want.top, want.all);
 	return OK;
 }
 
@@ -417,19 +514,11 @@ show_to(const struct profile *p, const struct profile *before)
 static enum status
 read_one(struct profile *p, const char *word)
 {
-	static char root[64];
-	enum status status;
-	char *path = NULL;
 	long pid;
 
 	if (!parse_count(word, INT_MAX, &pid) || access(word, F_OK) == 0)
-		return prof_read(p, word, "");
-	status = ask(pid, &path);
-	if (path == NULL)
-		return status;
-	fprintf(stderr, "hz4-prof: %s\n", path);
-	snprintf(root, sizeof root, "/proc/%ld/root", pid);
-	return prof_read(p, path, root);
+		return prof_read(p, word, -1, "");
+	return ask(pid, p);
 }
 
 int
@@ -440,9 +529,9 @@ main(int argc, char **argv)
 
 	parse_options(argc, argv);
 	if (want.diff) {
-		status = prof_read(&before, argv[optind], "");
+		status = prof_read(&before, argv[optind], -1, "");
 		if (status == OK)
-			status = prof_read(&p, argv[optind + 1], "");
+			status = prof_read(&p, argv[optind + 1], -1, "");
 	} else {
 		status = read_one(&p, argv[optind]);
 	}

@@ -137,7 +137,7 @@ show(struct figures *f)
 	f->old = f->now;
 	f->now = swap;
 	f->published_old = f->published;
-	if (fflush(stdout) != 0)
+	if (fflush(stdout) != 0 || ferror(stdout))
 		return complain(FAILED, "standard output: %s",
 				strerror(errno));
 	return OK;

@@ -17,7 +17,14 @@ struct node {
 	double bytes, x;
 	unsigned depth;
 	struct node *parent;
-	struct node *child, *next; /* the first child; the next of a parent */
+	/* The first child and the last; the next of a parent. */
+	struct node *child, *last, *next;
+};
+
+/* All boxes but the root, by parent and name. */
+struct boxes {
+	struct node **slot;
+	size_t slots, n; /* a power of 2, twice as many as there are */
 };
 
 static const char script[] =
@@ -96,31 +103,71 @@ put_text(FILE *to, const char *text)
 		}
 }
 
-static struct node *
-child_of(struct node *parent, const char *name)
+static struct node **
+slot_of(const struct boxes *b, const struct node *parent, const char *name)
 {
-	struct node **at = &parent->child;
+	uint64_t h = (uintptr_t)parent;
+	const char *at;
+	size_t i;
 
-	while (*at != NULL && strcmp((*at)->name, name) != 0)
-		at = &(*at)->next;
-	if (*at == NULL) {
-		*at = need(calloc(1, sizeof **at));
-		(*at)->name = need(strdup(name));
-		(*at)->parent = parent;
-		(*at)->depth = parent->depth + 1;
-	}
-	return *at;
+	for (at = name; *at != '\0'; at++)
+		h = (h ^ (unsigned char)*at) * UINT64_C(0x100000001b3);
+	h *= UINT64_C(0x9e3779b97f4a7c15);
+	for (i = (size_t)(h >> 32) & (b->slots - 1); b->slot[i] != NULL;
+	     i = (i + 1) & (b->slots - 1))
+		if (b->slot[i]->parent == parent &&
+		    strcmp(b->slot[i]->name, name) == 0)
+			break;
+	return &b->slot[i];
 }
 
 static void
-add_line(struct node *root, const struct line *l)
+make_room(struct boxes *b)
+{
+	struct node **old = b->slot;
+	size_t slots = b->slots, i;
+
+	if (b->n * 2 < slots)
+		return;
+	b->slots = slots > 0 ? slots * 2 : 1024;
+	b->slot = need(calloc(b->slots, sizeof(struct node *)));
+	for (i = 0; i < slots; i++)
+		if (old[i] != NULL)
+			*slot_of(b, old[i]->parent, old[i]->name) = old[i];
+	free(old);
+}
+
+static struct node *
+child_of(struct boxes *b, struct node *parent, const char *name)
+{
+	struct node **at, *n;
+
+	make_room(b);
+	at = slot_of(b, parent, name);
+	if (*at != NULL)
+		return *at;
+	*at = n = need(calloc(1, sizeof *n));
+	b->n++;
+	n->name = need(strdup(name));
+	n->parent = parent;
+	n->depth = parent->depth + 1;
+	if (parent->last != NULL)
+		parent->last->next = n;
+	else
+		parent->child = n;
+	parent->last = n;
+	return n;
+}
+
+static void
+add_line(struct boxes *b, struct node *root, const struct line *l)
 {
 	char *text = need(strdup(l->names)), *rest = text, *name;
 	struct node *n = root;
 
 	root->bytes += l->bytes;
 	while ((name = strsep(&rest, ";")) != NULL) {
-		n = child_of(n, name);
+		n = child_of(b, n, name);
 		n->bytes += l->bytes;
 	}
 	free(text);
@@ -207,12 +254,14 @@ void
 show_svg(FILE *to, const struct lines *l, const char *title)
 {
 	struct node root = { .name = (char *)(uintptr_t) "all" };
+	struct boxes boxes = { NULL, 0, 0 };
 	double total, least;
 	unsigned rows;
 	size_t i;
 
 	for (i = 0; i < l->n; i++)
-		add_line(&root, &l->line[i]);
+		add_line(&boxes, &root, &l->line[i]);
+	free(boxes.slot);
 	total = root.bytes > 0 ? root.bytes : 1;
 	least = LEAST * total / 10000;
 	rows = count_rows(&root, least);

@@ -179,8 +179,10 @@ demangled(const char *name)
 	char *plain = NULL;
 	int status;
 
+	if (name[0] == '_' && name[1] == 'R')
+		plain = rust_name(name);
 	if (name[0] != '_' || name[1] != 'Z')
-		return name;
+		return plain != NULL ? plain : name;
 	if (!looked) {
 		looked = true;
 		library = dlopen("libstdc++.so.6", RTLD_NOW);
@@ -189,7 +191,7 @@ demangled(const char *name)
 	}
 	if (f.code != NULL)
 		plain = f.code(name, NULL, NULL, &status);
-	return plain != NULL ? plain : name;
+	return plain != NULL ? rust_plain(plain) : name;
 }
 
 static void
@@ -211,7 +213,8 @@ name_of(Dwarf_Die *die)
 	if (name != NULL)
 		name = demangled(name);
 	/* Without a demangler the short name is easier to read. */
-	if (name == NULL || strncmp(name, "_Z", 2) == 0)
+	if (name == NULL || strncmp(name, "_Z", 2) == 0 ||
+	    strncmp(name, "_R", 2) == 0)
 		name = dwarf_diename(die);
 	return name != NULL ? name : "(anonymous)";
 }

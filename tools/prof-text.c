@@ -65,7 +65,8 @@ add_stacks(struct lines *to, const struct profile *p, bool all, bool before)
 		l = &to->line[to->n++];
 		memset(l, 0, sizeof *l);
 		l->names = names_of(p, s);
-		l->example = before ? NULL : s;
+		l->example = s;
+		l->from = p;
 		*(before ? &l->n_before : &l->n) = n;
 		*(before ? &l->bytes_before : &l->bytes) = bytes;
 	}
@@ -105,6 +106,8 @@ lines_make(struct lines *to, const struct profile *p,
 
 		to->count += l->n;
 		to->bytes += l->bytes;
+		to->count_before += l->n_before;
+		to->bytes_before += l->bytes_before;
 		if (n == 0 || by_names(&to->line[n - 1], l) != 0) {
 			to->line[n++] = *l;
 			continue;
@@ -113,8 +116,10 @@ lines_make(struct lines *to, const struct profile *p,
 		to->line[n - 1].bytes += l->bytes;
 		to->line[n - 1].n_before += l->n_before;
 		to->line[n - 1].bytes_before += l->bytes_before;
-		if (to->line[n - 1].example == NULL)
+		if (l->from == p) {
 			to->line[n - 1].example = l->example;
+			to->line[n - 1].from = p;
+		}
 		free(l->names);
 	}
 	to->n = n;
@@ -139,13 +144,13 @@ put_bytes(FILE *to, double n, bool sign)
 }
 
 static void
-put_frames(FILE *to, const struct profile *p, const struct line *x)
+put_frames(FILE *to, const struct line *x)
 {
 	const struct stack *s = x->example;
 	size_t i, k;
 
-	for (i = 0; s != NULL && i < s->depth; i++) {
-		const struct place_list *l = symbols_find(p->symbols,
+	for (i = 0; i < s->depth; i++) {
+		const struct place_list *l = symbols_find(x->from->symbols,
 							  s->address[i]);
 
 		for (k = 0; k < l->n; k++) {
@@ -156,45 +161,91 @@ put_frames(FILE *to, const struct profile *p, const struct line *x)
 			fputs(k + 1 < l->n ? "  (inlined)\n" : "\n", to);
 		}
 	}
-	/* Of the profile before only, whose addresses are other ones. */
-	if (s == NULL)
-		fprintf(to, "      %s\n", x->names);
 }
 
-/* By its build-id whoever has them finds the names of an object. */
-static void
-put_nameless(FILE *to, const struct profile *p)
+static bool
+is_told(const struct mapping *m, size_t n, const struct mapping *x)
 {
-	const struct mapping *m;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (m[i].nameless && strcmp(m[i].path, x->path) == 0 &&
+		    strcmp(m[i].build_id, x->build_id) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * By its build-id whoever has them finds the names of an object.  That is in
+ * the file, which may be gone.
+ */
+static void
+put_nameless(FILE *to, const struct profile *p, const struct profile *before)
+{
+	const struct mapping *m, *other = NULL;
 	bool first = true;
-	size_t i, n;
+	size_t i, n, others = 0;
 
 	m = symbols_mappings(p->symbols, &n);
-	for (i = 0; i < n; i++) {
-		if (!m[i].nameless || m[i].build_id[0] == '\0')
+	if (before != NULL)
+		other = symbols_mappings(before->symbols, &others);
+	for (i = 0; i < n + others; i++) {
+		const struct mapping *x = i < n ? &m[i] : &other[i - n];
+
+		if (!x->nameless || *x->path != '/' ||
+		    is_told(m, i < n ? i : n, x) ||
+		    (i > n && is_told(other, i - n, x)))
 			continue;
 		fprintf(to, "%swithout names: %s, build-id %s\n",
-			first ? "\n" : "", m[i].path, m[i].build_id);
+			first ? "\n" : "", x->path,
+			*x->build_id != '\0' ? x->build_id : "not known");
 		first = false;
 	}
 }
 
-void
-show_top(FILE *to, const struct profile *p, const struct lines *l, size_t top,
-	 bool diff, bool all)
+static void
+put_head(FILE *to, const struct profile *p, const char *what, double bytes,
+	 double count)
 {
-	size_t i;
-
-	fprintf(to, "%s: ", all ? "allocated" : "live");
-	put_bytes(to, l->bytes, false);
+	fprintf(to, "%s: ", what);
+	put_bytes(to, bytes, false);
 	fprintf(to, " in %.0f objects, by samples of one in %llu bytes\n",
-		l->count, (unsigned long long)p->rate);
+		count, (unsigned long long)p->rate);
 	if (p->notes != NULL)
 		fprintf(to, "%s", p->notes);
-	for (i = 0; i < l->n && i < top; i++) {
+}
+
+/* Less than can be shown; sums of the same numbers may differ by as much. */
+static bool
+is_unchanged(const struct line *x)
+{
+	return fabs(x->bytes - x->bytes_before) < 0.5 &&
+	       fabs(x->n - x->n_before) < 0.5;
+}
+
+void
+show_top(FILE *to, const struct profile *p, const struct profile *before,
+	 const struct lines *l, size_t top, bool all)
+{
+	bool diff = before != NULL;
+	size_t i, shown = 0, more = 0;
+
+	if (diff)
+		put_head(to, before, all ? "allocated before" : "live before",
+			 l->bytes_before, l->count_before);
+	put_head(to, p, diff ? all ? "allocated after" : "live after" :
+			all ? "allocated" : "live", l->bytes, l->count);
+	for (i = 0; i < l->n; i++) {
 		const struct line *x = &l->line[i];
 		double bytes = x->bytes - x->bytes_before;
 
+		if (diff && is_unchanged(x))
+			continue;
+		if (shown == top) {
+			more++;
+			continue;
+		}
+		shown++;
 		fputc('\n', to);
 		put_bytes(to, bytes, diff);
 		if (!diff)
@@ -202,11 +253,11 @@ show_top(FILE *to, const struct profile *p, const struct lines *l, size_t top,
 				100 * bytes / l->bytes : 0);
 		fprintf(to, diff ? "  %+.0f objects\n" : "  %.0f objects\n",
 			x->n - x->n_before);
-		put_frames(to, p, x);
+		put_frames(to, x);
 	}
-	if (i < l->n)
-		fprintf(to, "\n%zu more stacks\n", l->n - i);
-	put_nameless(to, p);
+	if (more > 0)
+		fprintf(to, "\n%zu more stacks\n", more);
+	put_nameless(to, p, before);
 }
 
 void

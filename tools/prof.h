@@ -47,8 +47,12 @@ struct profile {
 
 /* --- prof-read.c ----------------------------------------------------- */
 
-/* `root`: of the process, below which its objects are; "" for our own. */
-enum status prof_read(struct profile *p, const char *path, const char *root);
+/*
+ * Of the file `fd`, or of `path` where that is -1.  `root`: of the process,
+ * below which its objects are; "" for our own.
+ */
+enum status prof_read(struct profile *p, const char *path, int fd,
+		      const char *root);
 
 /* --- prof-symbols.c -------------------------------------------------- */
 
@@ -66,6 +70,18 @@ const struct mapping *symbols_mapping(struct symbols *s, uint64_t address,
 				      size_t *number);
 const struct mapping *symbols_mappings(struct symbols *s, size_t *n);
 
+/* --- prof-rust.c ----------------------------------------------------- */
+
+/* The name that one of the form v0 stands for, to be freed; NULL: it is none. */
+char *rust_name(const char *name);
+
+/*
+ * The older form is like C++'s names, with escapes and at the end a hash, which
+ * is another one in each build.  Both are taken out of what a demangler made;
+ * where there is no hash it is left alone.
+ */
+char *rust_plain(char *name);
+
 /* --- what is shown --------------------------------------------------- */
 
 /* A stack by names, the outermost first: main;f;g. */
@@ -73,13 +89,14 @@ struct line {
 	char *names;
 	double n, bytes; /* of what is asked for: live, or all */
 	double n_before, bytes_before; /* of another profile */
-	const struct stack *example;   /* NULL: only in that one */
+	const struct stack *example;
+	const struct profile *from; /* what that is in: the first, if it can */
 };
 
 struct lines {
 	struct line *line;
 	size_t n;
-	double count, bytes; /* sums */
+	double count, bytes, count_before, bytes_before; /* sums */
 };
 
 /* All stacks by their names, `before` (or NULL) beside them. */
@@ -87,8 +104,8 @@ void lines_make(struct lines *to, const struct profile *p,
 		const struct profile *before, bool all);
 
 /* prof-text.c */
-void show_top(FILE *to, const struct profile *p, const struct lines *l,
-	      size_t top, bool diff, bool all);
+void show_top(FILE *to, const struct profile *p, const struct profile *before,
+	      const struct lines *l, size_t top, bool all);
 void show_folded(FILE *to, const struct lines *l, bool diff);
 /* prof-svg.c */
 void show_svg(FILE *to, const struct lines *l, const char *title);

@@ -180,8 +180,8 @@ static const struct metric metrics[] = {
 #include "info.def"
 #undef HZ4_FIGURE
 #undef HZ4_CLASS_FIGURE
-	{ "malloc_calls", EVENTS, "mallocs: the sum of where they went" },
-	{ "free_calls", EVENTS, "frees: the sum of where they were taken" },
+	{ "malloc_calls", EVENTS, "mallocs, wherever they were served" },
+	{ "free_calls", EVENTS, "frees, wherever they were taken" },
 #define HZ4_COUNTER(name, serves, text) { #name, EVENTS, text },
 #include "stats.def"
 #undef HZ4_COUNTER

@@ -7,9 +7,12 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 enum {
 	HEAD_BYTES = 4096, /* of an object: its headers and notes */
@@ -128,21 +131,32 @@ find_view_note(const char *head, uint64_t at, uint64_t bytes)
 	return 0;
 }
 
+/* The same, from the object's first HEAD_BYTES. */
+static uint64_t
+find_view_in(const char *head)
+{
+	uint64_t offset, bytes, distance = 0;
+	size_t i = 0;
+
+	if (memcmp(head, ELFMAG, SELFMAG) != 0)
+		return 0;
+	while (distance == 0 &&
+	       (i = find_notes(head, i, &offset, &bytes)) != 0)
+		distance = find_view_note(head, offset, bytes);
+	return distance;
+}
+
 /* Keep the view of the object that is mapped there, if it has one. */
 static bool
 look_at_object(const struct target *t, uint64_t start, struct hz4_view *view,
 	       uint64_t *at)
 {
 	_Alignas(8) char head[HEAD_BYTES];
-	uint64_t offset, bytes, distance = 0;
-	size_t i = 0;
+	uint64_t distance;
 
-	if (!target_get(t, start, head, sizeof head) ||
-	    memcmp(head, ELFMAG, SELFMAG) != 0)
+	if (!target_get(t, start, head, sizeof head))
 		return false;
-	while (distance == 0 &&
-	       (i = find_notes(head, i, &offset, &bytes)) != 0)
-		distance = find_view_note(head, offset, bytes);
+	distance = find_view_in(head);
 	*at = start + distance;
 	return distance != 0 && target_get(t, *at, view, sizeof *view) &&
 	       memcmp(view->magic, HZ4_VIEW_MAGIC, sizeof view->magic) == 0;
@@ -207,24 +221,76 @@ target_is_other(long pid)
 			"than " PACKAGE_VERSION, pid);
 }
 
+static bool
+may_read(const struct target *t)
+{
+	char c;
+
+	errno = 0;
+	return target_get(t, 0, &c, 1) || errno != EPERM;
+}
+
+/* No view in the file of that name; false where that cannot be said. */
+static bool
+is_file_without(long pid, const char *name)
+{
+	_Alignas(8) char head[HEAD_BYTES] = "";
+	char path[PATH_MAX + 64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%ld/root%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd == -1)
+		return false;
+	n = read(fd, head, sizeof head);
+	close(fd);
+	return n >= 0 && find_view_in(head) == 0;
+}
+
+static bool
+is_absent_by_files(long pid, char *maps)
+{
+	uint64_t start;
+	char *line;
+
+	while ((line = strsep(&maps, "\n")) != NULL)
+		if (is_object(line, &start) &&
+		    !is_file_without(pid, strchr(line, '/')))
+			return false;
+	return true;
+}
+
+bool
+target_is_absent(const struct target *t, long pid)
+{
+	long task;
+	char *maps = proc_maps(pid, &task);
+	bool absent = maps != NULL && t->at == 0 &&
+		      strstr(maps, "/libhz4.so") == NULL &&
+		      (may_read(t) || is_absent_by_files(pid, maps));
+
+	free(maps);
+	return absent;
+}
+
 enum status
 target_explain(const struct target *t, long pid)
 {
 	long task;
-	char *maps = proc_maps(pid, &task), c = 0;
+	char *maps = proc_maps(pid, &task);
 	enum status status;
 
-	errno = 0;
 	if (!process_exists(pid))
 		status = complain(NO_PROCESS, "no process %ld", pid);
 	else if (maps == NULL)
 		status = complain(DENIED, "process %ld: %s", pid,
 				  strerror(EACCES));
-	else if (!target_get(t, 0, &c, 1) && errno == EPERM)
+	else if (!may_read(t))
 		status = complain(DENIED, "process %ld: %s; "
 				  "kernel.yama.ptrace_scope may leave this to "
 				  "root", pid, strerror(errno));
-	else if (t->at != 0 || strstr(maps, "/libhz4.so") != NULL)
+	else if (!target_is_absent(t, pid))
 		status = target_is_other(pid);
 	else
 		status = complain(FAILED, "process %ld does not run on hz4",

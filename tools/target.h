@@ -22,6 +22,12 @@ struct target {
 bool target_find(struct target *t, long pid);
 enum status target_explain(const struct target *t, long pid);
 
+/*
+ * Of one in which it was not found: that it surely has none.  By its memory;
+ * where that must not be read, by the files of its objects.
+ */
+bool target_is_absent(const struct target *t, long pid);
+
 /* It complains that the process has another version than the tool's. */
 enum status target_is_other(long pid);
 

@@ -41,6 +41,8 @@ tool_option(int c, void (*usage)(FILE *to), const char *help)
 		usage(stderr);
 		exit(USAGE);
 	}
+	if (fflush(stdout) != 0 || ferror(stdout))
+		exit(complain(FAILED, "standard output: %s", strerror(errno)));
 	exit(OK);
 }
 
