@@ -70,18 +70,6 @@ const struct mapping *symbols_mapping(struct symbols *s, uint64_t address,
 				      size_t *number);
 const struct mapping *symbols_mappings(struct symbols *s, size_t *n);
 
-/* --- prof-rust.c ----------------------------------------------------- */
-
-/* The name that one of the form v0 stands for, to be freed; NULL: it is none. */
-char *rust_name(const char *name);
-
-/*
- * The older form is like C++'s names, with escapes and at the end a hash, which
- * is another one in each build.  Both are taken out of what a demangler made;
- * where there is no hash it is left alone.
- */
-char *rust_plain(char *name);
-
 /* --- what is shown --------------------------------------------------- */
 
 /* A stack by names, the outermost first: main;f;g. */
