@@ -7,7 +7,6 @@
 
 #include "prof.h"
 
-#include <ctype.h>
 #include <dlfcn.h>
 #include <dwarf.h>
 #include <elfutils/libdwfl.h>
@@ -167,69 +166,6 @@ symbols_open(const char *maps, const char *root)
 
 typedef char *demangler(const char *name, char *to, size_t *size, int *status);
 
-/* What "$u20$" and the like stand for, and how long that is; 0: nothing. */
-static size_t
-read_escape(const char *text, char *to)
-{
-	static const struct {
-		char name[5], is;
-	} escapes[] = {
-		{ "$LT$", '<' }, { "$GT$", '>' }, { "$LP$", '(' },
-		{ "$RP$", ')' }, { "$RF$", '&' }, { "$BP$", '*' },
-		{ "$SP$", '@' }, { "$C$", ',' },
-	};
-	unsigned long code;
-	char *end;
-	size_t i;
-
-	for (i = 0; i < sizeof escapes / sizeof *escapes; i++) {
-		*to = escapes[i].is;
-		if (strncmp(text, escapes[i].name, strlen(escapes[i].name)) ==
-		    0)
-			return strlen(escapes[i].name);
-	}
-	if (text[0] != '$' || text[1] != 'u' || !isxdigit((unsigned char)text[2]))
-		return 0;
-	code = strtoul(text + 2, &end, 16);
-	*to = (char)code;
-	return *end == '$' && code >= ' ' && code <= '~' ?
-		       (size_t)(end + 1 - text) : 0;
-}
-
-/*
- * Rust's older names are like those of C++, with a hash at the end, which is
- * another one in each build, and escapes.
- */
-static char *
-without_hash(char *name)
-{
-	size_t n = strlen(name), length;
-	char *from = name, *to = name, c;
-
-	if (n <= 19 || strncmp(name + n - 19, "::h", 3) != 0 ||
-	    strspn(name + n - 16, "0123456789abcdef") != 16)
-		return name;
-	name[n - 19] = '\0';
-	while (*from != '\0') {
-		if (*from == '_' && from[1] == '$' &&
-		    (from == name || from[-1] == ':'))
-			from++;
-		length = read_escape(from, &c);
-		if (length > 0) {
-			*to++ = c;
-			from += length;
-		} else if (from[0] == '.' && from[1] == '.') {
-			*to++ = ':';
-			*to++ = ':';
-			from += 2;
-		} else {
-			*to++ = *from++;
-		}
-	}
-	*to = '\0';
-	return name;
-}
-
 /* libstdc++'s, if there is one: who profiles C++ has it. */
 static const char *
 demangled(const char *name)
@@ -253,7 +189,7 @@ demangled(const char *name)
 	}
 	if (f.code != NULL)
 		plain = f.code(name, NULL, NULL, &status);
-	return plain != NULL ? without_hash(plain) : name;
+	return plain != NULL ? plain : name;
 }
 
 static void
