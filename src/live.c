@@ -107,7 +107,7 @@ make_file(const char *path, const char *contents, size_t size)
 
 	if (fd == -1)
 		return NULL;
-	if (hz4_os_write(fd, contents, size))
+	if (hz4_os_extend(fd, contents, size))
 		p = hz4_os_map_file(fd, size);
 	saved = errno;
 	hz4_os_close(fd);

@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -279,6 +280,21 @@ hz4_os_close(int fd)
 
 	hz4_syscall(SYS_close, fd);
 	errno = saved;
+}
+
+bool
+hz4_os_extend(int fd, const char *text, size_t n)
+{
+	struct rlimit limit;
+	off_t end = lseek(fd, 0, SEEK_CUR);
+
+	if (end != -1 && getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
+	    limit.rlim_cur != RLIM_INFINITY &&
+	    (uint64_t)end + n > limit.rlim_cur) {
+		errno = EFBIG;
+		return false;
+	}
+	return hz4_os_write(fd, text, n);
 }
 
 bool

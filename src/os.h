@@ -60,6 +60,9 @@ void hz4_os_close(int fd);
 /* The whole text; false with errno set when there is no room for it. */
 bool hz4_os_write(int fd, const char *text, size_t n);
 
+/* The same to a file; EFBIG instead of SIGXFSZ at RLIMIT_FSIZE. */
+bool hz4_os_extend(int fd, const char *text, size_t n);
+
 /* The first n bytes; false when there are fewer. */
 bool hz4_os_read(int fd, void *to, size_t n);
 

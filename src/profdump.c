@@ -77,7 +77,7 @@ static void
 flush(void)
 {
 	if (dump.error == 0 && dump.used > 0 &&
-	    !hz4_os_write(dump.fd, dump.buffer, dump.used))
+	    !hz4_os_extend(dump.fd, dump.buffer, dump.used))
 		dump.error = errno != 0 ? errno : EIO;
 	dump.used = 0;
 }

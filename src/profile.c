@@ -274,24 +274,36 @@ sampling_cache(void)
 	return c;
 }
 
-/* Whether the thread has just joined and goes on. */
+/*
+ * Whether this call is the thread's first one, and it goes on.  `had`: it had
+ * a cache before; else nothing is counted, also if it has taken over another
+ * thread's, which had joined.
+ */
 static bool
-joins(struct hz4_sampler *s, size_t size)
+joins(struct hz4_sampler *s, size_t size, bool had)
 {
 	/* Acquire: pairs with begin_anew. */
 	uint32_t generation = atomic_load_explicit(&hz4_sampling,
 						   memory_order_acquire);
 
-	if (s->generation == generation)
+	if (s->generation != generation)
+		join(s, generation);
+	else if (had)
 		return false;
-	join(s, generation);
 	return !hz4_profile_count(s, size);
+}
+
+static bool
+has_cache(void)
+{
+	return hz4_tls_cache != &hz4_empty_cache;
 }
 
 HZ4_SLOW void *
 hz4_profile_take(size_t size, size_t room, size_t align, bool zero,
 		 const struct hz4_caller *from)
 {
+	bool had = has_cache();
 	struct hz4_cache *c = sampling_cache();
 	struct hz4_sampler *s;
 	int saved = errno;
@@ -300,7 +312,7 @@ hz4_profile_take(size_t size, size_t room, size_t align, bool zero,
 	if (c == NULL || size == 0 || size > PTRDIFF_MAX)
 		return NULL;
 	s = &c->sampler;
-	if (joins(s, size))
+	if (joins(s, size, had))
 		return NULL;
 	s->inside = true;
 	p = take_guarded(s, size, align, from);
@@ -319,6 +331,7 @@ void
 hz4_profile_resized(void *p, size_t size, const struct hz4_caller *from)
 {
 	struct hz4_sample *sample = hz4_large_sample(p);
+	bool had = has_cache();
 	struct hz4_cache *c;
 	int saved = errno;
 
@@ -327,7 +340,7 @@ hz4_profile_resized(void *p, size_t size, const struct hz4_caller *from)
 	if (sample->site != NULL)
 		hz4_samples_drop(sample);
 	if (!hz4_profile_due(size) || (c = sampling_cache()) == NULL ||
-	    joins(&c->sampler, size) || c->sampler.left >= 0)
+	    joins(&c->sampler, size, had) || c->sampler.left >= 0)
 		return;
 	c->sampler.inside = true;
 	hz4_samples_note(sample, find_site(&c->sampler, from), size);

@@ -13,6 +13,7 @@
 #include "walker.h"
 
 #include <math.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 
@@ -185,6 +186,30 @@ START_TEST(threads_and_frees_by_others)
 	expect(THREADS * EACH / 2, 300, false);
 	check_truth();
 	ck_assert_uint_eq(hz4_check(), 0);
+}
+END_TEST
+
+static void *
+take_one(void *unused)
+{
+	(void)unused;
+	return make(300);
+}
+
+/* Each thread but the first takes over the cache of the one before. */
+START_TEST(first_calls_of_threads_count)
+{
+	enum { N = 20 };
+	struct hz4_site *s;
+	uint64_t live = 0;
+	unsigned i;
+
+	start(1);
+	for (i = 0; i < N; i++)
+		unit_thread(take_one, NULL);
+	for (s = hz4_samples_sites(); s != NULL; s = s->older)
+		live += hz4_peek(&s->live);
+	ck_assert_uint_eq(live, N);
 }
 END_TEST
 
@@ -652,8 +677,23 @@ START_TEST(text_is_as_readers_want_it)
 }
 END_TEST
 
+/* In a child: Check writes files, too. */
+static void
+write_too_much(void *unused)
+{
+	struct rlimit limit = { 100, 100 };
+	char name[64];
+
+	(void)unused;
+	snprintf(name, sizeof name, "test_profile.%d.limit", (int)getpid());
+	_exit(setrlimit(RLIMIT_FSIZE, &limit) != 0 ||
+	      hz4_profile_write(name) != EFBIG);
+}
+
 START_TEST(other_names_are_refused)
 {
+	struct unit_end end;
+
 	start(1);
 	snprintf(path, sizeof path, "test_profile.%d.link", (int)getpid());
 	ck_assert_int_eq(symlink("/dev/null", path), 0);
@@ -664,6 +704,8 @@ START_TEST(other_names_are_refused)
 	memset(path, 'x', 300);
 	path[300] = '\0';
 	ck_assert_int_eq(hz4_profile_write(path), ENAMETOOLONG);
+	unit_child(&end, write_too_much, NULL);
+	ck_assert_int_eq(end.status, 0);
 	/* And then one that can be had. */
 	dump_to("again");
 	unlink(path);
@@ -772,6 +814,7 @@ add(TCase *t)
 	tcase_add_test(t, sizes_are_seen_in_proportion);
 	tcase_add_test(t, what_is_freed_at_once_is_seen);
 	tcase_add_test(t, threads_and_frees_by_others);
+	tcase_add_test(t, first_calls_of_threads_count);
 	tcase_add_test(t, other_calls);
 	tcase_add_test(t, what_shrinks_in_place_counts_less);
 	tcase_add_test(t, the_first_way_is_drawn);
