@@ -25,7 +25,10 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/* 32-bit kernels count mmap's offset in pages; it is always 0 here. */
+/*
+ * 32-bit kernels count mmap's offset in pages; it is always 0 here.  That of
+ * s390 takes its arguments in memory.
+ */
 #ifdef SYS_mmap2
 #define SYS_MAP SYS_mmap2
 #else
@@ -132,8 +135,18 @@ map(void *at, size_t size, int prot, int flags)
 
 	if (injected_failure())
 		return NULL;
-	r = hz4_syscall(SYS_MAP, at, size, prot,
-			MAP_PRIVATE | MAP_ANONYMOUS | flags, -1);
+	flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+#ifdef __s390__
+	{
+		const long arguments[] = {
+			(long)at, (long)size, prot, flags, -1, 0,
+		};
+
+		r = hz4_syscall(SYS_MAP, arguments);
+	}
+#else
+	r = hz4_syscall(SYS_MAP, at, size, prot, flags, -1);
+#endif
 	errno = saved;
 	return r == -1 ? NULL : (void *)r;
 }
