@@ -11,6 +11,9 @@
 #include <string.h>
 #include <sys/auxv.h>
 
+#define TEXT2(x) #x
+#define TEXT(x) TEXT2(x)
+
 /* Frames of the library's own above those that are wanted. */
 enum { OWN_MOST = 16 };
 
@@ -28,8 +31,8 @@ static union {
 } walk_stack; /* [const] once walks are wanted */
 static union {
 	void *address;
-	__typeof__(_Unwind_GetIP) *code;
-} address_of; /* the same */
+	__typeof__(HZ4_UNWIND_GET) *code;
+} get; /* the same */
 
 /*
  * Whether a walk takes the loader's lock, and whether that may be held for
@@ -48,11 +51,25 @@ struct walk {
 	unsigned n, most;
 };
 
+static uintptr_t
+address_of(struct _Unwind_Context *context)
+{
+#ifdef __ARM_EABI_UNWINDER__
+	uint32_t address = 0;
+
+	get.code(context, _UVRSC_CORE, 15, _UVRSD_UINT32, &address);
+	/* The lowest bit is that of Thumb code. */
+	return address & ~(uint32_t)1;
+#else
+	return (uintptr_t)get.code(context);
+#endif
+}
+
 static _Unwind_Reason_Code
 see_frame(struct _Unwind_Context *context, void *arg)
 {
 	struct walk *w = arg;
-	uintptr_t address = (uintptr_t)address_of.code(context);
+	uintptr_t address = address_of(context);
 
 	if (address == 0 || w->n == w->most)
 		return _URC_END_OF_STACK;
@@ -94,8 +111,8 @@ find_unwinder(void)
 	void *library;
 
 	if (&hz4_own_unwinder != NULL) {
-		address_of.code = hz4_own_unwinder.address_of;
-		walk_stack.code = address_of.code != NULL ?
+		get.code = hz4_own_unwinder.get;
+		walk_stack.code = get.code != NULL ?
 					  hz4_own_unwinder.walk : NULL;
 	}
 	if (walk_stack.code != NULL || &dlsym == NULL)
@@ -104,8 +121,8 @@ find_unwinder(void)
 	if (library == NULL)
 		return;
 	locks = takes_lock(library);
-	address_of.address = dlsym(library, "_Unwind_GetIP");
-	if (address_of.address != NULL)
+	get.address = dlsym(library, TEXT(HZ4_UNWIND_GET));
+	if (get.address != NULL)
 		walk_stack.address = dlsym(library, "_Unwind_Backtrace");
 }
 

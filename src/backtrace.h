@@ -16,10 +16,17 @@
 
 #include <unwind.h>
 
+/* What tells a frame's address.  On 32-bit arm that is a macro over this. */
+#ifdef __ARM_EABI_UNWINDER__
+#define HZ4_UNWIND_GET _Unwind_VRS_Get
+#else
+#define HZ4_UNWIND_GET _Unwind_GetIP
+#endif
+
 /* Both NULL: a static program that has no unwinder. */
 struct hz4_unwinder {
 	__typeof__(_Unwind_Backtrace) *walk;
-	__typeof__(_Unwind_GetIP) *address_of;
+	__typeof__(HZ4_UNWIND_GET) *get;
 };
 
 enum {

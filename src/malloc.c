@@ -37,11 +37,11 @@ HZ4_BRINGS(hz4_version);
  */
 #ifndef PIC
 #pragma weak _Unwind_Backtrace
-#pragma weak _Unwind_GetIP
+extern __typeof__(HZ4_UNWIND_GET) HZ4_UNWIND_GET __attribute__((weak));
 
 extern const struct hz4_unwinder hz4_own_unwinder;
 const struct hz4_unwinder hz4_own_unwinder = {
-	_Unwind_Backtrace, _Unwind_GetIP
+	_Unwind_Backtrace, HZ4_UNWIND_GET
 };
 #endif
 
