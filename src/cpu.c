@@ -22,12 +22,25 @@ static HZ4_TLS unsigned own_ticket; /* and one, 0: none yet */
 /* Tickets so far. [atomic] relaxed */
 static _Atomic unsigned tickets;
 
+/* gcc has no builtin for it on powerpc. */
+static const char *
+thread_pointer(void)
+{
+#ifdef __powerpc__
+	const char *p;
+
+	__asm__("mr %0, %1" : "=r"(p) : "i"(sizeof p == 8 ? 13 : 2));
+	return p;
+#else
+	return __builtin_thread_pointer();
+#endif
+}
+
 /* A field that the kernel writes at any time. */
 static uint32_t
 field(unsigned offset)
 {
-	const char *area = (const char *)__builtin_thread_pointer() +
-			   __rseq_offset;
+	const char *area = thread_pointer() + __rseq_offset;
 
 	return *(const volatile uint32_t *)(const void *)(area + offset);
 }
