@@ -177,29 +177,26 @@ is_told(const struct mapping *m, size_t n, const struct mapping *x)
 
 /*
  * By its build-id whoever has them finds the names of an object.  That is in
- * the file, which may be gone.
+ * the file, which may be gone.  `told`: whose are told already.
  */
 static void
-put_nameless(FILE *to, const struct profile *p, const struct profile *before)
+put_nameless(FILE *to, const struct profile *p, const struct profile *told,
+	     bool *any)
 {
-	const struct mapping *m, *other = NULL;
-	bool first = true;
-	size_t i, n, others = 0;
+	const struct mapping *m, *old;
+	size_t n, olds, i;
 
 	m = symbols_mappings(p->symbols, &n);
-	if (before != NULL)
-		other = symbols_mappings(before->symbols, &others);
-	for (i = 0; i < n + others; i++) {
-		const struct mapping *x = i < n ? &m[i] : &other[i - n];
-
-		if (!x->nameless || *x->path != '/' ||
-		    is_told(m, i < n ? i : n, x) ||
-		    (i > n && is_told(other, i - n, x)))
+	old = symbols_mappings(told->symbols, &olds);
+	for (i = 0; i < n; i++) {
+		if (!m[i].nameless || m[i].path[0] != '/' ||
+		    is_told(m, i, &m[i]) ||
+		    (told != p && is_told(old, olds, &m[i])))
 			continue;
 		fprintf(to, "%swithout names: %s, build-id %s\n",
-			first ? "\n" : "", x->path,
-			*x->build_id != '\0' ? x->build_id : "not known");
-		first = false;
+			*any ? "" : "\n", m[i].path,
+			*m[i].build_id != '\0' ? m[i].build_id : "not known");
+		*any = true;
 	}
 }
 
@@ -227,7 +224,7 @@ void
 show_top(FILE *to, const struct profile *p, const struct profile *before,
 	 const struct lines *l, size_t top, bool all)
 {
-	bool diff = before != NULL;
+	bool diff = before != NULL, any = false;
 	size_t i, shown = 0, more = 0;
 
 	if (diff)
@@ -257,7 +254,9 @@ show_top(FILE *to, const struct profile *p, const struct profile *before,
 	}
 	if (more > 0)
 		fprintf(to, "\n%zu more stacks\n", more);
-	put_nameless(to, p, before);
+	put_nameless(to, p, p, &any);
+	if (diff)
+		put_nameless(to, before, p, &any);
 }
 
 void

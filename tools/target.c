@@ -224,7 +224,7 @@ target_is_other(long pid)
 static bool
 may_read(const struct target *t)
 {
-	char c;
+	char c = 0;
 
 	errno = 0;
 	return target_get(t, 0, &c, 1) || errno != EPERM;
