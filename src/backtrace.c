@@ -51,19 +51,23 @@ struct walk {
 	unsigned n, most;
 };
 
+#ifdef __ARM_EABI_UNWINDER__
 static uintptr_t
 address_of(struct _Unwind_Context *context)
 {
-#ifdef __ARM_EABI_UNWINDER__
 	uint32_t address = 0;
 
 	get.code(context, _UVRSC_CORE, 15, _UVRSD_UINT32, &address);
 	/* The lowest bit is that of Thumb code. */
 	return address & ~(uint32_t)1;
-#else
-	return (uintptr_t)get.code(context);
-#endif
 }
+#else
+static uintptr_t
+address_of(struct _Unwind_Context *context)
+{
+	return (uintptr_t)get.code(context);
+}
+#endif
 
 static _Unwind_Reason_Code
 see_frame(struct _Unwind_Context *context, void *arg)

@@ -22,19 +22,23 @@ static HZ4_TLS unsigned own_ticket; /* and one, 0: none yet */
 /* Tickets so far. [atomic] relaxed */
 static _Atomic unsigned tickets;
 
-/* gcc has no builtin for it on powerpc. */
+#ifdef __powerpc__
+/* gcc has no builtin for it there. */
 static const char *
 thread_pointer(void)
 {
-#ifdef __powerpc__
 	const char *p;
 
 	__asm__("mr %0, %1" : "=r"(p) : "i"(sizeof p == 8 ? 13 : 2));
 	return p;
-#else
-	return __builtin_thread_pointer();
-#endif
 }
+#else
+static const char *
+thread_pointer(void)
+{
+	return __builtin_thread_pointer();
+}
+#endif
 
 /* A field that the kernel writes at any time. */
 static uint32_t

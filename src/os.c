@@ -25,10 +25,7 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/*
- * 32-bit kernels count mmap's offset in pages; it is always 0 here.  That of
- * s390 takes its arguments in memory.
- */
+/* 32-bit kernels count mmap's offset in pages; it is always 0 here. */
 #ifdef SYS_mmap2
 #define SYS_MAP SYS_mmap2
 #else
@@ -127,6 +124,23 @@ hz4_os_pretend_page(size_t page)
 		hz4_os_page = page;
 }
 
+#ifdef __s390__
+/* There the call takes its arguments in memory. */
+static long
+call_map(void *at, size_t size, int prot, int flags)
+{
+	const long arguments[] = { (long)at, (long)size, prot, flags, -1, 0 };
+
+	return hz4_syscall(SYS_MAP, arguments);
+}
+#else
+static long
+call_map(void *at, size_t size, int prot, int flags)
+{
+	return hz4_syscall(SYS_MAP, at, size, prot, flags, -1);
+}
+#endif
+
 static void *
 map(void *at, size_t size, int prot, int flags)
 {
@@ -136,17 +150,7 @@ map(void *at, size_t size, int prot, int flags)
 	if (injected_failure())
 		return NULL;
 	flags |= MAP_PRIVATE | MAP_ANONYMOUS;
-#ifdef __s390__
-	{
-		const long arguments[] = {
-			(long)at, (long)size, prot, flags, -1, 0,
-		};
-
-		r = hz4_syscall(SYS_MAP, arguments);
-	}
-#else
-	r = hz4_syscall(SYS_MAP, at, size, prot, flags, -1);
-#endif
+	r = call_map(at, size, prot, flags);
 	errno = saved;
 	return r == -1 ? NULL : (void *)r;
 }
