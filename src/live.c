@@ -64,8 +64,8 @@ static struct {
 	struct hz4_snapshot *snapshot;
 
 	char *text;	       /* the file's mapping */
-	char *draft;	       /* text_bytes and a NUL */
-	size_t text_bytes;
+	char *draft;	       /* its text and a NUL */
+	size_t draft_bytes;
 	dev_t device;	       /* of the file, to know it again */
 	ino_t inode;
 
@@ -225,12 +225,32 @@ open_page(void)
 	hz4_meta_free(draft, bytes);
 }
 
-static void
+/* How long it is now, whatever there was room for. */
+static size_t
 draft_text(void)
 {
 	hz4_info_snapshot(live.snapshot);
-	hz4_info_render(live.draft, live.text_bytes + 1, HZ4_TEXT_FIXED,
-			live.snapshot);
+	return hz4_info_render(live.draft, live.draft_bytes, HZ4_TEXT_FIXED,
+			       live.snapshot);
+}
+
+static void
+let_go_of_file(void)
+{
+	if (live.text != NULL)
+		hz4_os_unmap(live.text, live.draft_bytes - 1);
+	live.text = NULL;
+}
+
+/* Room for the sizes of classes, too, or for them no more. */
+static void
+resize_draft(size_t bytes)
+{
+	let_go_of_file();
+	if (live.draft != NULL)
+		hz4_meta_free(live.draft, live.draft_bytes);
+	live.draft = hz4_meta_alloc(bytes);
+	live.draft_bytes = live.draft != NULL ? bytes : 0;
 }
 
 static void
@@ -238,22 +258,18 @@ open_file(void)
 {
 	const char *reason;
 	struct stat st;
+	size_t n = draft_text();
 
 	live.wants_file = false;
-	if (live.draft == NULL) {
-		/* The sizes of classes are part of the text's length. */
-		hz4_info_snapshot(live.snapshot);
-		live.text_bytes = hz4_info_render(NULL, 0, HZ4_TEXT_FIXED,
-						  live.snapshot);
-		live.draft = hz4_meta_alloc(live.text_bytes + 1);
+	if (n + 1 != live.draft_bytes) {
+		resize_draft(n + 1);
 		if (live.draft == NULL)
 			return;
+		draft_text();
 	}
-	draft_text();
 	reason = hz4_file_clear_name(live.file);
 	if (reason == NULL)
-		live.text = make_file(live.file, live.draft,
-				      live.text_bytes);
+		live.text = make_file(live.file, live.draft, n);
 	if (reason != NULL)
 		hz4_log("stats_file: cannot create %s: %s", live.file, reason);
 	else if (live.text == NULL)
@@ -306,12 +322,12 @@ store_page(uint64_t now)
 static void
 publish(uint64_t now)
 {
-	if (live.text != NULL) {
-		draft_text();
-		memcpy(live.text, live.draft, live.text_bytes);
-	} else {
+	if (live.text == NULL)
 		hz4_info_snapshot(live.snapshot);
-	}
+	else if (draft_text() + 1 == live.draft_bytes)
+		memcpy(live.text, live.draft, live.draft_bytes - 1);
+	else
+		open_file();	/* stats_classes was set */
 	if (live.page != NULL)
 		store_page(now);
 }
@@ -335,11 +351,9 @@ is_own(void)
 static void
 leave_parent(void)
 {
-	if (live.text != NULL)
-		hz4_os_unmap(live.text, live.text_bytes);
+	let_go_of_file();
 	if (live.page != NULL)
 		hz4_os_unmap(live.page, live.page_bytes);
-	live.text = NULL;
 	live.page = NULL;
 	own_it();
 	live.wants_page = HZ4_MID_STATS_B1 && hz4_option(HZ4_OPT_stats_live);
@@ -436,8 +450,7 @@ reclaim_file(void)
 	    (lstat(live.file, &st) == 0 && st.st_dev == live.device &&
 	     st.st_ino == live.inode))
 		return;
-	hz4_os_unmap(live.text, live.text_bytes);
-	live.text = NULL;
+	let_go_of_file();
 	open_file();
 }
 

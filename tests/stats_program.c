@@ -15,6 +15,7 @@
  *     idle      say "ready" and wait until stdin ends
  *     tell      the same, in one of several threads that have allocated, and
  *               with what hz4_stats_text has, before "ready"
+ *     classes   the same as exit, but stats_classes changes after the work
  *     closed    work, close stdin, stdout, stderr and all else, return
  *
  * Links no allocator: the library under test is preloaded.
@@ -97,6 +98,30 @@ work_and_wait(void *arg)
 	return kept;
 }
 
+/* A function of the library, which is preloaded. */
+static void
+find(const char *name, void *function)
+{
+	void *address = dlsym(RTLD_DEFAULT, name);
+
+	e2e_need(address != NULL, "%s", name);
+	memcpy(function, &address, sizeof address);
+}
+
+static void
+change_classes(void)
+{
+	int (*get)(const char *, char *, size_t);
+	int (*set)(const char *, const char *);
+	char value[8];
+
+	find("hz4_option_get", &get);
+	find("hz4_option_set", &set);
+	e2e_need(get("stats_classes", value, sizeof value) == 0 &&
+			 set("stats_classes", *value == '0' ? "1" : "0") == 0,
+		 "stats_classes");
+}
+
 /* Nothing is allocated after it was told. */
 static void
 tell(void)
@@ -104,12 +129,10 @@ tell(void)
 	static char text[1 << 16];
 	static pthread_barrier_t barrier;
 	size_t (*stats_text)(char *, size_t);
-	void *address = dlsym(RTLD_DEFAULT, "hz4_stats_text");
 	pthread_t thread;
 	int i;
 
-	e2e_need(address != NULL, "hz4_stats_text");
-	memcpy(&stats_text, &address, sizeof stats_text);
+	find("hz4_stats_text", &stats_text);
 	pthread_barrier_init(&barrier, NULL, 4);
 	for (i = 0; i < 3; i++)
 		e2e_need(pthread_create(&thread, NULL, work_and_wait,
@@ -144,11 +167,14 @@ main(int argc, char **argv)
 		e2e_need(chdir(argv[2]) == 0, "chdir to %s", argv[2]);
 	if (strcmp(mode, "fork") == 0)
 		fork_and_work();
-	else if (strcmp(mode, "exit") == 0 || strcmp(mode, "closed") == 0)
+	else if (strcmp(mode, "exit") == 0 || strcmp(mode, "closed") == 0 ||
+		 strcmp(mode, "classes") == 0)
 		work();
 	else
 		hold(strcmp(mode, "idle") == 0 || strcmp(mode, "tell") == 0,
 		     strcmp(mode, "tell") == 0);
+	if (strcmp(mode, "classes") == 0)
+		change_classes();
 	if (strcmp(mode, "_exit") == 0)
 		_exit(0);
 	if (strcmp(mode, "kill") == 0)
