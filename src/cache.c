@@ -58,6 +58,23 @@ lock_l1(unsigned cls)
 		       NULL;
 }
 
+/* A thread that has run ahead lets others run; before any stack is closed. */
+static void
+keep_pace(struct hz4_cache *c)
+{
+	if (hz4_pace_due(&c->pace))
+		hz4_pace_rest(&c->pace);
+}
+
+static void
+note_taken(struct hz4_cache *c, unsigned cls, unsigned n)
+{
+	size_t bytes = n * (size_t)hz4_classes[cls].size;
+
+	c->returned -= (ptrdiff_t)bytes;
+	hz4_pace_take(&c->pace, bytes);
+}
+
 /* From L1 where there is one; the object to use next comes last. */
 static unsigned
 take_below(struct hz4_cache *c, unsigned cls, void **to, unsigned n)
@@ -66,13 +83,13 @@ take_below(struct hz4_cache *c, unsigned cls, void **to, unsigned n)
 
 	if (l == NULL) {
 		n = hz4_transfer_take_run(cls, to, n, c->counts);
-		c->returned -= n * (ptrdiff_t)hz4_classes[cls].size;
+		note_taken(c, cls, n);
 		add_net(c, cls, n);
 		return n;
 	}
 	n = hz4_l1_take(l, cls, to, n, c->counts);
 	hz4_l1_unlock(l);
-	c->returned -= n * (ptrdiff_t)hz4_classes[cls].size;
+	note_taken(c, cls, n);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_calls, n > 0);
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_l0_refill_objs, n);
 	return n;
@@ -162,8 +179,7 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	uint32_t held, n;
 
 	hz4_growth_note(c, cls, HZ4_TURN_MISS);
-	if (hz4_pace_due(&c->pace))
-		hz4_pace_rest(&c->pace);
+	keep_pace(c);
 	hz4_stacks_close(c, cls);
 	/*
 	 * A wrapper around one of libc's calls, or a signal's handler, may
@@ -176,7 +192,6 @@ hz4_cache_refill(struct hz4_cache *c, unsigned cls)
 	n = take_below(c, cls, to, hz4_max(n, 1u));
 	if (n > 0) {
 		first = to[n - 1];
-		hz4_pace_take(&c->pace, n * (size_t)hz4_classes[cls].size);
 		if (n > 1)
 			hz4_stacks_move_top(c, cls, to + n - 1);
 	}
@@ -193,8 +208,10 @@ void *
 hz4_cache_take_zeroed(struct hz4_cache *c, unsigned cls, size_t bytes)
 {
 	unsigned path;
-	void *p = hz4_transfer_take_zeroed(cls, bytes, &path);
+	void *p;
 
+	keep_pace(c);
+	p = hz4_transfer_take_zeroed(cls, bytes, &path);
 	if (p == NULL)
 		return NULL;
 	hz4_count(c->counts, cls, HZ4_COUNT_malloc_lock_path, 1);
@@ -202,7 +219,7 @@ hz4_cache_take_zeroed(struct hz4_cache *c, unsigned cls, size_t bytes)
 					  HZ4_COUNT_malloc_span_create :
 					  HZ4_COUNT_malloc_transfer_hit, 1);
 	add_net(c, cls, 1);
-	hz4_pace_take(&c->pace, hz4_classes[cls].size);
+	note_taken(c, cls, 1);
 	hz4_stacks_called(c, cls);
 	return p;
 }

@@ -443,6 +443,35 @@ START_TEST(calloc_touches_nothing_that_is_clean)
 }
 END_TEST
 
+/* The thread is ahead by them, and gives the same bytes back. */
+START_TEST(what_calloc_takes_is_counted)
+{
+	enum { N = 200, BYTES = 64 * KIB };
+	struct hz4_cache *c;
+	ptrdiff_t returned;
+	size_t most = 0;
+	void *p[N];
+	unsigned i, fewer = 0;
+
+	hz4_heap_free(take(1));
+	c = hz4_tls_cache;
+	for (i = 0; i < N; i++) {
+		returned = c->returned;
+		p[i] = hz4_heap_calloc(1, BYTES);
+		unit_need(p[i] != NULL, "%u", i);
+		/* Now and then the sum is told, and begins anew. */
+		fewer += returned - c->returned >= BYTES;
+		most = hz4_max(most, c->pace.ahead);
+	}
+	ck_assert_uint_ge(fewer, N - N / 4);
+	/* Others are let run. */
+	ck_assert_uint_ge(most, HZ4_PACE_AHEAD);
+	ck_assert_uint_lt(most, HZ4_PACE_AHEAD + (1 << 20));
+	for (i = 0; i < N; i++)
+		hz4_heap_free(p[i]);
+}
+END_TEST
+
 /* Of one that lies in both, what was used is cleared and no more. */
 START_TEST(calloc_clears_what_was_used_of_an_object)
 {
@@ -1145,6 +1174,7 @@ add(TCase *t)
 	tcase_add_test(t, too_much);
 	tcase_add_test(t, calloc_clears_what_was_used);
 	tcase_add_loop_test(t, calloc_touches_nothing_that_is_clean, 0, 6);
+	tcase_add_test(t, what_calloc_takes_is_counted);
 	tcase_add_test(t, calloc_clears_what_was_used_of_an_object);
 	tcase_add_test(t, realloc_keeps_contents);
 	tcase_add_test(t, realloc_in_place);
