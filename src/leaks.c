@@ -86,28 +86,55 @@ add_object(uintptr_t start, size_t size, struct hz4_site *site, void *arg)
 	o->reached = false;
 }
 
+/*
+ * What was read of a page's owner, without its lock, is true if the page still
+ * has it: it goes before the structure does.
+ */
+static bool
+is_still(uintptr_t page, unsigned cls, const void *owner)
+{
+	/* Pairs with the release of what the next owner of the bytes wrote. */
+	atomic_thread_fence(memory_order_acquire);
+	return hz4_pagemap_class((void *)page) == cls &&
+	       hz4_pagemap_owner(page) == owner;
+}
+
+static size_t
+see_large(struct search *s, uintptr_t page, const struct hz4_large *l)
+{
+	size_t bytes = l->bytes;
+	struct hz4_site *site = l->sample.site;
+
+	if (l->start != page || !is_still(page, HZ4_CLS_RUN, l))
+		return 0;
+	add_object(page, bytes, site, s);
+	return bytes;
+}
+
+static size_t
+see_free(uintptr_t page, const struct hz4_run *r)
+{
+	size_t pages = r->pages;
+
+	return (hz4_pagemap_flags(page) & HZ4_PAGE_FREE) &&
+			       r->start == page &&
+			       is_still(page, HZ4_CLS_NONE, r) ?
+		       pages * HZ4_PAGE : 0;
+}
+
 /* Bytes of what begins at a page of ours, 0 if nothing does. */
 static size_t
 see_page(struct search *s, uintptr_t page)
 {
 	unsigned cls = hz4_pagemap_class((void *)page);
 	void *owner = hz4_pagemap_owner(page);
-	struct hz4_large *l = owner;
-	struct hz4_run *r = owner;
 
-	if (owner == NULL)
-		return 0;
-	if (cls == HZ4_CLS_MARKED) {
-		hz4_samples_each(page, add_object, s);
-		return hz4_samples_pages(page) * HZ4_PAGE;
-	}
-	if (cls == HZ4_CLS_RUN) {
-		add_object(l->start, l->bytes, l->sample.site, s);
-		return l->bytes;
-	}
-	if (cls == HZ4_CLS_NONE &&
-	    (hz4_pagemap_flags(page) & HZ4_PAGE_FREE) && r->start == page)
-		return r->pages * (size_t)HZ4_PAGE;
+	if (cls == HZ4_CLS_MARKED)
+		return hz4_samples_each(page, add_object, s) * HZ4_PAGE;
+	if (owner != NULL && cls == HZ4_CLS_RUN)
+		return see_large(s, page, owner);
+	if (owner != NULL && cls == HZ4_CLS_NONE)
+		return see_free(page, owner);
 	return 0;
 }
 

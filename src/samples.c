@@ -285,7 +285,7 @@ hz4_samples_live(void)
 /* --- slabs ----------------------------------------------------------- */
 
 static uint64_t *
-bits_of(struct slab *b)
+bits_of(const struct slab *b)
 {
 	return (uint64_t *)(void *)&b->sample[hz4_classes[b->cls].slots];
 }
@@ -517,22 +517,31 @@ hz4_samples_objects(unsigned cls)
 	return (size_t)hz4_peek(&samples.objects[cls]);
 }
 
-void
-hz4_samples_each(uintptr_t page,
-		 void (*see)(uintptr_t start, size_t size,
-			     struct hz4_site *site, void *arg),
-		 void *arg)
+static void
+each_locked(const struct slab *b, hz4_samples_see *see, void *arg)
 {
-	struct slab *b = hz4_pagemap_owner(page);
 	const struct hz4_class *k = &hz4_classes[b->cls];
+	const uint64_t *bits = bits_of(b);
 	uint32_t i;
 
-	hz4_lock_acquire(&samples.lock);
 	for (i = 0; i < k->slots; i++)
-		if (bits_of(b)[i / 64] >> i % 64 & 1)
-			see(page + i * (uintptr_t)k->size, k->size,
+		if (bits[i / 64] >> i % 64 & 1)
+			see(b->start + i * (uintptr_t)k->size, k->size,
 			    b->sample[i].site, arg);
+}
+
+size_t
+hz4_samples_each(uintptr_t page, hz4_samples_see *see, void *arg)
+{
+	size_t pages = 0;
+
+	hz4_lock_acquire(&samples.lock);
+	if (hz4_pagemap_class((void *)page) == HZ4_CLS_MARKED)
+		pages = hz4_samples_pages(page);
+	if (pages > 0)
+		each_locked(hz4_pagemap_owner(page), see, arg);
 	hz4_lock_release(&samples.lock);
+	return pages;
 }
 
 size_t

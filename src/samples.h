@@ -65,11 +65,14 @@ uint64_t hz4_samples_live(void);
 /* Live objects of a class in slabs. */
 size_t hz4_samples_objects(unsigned cls);
 
-/* Call `see` for each object of the slab that begins at `page`. */
-void hz4_samples_each(uintptr_t page,
-		      void (*see)(uintptr_t start, size_t size,
-				  struct hz4_site *site, void *arg),
-		      void *arg);
+typedef void hz4_samples_see(uintptr_t start, size_t size,
+			     struct hz4_site *site, void *arg);
+
+/*
+ * Call `see` for each object of the slab that begins at `page`; its pages, or 0
+ * if there is none, or none any more.
+ */
+size_t hz4_samples_each(uintptr_t page, hz4_samples_see *see, void *arg);
 
 /* For the heap walker: pages of the slab that begins at `page`, else 0. */
 size_t hz4_samples_pages(uintptr_t page);

@@ -407,6 +407,44 @@ START_TEST(rate_1_takes_all)
 }
 END_TEST
 
+static void
+see(uintptr_t object, size_t size, struct hz4_site *site, void *arg)
+{
+	unsigned *seen = arg;
+
+	unit_need(object != 0 && size > 0 && site != NULL, "%zu", size);
+	++*seen;
+}
+
+/* Who looks at all of them has read of a page that may be another's since. */
+START_TEST(slabs_may_be_gone)
+{
+	enum { SIZE = 30000, MOST = 200 };
+	unsigned n, i, seen = 0;
+	uintptr_t first, last;
+	void *p[MOST];
+
+	start(1);
+	n = hz4_classes[hz4_sizeclass(SIZE)].slots;
+	ck_assert_uint_lt(n, MOST);
+	for (i = 0; i <= n; i++)
+		p[i] = make(SIZE);
+	first = (uintptr_t)p[0] & ~(uintptr_t)(HZ4_PAGE - 1);
+	last = (uintptr_t)p[n] & ~(uintptr_t)(HZ4_PAGE - 1);
+	ck_assert_uint_gt(hz4_samples_each(first, see, &seen), 0);
+	ck_assert_uint_eq(seen, n);
+	ck_assert_uint_gt(hz4_samples_each(last, see, &seen), 0);
+	ck_assert_uint_eq(seen, n + 1);
+	while (i > 0)
+		hz4_heap_free(p[--i]);
+	seen = 0;
+	/* One stays for the next ones. */
+	ck_assert((hz4_samples_each(first, see, &seen) > 0) !=
+		  (hz4_samples_each(last, see, &seen) > 0));
+	ck_assert_uint_eq(seen, 0);
+}
+END_TEST
+
 START_TEST(sampled_objects_are_like_others)
 {
 	struct hz4_info before, after;
@@ -823,6 +861,7 @@ add(TCase *t)
 	tcase_add_test(t, samples_that_grow_are_copied_as_seldom);
 	tcase_add_test(t, large_objects_that_grow);
 	tcase_add_test(t, rate_1_takes_all);
+	tcase_add_test(t, slabs_may_be_gone);
 	tcase_add_test(t, sampled_objects_are_like_others);
 	tcase_add_test(t, misuse_is_told);
 	tcase_add_test(t, a_full_table_says_so);
