@@ -137,12 +137,26 @@ sleep_grace(void)
 	return naps == HZ4_IDLE_NAPS;
 }
 
+/* Another thread may be in a step; not forever, a handler may wait for it. */
+static bool
+wait_for_lock(void)
+{
+	unsigned tries = 0;
+
+	while (!hz4_lock_try(&idle.lock)) {
+		if (tries++ == HZ4_IDLE_ROUND)
+			return false;
+		hz4_lock_nap();
+	}
+	return true;
+}
+
 void
 hz4_idle_empty_all(void)
 {
 	int steps = 0;
 
-	if (hz4_share_users() < 2 || !hz4_lock_try(&idle.lock))
+	if (hz4_share_users() < 2 || !wait_for_lock())
 		return;
 	while (steps++ < HZ4_IDLE_EMPTY && one_is_left() && sleep_grace())
 		step_all();

@@ -29,6 +29,9 @@ enum {
 static _Atomic unsigned clock_ms;
 /* A preloaded wrapper allocates in this thread. */
 static HZ4_TLS unsigned wraps;
+/* It stops in a step until a trim has begun to wait for it. */
+static _Atomic unsigned stops;
+static HZ4_TLS bool stopping;
 
 static void *take(size_t size);
 static void give(void *p);
@@ -41,6 +44,12 @@ hz4_clock(clockid_t clock, struct timespec *t)
 	(void)clock;
 	t->tv_sec = ms / 1000;
 	t->tv_nsec = (long)(ms % 1000) * 1000000;
+	if (stopping && (hz4_tls_held & 1u << HZ4_RANK_IDLE)) {
+		hz4_poke(&stops, 1);
+		while (hz4_peek(&stops) == 1)
+			sched_yield();
+		stopping = false;
+	}
 	if (wraps > 0) {
 		wraps--;
 		/* Somebody may wait for that lock, and have the wrapper's. */
@@ -786,6 +795,42 @@ START_TEST(a_trim_reaches_all_sleepers)
 }
 END_TEST
 
+static void
+step_and_stop(void)
+{
+	stopping = true;
+	step(HZ4_IDLE_ROUND);
+}
+
+static void *
+go_on_soon(void *arg)
+{
+	unit_sleep(20);
+	hz4_poke(&stops, 2);
+	return arg;
+}
+
+START_TEST(a_trim_waits_for_a_step)
+{
+	const unsigned n = 8;
+	pthread_t id;
+
+	start(n, fill);
+	sleeper[1].work = step_and_stop;
+	pthread_barrier_wait(&sleeper[1].begin);
+	while (hz4_peek(&stops) == 0)
+		sched_yield();
+	ck_assert_int_eq(pthread_create(&id, NULL, go_on_soon, NULL), 0);
+	hz4_heap_trim();
+	ck_assert_uint_eq(hz4_peek(&stops), 2);
+	ck_assert_uint_ge(in_state(n, HZ4_IDLE_EMPTY), n - 1);
+	pthread_join(id, NULL);
+	pthread_barrier_wait(&sleeper[1].end);
+	end(n);
+	all_is_well(0);
+}
+END_TEST
+
 /* Nobody empties its cache meanwhile, not even it. */
 START_TEST(who_trims_is_awake)
 {
@@ -1115,6 +1160,7 @@ add(TCase *t)
 	tcase_add_test(t, a_round_sees_to_some_objects_at_once);
 	tcase_add_test(t, the_grace_begins_with_the_end_of_a_step);
 	tcase_add_test(t, a_trim_reaches_all_sleepers);
+	tcase_add_test(t, a_trim_waits_for_a_step);
 	tcase_add_test(t, who_trims_is_awake);
 	tcase_add_test(t, threads_work_on);
 	tcase_add_loop_test(t, the_next_thread_finds_it_whole, 0, 16);
