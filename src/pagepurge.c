@@ -124,10 +124,12 @@ narrow_to_dirty_locked(struct hz4_run *r, struct hz4_list *at, size_t most)
 	narrow_locked(r, at, a, hz4_min((end - a) / HZ4_PAGE, most));
 }
 
+/* Of any page, also of one behind a run. */
 static bool
 is_moved(uintptr_t page, unsigned flags)
 {
-	return (hz4_pagemap_flags(page) &
+	return hz4_pagemap_has_leaf(page) &&
+	       (hz4_pagemap_flags(page) &
 		(HZ4_PAGE_MOVED | HZ4_PAGE_MOVED_FIRST)) == flags;
 }
 
