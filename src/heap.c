@@ -262,7 +262,7 @@ give_marked(void *p, struct hz4_cache *c)
 	bool inside = s->inside;
 
 	if (!hz4_guard_owns(p)) {
-		hz4_samples_give(p, "free()");
+		hz4_samples_give(p);
 		return;
 	}
 	/* What the unwinder allocates is no sample. */
@@ -280,7 +280,7 @@ give(void *p, unsigned cls, struct hz4_cache *c)
 	} else if (cls == HZ4_CLS_RUN) {
 		if (hz4_unlikely(hz4_large_sample(p)->site != NULL))
 			hz4_samples_drop(hz4_large_sample(p));
-		hz4_large_free(p, "free()");
+		hz4_large_free(p);
 		hz4_thread_count(cls, HZ4_COUNT_free_large);
 	} else if (c == NULL) {
 		give_bare(p, cls);
