@@ -57,27 +57,20 @@ HZ4_BRINGS(malloc);
 
 #define OPERATOR HZ4_EXPORT_HOT __attribute__((weak))
 
-OPERATOR void *new(size_t size);
-OPERATOR void *new_array(size_t size);
-OPERATOR void *new_aligned(size_t size, size_t align);
-OPERATOR void *new_aligned_array(size_t size, size_t align);
-OPERATOR void delete(void *p);
-OPERATOR void delete_array(void *p);
-OPERATOR void delete_aligned(void *p, size_t align);
-OPERATOR void delete_aligned_array(void *p, size_t align);
+/* One of these, and as our_NAME the one that is here, whoever has the name. */
+#define DECLARE(result, name, parameters) \
+	OPERATOR result name parameters; \
+	static __typeof__(name) JOIN(our_, name, ) \
+		__attribute__((alias(TEXT(name))))
 
-/* Ours, whoever has the name. */
-#define OURS(own, name) \
-	static __typeof__(name) own __attribute__((alias(TEXT(name))))
-
-OURS(our_new, new);
-OURS(our_new_array, new_array);
-OURS(our_new_aligned, new_aligned);
-OURS(our_new_aligned_array, new_aligned_array);
-OURS(our_delete, delete);
-OURS(our_delete_array, delete_array);
-OURS(our_delete_aligned, delete_aligned);
-OURS(our_delete_aligned_array, delete_aligned_array);
+DECLARE(void *, new, (size_t size));
+DECLARE(void *, new_array, (size_t size));
+DECLARE(void *, new_aligned, (size_t size, size_t align));
+DECLARE(void *, new_aligned_array, (size_t size, size_t align));
+DECLARE(void, delete, (void *p));
+DECLARE(void, delete_array, (void *p));
+DECLARE(void, delete_aligned, (void *p, size_t align));
+DECLARE(void, delete_aligned_array, (void *p, size_t align));
 
 /* The address of a function comes out of dlsym as an object pointer. */
 union code {
@@ -250,7 +243,7 @@ enum parent {
 	DELETE,
 	NEW_ARRAY,
 	DELETE_ARRAY,
-	NEW_ALIGNED,
+	NEW_ALIGNED, /* this one and the next ones are told the alignment */
 	DELETE_ALIGNED,
 	NEW_ALIGNED_ARRAY,
 	DELETE_ALIGNED_ARRAY,
@@ -262,27 +255,23 @@ enum parent {
  * and what it goes by itself.  Volatile: a compiler knows that the two are
  * the same here.
  */
-#define PARENT(name, own, by) \
-	{ TEXT(name), (void (*)(void))(name), (void (*)(void))(own), \
-	  (void (*)(void))(by) }
+#define PARENT(name, by) \
+	{ TEXT(name), (void (*)(void))(name), \
+	  (void (*)(void))JOIN(our_, name, ), (void (*)(void))(by) }
 static const volatile struct {
 	const char *name;
 	void (*bound)(void);
 	void (*ours)(void);
 	void (*by)(void);
 } parents[PARENTS] = {
-	[NEW] = PARENT(new, our_new, heap_new),
-	[DELETE] = PARENT(delete, our_delete, hz4_heap_free),
-	[NEW_ARRAY] = PARENT(new_array, our_new_array, new),
-	[DELETE_ARRAY] = PARENT(delete_array, our_delete_array, delete),
-	[NEW_ALIGNED] = PARENT(new_aligned, our_new_aligned, heap_new_aligned),
-	[DELETE_ALIGNED] = PARENT(delete_aligned, our_delete_aligned,
-				  heap_delete_aligned),
-	[NEW_ALIGNED_ARRAY] = PARENT(new_aligned_array, our_new_aligned_array,
-				     new_aligned),
-	[DELETE_ALIGNED_ARRAY] =
-		PARENT(delete_aligned_array, our_delete_aligned_array,
-		       delete_aligned),
+	[NEW] = PARENT(new, heap_new),
+	[DELETE] = PARENT(delete, hz4_heap_free),
+	[NEW_ARRAY] = PARENT(new_array, new),
+	[DELETE_ARRAY] = PARENT(delete_array, delete),
+	[NEW_ALIGNED] = PARENT(new_aligned, heap_new_aligned),
+	[DELETE_ALIGNED] = PARENT(delete_aligned, heap_delete_aligned),
+	[NEW_ALIGNED_ARRAY] = PARENT(new_aligned_array, new_aligned),
+	[DELETE_ALIGNED_ARRAY] = PARENT(delete_aligned_array, delete_aligned),
 };
 
 /*
@@ -391,8 +380,8 @@ missed(enum parent which)
  * An open stack is one of the thread's cache, to which the operators come where
  * nobody replaces them: while mallocs are counted all come here.
  */
-HZ4_FAST void *
-plain_slow(enum parent which, size_t size, struct hz4_stack *s)
+static HZ4_DEEP void *
+new_slow(size_t size, struct hz4_stack *s, enum parent which)
 {
 	void *p = NULL;
 
@@ -401,28 +390,10 @@ plain_slow(enum parent which, size_t size, struct hz4_stack *s)
 	return p != NULL ? p : missed(which).plain(size);
 }
 
-static HZ4_DEEP void *
-new_slow(size_t size, struct hz4_stack *s)
-{
-	return plain_slow(NEW, size, s);
-}
-
-static HZ4_DEEP void *
-new_array_slow(size_t size, struct hz4_stack *s)
-{
-	return plain_slow(NEW_ARRAY, size, s);
-}
-
 static HZ4_SLOW void *
-new_aligned_slow(size_t size, size_t align)
+new_aligned_slow(size_t size, size_t align, enum parent which)
 {
-	return missed(NEW_ALIGNED).aligned(size, align);
-}
-
-static HZ4_SLOW void *
-new_aligned_array_slow(size_t size, size_t align)
-{
-	return missed(NEW_ALIGNED_ARRAY).aligned(size, align);
+	return missed(which).aligned(size, align);
 }
 
 #define OPERATOR_NEW(name, parameters, slow) \
@@ -450,31 +421,31 @@ new_aligned_array_slow(size_t size, size_t align)
 		return slow; \
 	}
 
-OPERATOR_NEW(new, (size_t size), new_slow(size, s))
-OPERATOR_NEW(new_array, (size_t size), new_array_slow(size, s))
+OPERATOR_NEW(new, (size_t size), new_slow(size, s, NEW))
+OPERATOR_NEW(new_array, (size_t size), new_slow(size, s, NEW_ARRAY))
 OPERATOR_NEW_ALIGNED(new_aligned, (size_t size, size_t align),
-		     new_aligned_slow(size, align))
+		     new_aligned_slow(size, align, NEW_ALIGNED))
 OPERATOR_NEW_ALIGNED(new_aligned_array, (size_t size, size_t align),
-		     new_aligned_array_slow(size, align))
+		     new_aligned_slow(size, align, NEW_ALIGNED_ARRAY))
 
 #ifdef PIC
-enum nothrow { THROWS_NOT, ARRAY, ALIGNED, ALIGNED_ARRAY, NOTHROWS };
-
 /*
  * libstdc++'s own nothrow forms, NULL until they are asked for.  They call
  * the operators that they go by through the dynamic linker, too, and catch.
  * [atomic] relaxed: all write the same
  */
-static void *_Atomic nothrows[NOTHROWS];
+static void *_Atomic nothrows[PARENTS];
 
 static union code
-find_nothrow(enum nothrow which)
+find_nothrow(enum parent which)
 {
-	static const char *const names[NOTHROWS] = {
-		TEXT(JOIN(_Znw, SIZE, RKSt9nothrow_t)),
-		TEXT(JOIN(_Zna, SIZE, RKSt9nothrow_t)),
-		TEXT(JOIN(_Znw, SIZE, St11align_val_tRKSt9nothrow_t)),
-		TEXT(JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t)),
+	static const char *const names[PARENTS] = {
+		[NEW] = TEXT(JOIN(_Znw, SIZE, RKSt9nothrow_t)),
+		[NEW_ARRAY] = TEXT(JOIN(_Zna, SIZE, RKSt9nothrow_t)),
+		[NEW_ALIGNED] =
+			TEXT(JOIN(_Znw, SIZE, St11align_val_tRKSt9nothrow_t)),
+		[NEW_ALIGNED_ARRAY] =
+			TEXT(JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t)),
 	};
 	union code f = { .address = hz4_peek(&nothrows[which]) };
 
@@ -486,35 +457,13 @@ find_nothrow(enum nothrow which)
 }
 
 /*
- * Where there is no libstdc++, nobody can catch what is thrown.  Here and
- * below the arguments are in the fast path's order, so that it jumps without
- * moving registers.
+ * The nothrow form of an operator.  Where there is no libstdc++, nobody can
+ * catch what is thrown.
  */
 static HZ4_SLOW void *
-nothrow_slow(size_t size, const void *tag, enum nothrow which)
+nothrow_slow(size_t size, size_t align, const void *tag, enum parent which)
 {
-	bool theirs;
-	union code f;
-	void *p;
-
-	note_miss();
-	theirs = replaced();
-	p = theirs ? NULL : hz4_heap_malloc(size);
-	if (p != NULL)
-		return p;
-	f = find_nothrow(which);
-	if (f.address != NULL)
-		return f.nothrow(size, tag);
-	if (!theirs)
-		return loop(HZ4_ALIGN, size, false);
-	return which == ARRAY ? new_array(size) : new(size);
-}
-
-static HZ4_SLOW void *
-nothrow_aligned_slow(size_t size, size_t align, const void *tag,
-		     enum nothrow which)
-{
-	bool theirs;
+	bool theirs, plain = which < NEW_ALIGNED;
 	union code f;
 	void *p;
 
@@ -527,90 +476,51 @@ nothrow_aligned_slow(size_t size, size_t align, const void *tag,
 		size = no_wrap(size, align);
 	f = find_nothrow(which);
 	if (f.address != NULL)
-		return f.aligned_nothrow(size, align, tag);
+		return plain ? f.nothrow(size, tag) :
+			       f.aligned_nothrow(size, align, tag);
 	if (!theirs)
 		return loop(align, size, false);
-	return which == ALIGNED_ARRAY ? new_aligned_array(size, align) :
-					new_aligned(size, align);
+	f.any = parents[which].bound;
+	return plain ? f.plain(size) : f.aligned(size, align);
 }
 
 OPERATOR_NEW(JOIN(_Znw, SIZE, RKSt9nothrow_t), (size_t size, const void *tag),
-	     nothrow_slow(size, tag, THROWS_NOT))
+	     nothrow_slow(size, HZ4_ALIGN, tag, NEW))
 OPERATOR_NEW(JOIN(_Zna, SIZE, RKSt9nothrow_t), (size_t size, const void *tag),
-	     nothrow_slow(size, tag, ARRAY))
+	     nothrow_slow(size, HZ4_ALIGN, tag, NEW_ARRAY))
 OPERATOR_NEW_ALIGNED(JOIN(_Znw, SIZE, St11align_val_tRKSt9nothrow_t),
 		     (size_t size, size_t align, const void *tag),
-		     nothrow_aligned_slow(size, align, tag, ALIGNED))
+		     nothrow_slow(size, align, tag, NEW_ALIGNED))
 OPERATOR_NEW_ALIGNED(JOIN(_Zna, SIZE, St11align_val_tRKSt9nothrow_t),
 		     (size_t size, size_t align, const void *tag),
-		     nothrow_aligned_slow(size, align, tag, ALIGNED_ARRAY))
+		     nothrow_slow(size, align, tag, NEW_ALIGNED_ARRAY))
 #endif
 
-static HZ4_SLOW void
-delete_slow(void *p)
+static void
+drop(union code f, void *p, enum parent which, size_t align)
 {
-	missed(DELETE).drop(p);
+	if (which < NEW_ALIGNED)
+		f.drop(p);
+	else
+		f.drop_aligned(p, align);
 }
 
+/*
+ * In this order no fast path, gcc's at least, has to keep an alignment; that
+ * of a plain one is of no use.
+ */
 static HZ4_SLOW void
-delete_array_slow(void *p)
+delete_slow(void *p, enum parent which, size_t align)
 {
-	missed(DELETE_ARRAY).drop(p);
+	drop(missed(which), p, which, align);
 }
 
+/* A sized or a nothrow form, by the operator that it goes by. */
 static HZ4_SLOW void
-delete_aligned_slow(void *p, size_t align)
-{
-	missed(DELETE_ALIGNED).drop_aligned(p, align);
-}
-
-static HZ4_SLOW void
-delete_aligned_array_slow(void *p, size_t align)
-{
-	missed(DELETE_ALIGNED_ARRAY).drop_aligned(p, align);
-}
-
-/* What the sized and the nothrow forms go by. */
-static HZ4_SLOW void
-by_delete(void *p)
+by(void *p, enum parent which, size_t align)
 {
 	note_miss();
-	delete(p);
-}
-
-static HZ4_SLOW void
-by_delete_array(void *p)
-{
-	note_miss();
-	delete_array(p);
-}
-
-static HZ4_SLOW void
-by_delete_aligned(void *p, size_t align)
-{
-	note_miss();
-	delete_aligned(p, align);
-}
-
-static HZ4_SLOW void
-by_delete_aligned_array(void *p, size_t align)
-{
-	note_miss();
-	delete_aligned_array(p, align);
-}
-
-static HZ4_SLOW void
-by_delete_aligned_sized(void *p, size_t size, size_t align)
-{
-	(void)size;
-	by_delete_aligned(p, align);
-}
-
-static HZ4_SLOW void
-by_delete_aligned_array_sized(void *p, size_t size, size_t align)
-{
-	(void)size;
-	by_delete_aligned_array(p, align);
+	drop((union code){ .any = parents[which].bound }, p, which, align);
 }
 
 /* Sizes and alignments are not needed to find the object. */
@@ -624,28 +534,29 @@ by_delete_aligned_array_sized(void *p, size_t size, size_t align)
 
 #define U __attribute__((unused))
 
-OPERATOR_DELETE(delete, (void *p), delete_slow(p))
-OPERATOR_DELETE(delete_array, (void *p), delete_array_slow(p))
-OPERATOR_DELETE(_ZdlPvRKSt9nothrow_t, (void *p, const void *tag U),
-		by_delete(p))
-OPERATOR_DELETE(_ZdaPvRKSt9nothrow_t, (void *p, const void *tag U),
-		by_delete_array(p))
-OPERATOR_DELETE(JOIN(_ZdlPv, SIZE, ), (void *p, size_t size U), by_delete(p))
-OPERATOR_DELETE(JOIN(_ZdaPv, SIZE, ), (void *p, size_t size U),
-		by_delete_array(p))
+OPERATOR_DELETE(delete, (void *p), delete_slow(p, DELETE, 0))
+OPERATOR_DELETE(delete_array, (void *p), delete_slow(p, DELETE_ARRAY, 0))
 OPERATOR_DELETE(delete_aligned, (void *p, size_t align),
-		delete_aligned_slow(p, align))
+		delete_slow(p, DELETE_ALIGNED, align))
 OPERATOR_DELETE(delete_aligned_array, (void *p, size_t align),
-		delete_aligned_array_slow(p, align))
+		delete_slow(p, DELETE_ALIGNED_ARRAY, align))
+OPERATOR_DELETE(_ZdlPvRKSt9nothrow_t, (void *p, const void *tag U),
+		by(p, DELETE, 0))
+OPERATOR_DELETE(_ZdaPvRKSt9nothrow_t, (void *p, const void *tag U),
+		by(p, DELETE_ARRAY, 0))
+OPERATOR_DELETE(JOIN(_ZdlPv, SIZE, ), (void *p, size_t size U),
+		by(p, DELETE, 0))
+OPERATOR_DELETE(JOIN(_ZdaPv, SIZE, ), (void *p, size_t size U),
+		by(p, DELETE_ARRAY, 0))
 OPERATOR_DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t,
 		(void *p, size_t align, const void *tag U),
-		by_delete_aligned(p, align))
+		by(p, DELETE_ALIGNED, align))
 OPERATOR_DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t,
 		(void *p, size_t align, const void *tag U),
-		by_delete_aligned_array(p, align))
+		by(p, DELETE_ALIGNED_ARRAY, align))
 OPERATOR_DELETE(JOIN(_ZdlPv, SIZE, St11align_val_t),
-		(void *p, size_t size, size_t align),
-		by_delete_aligned_sized(p, size, align))
+		(void *p, size_t size U, size_t align),
+		by(p, DELETE_ALIGNED, align))
 OPERATOR_DELETE(JOIN(_ZdaPv, SIZE, St11align_val_t),
-		(void *p, size_t size, size_t align),
-		by_delete_aligned_array_sized(p, size, align))
+		(void *p, size_t size U, size_t align),
+		by(p, DELETE_ALIGNED_ARRAY, align))

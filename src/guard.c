@@ -12,7 +12,8 @@
  * allocates nothing.  Then the process goes on to what it would have done: a
  * fault in the pool comes again, with the action that was there before in
  * force; for any other one that is called, and the guards stay.  A handler
- * that the program puts in place later is found at the next allocation.
+ * that the program puts in place later is found at the next allocation, or
+ * at the one after it where a fault is just being seen to.
  */
 #include "guard.h"
 
@@ -85,9 +86,49 @@ static struct {
 	/* [lock] writes; [atomic] relaxed: figures */
 	_Atomic size_t objects, bytes;
 	_Atomic uint64_t random;
-	struct sigaction before;   /* the program's [atomic in effect] */
 	_Atomic bool told;	   /* one report is enough */
-} pool;
+} pool = { .lock = HZ4_LOCK_INIT(HZ4_RANK_SAMPLES) };
+
+/*
+ * What the program had in place, in one of two places.  [atomic] seq_cst: who
+ * reads counts itself, then looks which; who writes finds nobody counted, then
+ * writes the other one, so that who comes meanwhile does not look there.
+ */
+static struct {
+	_Atomic uint32_t writer; /* hz4_claim; 0 none */
+	_Atomic uint32_t readers, current;
+	struct sigaction action[2]; /* of `writer`, readers of `current` */
+} before;
+
+/* False: somebody reads or writes it just now. */
+static bool
+set_before(const struct sigaction *action)
+{
+	uint32_t other;
+	bool can;
+
+	if (!hz4_claim(&before.writer))
+		return false;
+	other = 1 - atomic_load(&before.current);
+	can = atomic_load(&before.readers) == 0;
+	if (can) {
+		before.action[other] = *action;
+		atomic_store(&before.current, other);
+	}
+	hz4_unclaim(&before.writer);
+	return can;
+}
+
+static struct sigaction
+get_before(void)
+{
+	struct sigaction action;
+
+	atomic_fetch_add(&before.readers, 1);
+	action = before.action[atomic_load(&before.current)];
+	atomic_fetch_sub(&before.readers, 1);
+	return action;
+}
 
 static void on_fault(int signal, siginfo_t *info, void *context);
 
@@ -98,7 +139,8 @@ install(void)
 	struct sigaction now, ours;
 
 	if (sigaction(SIGSEGV, NULL, &now) != 0 ||
-	    ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_fault))
+	    ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_fault) ||
+	    !set_before(&now))
 		return;
 	memset(&ours, 0, sizeof ours);
 	ours.sa_sigaction = on_fault;
@@ -106,7 +148,6 @@ install(void)
 	ours.sa_mask = now.sa_mask;
 	ours.sa_flags = SA_SIGINFO | SA_ONSTACK |
 			(now.sa_flags & (SA_NODEFER | SA_RESTART));
-	pool.before = now;
 	sigaction(SIGSEGV, &ours, NULL);
 }
 
@@ -117,7 +158,6 @@ make_pool(void)
 	size_t known = SLOTS * sizeof *pool.slot;
 	void *p = hz4_os_map(bytes, HZ4_PAGE);
 
-	pool.lock.rank = HZ4_RANK_SAMPLES;
 	if (p == NULL)
 		return false;
 	pool.slot = hz4_meta_alloc(known);
@@ -354,10 +394,10 @@ tell_fault(uintptr_t address, const ucontext_t *context)
 static void
 call_before(int signal, siginfo_t *info, void *context)
 {
-	struct sigaction *before = &pool.before;
-	bool plain = !(before->sa_flags & SA_SIGINFO);
-	void (*handler)(int) = before->sa_handler;
-	void (*action)(int, siginfo_t *, void *) = before->sa_sigaction;
+	struct sigaction was = get_before();
+	bool plain = !(was.sa_flags & SA_SIGINFO);
+	void (*handler)(int) = was.sa_handler;
+	void (*action)(int, siginfo_t *, void *) = was.sa_sigaction;
 
 	/* What somebody has sent may be ignored, a fault may not. */
 	if (plain && handler == SIG_IGN && info->si_code <= 0)
@@ -367,15 +407,16 @@ call_before(int signal, siginfo_t *info, void *context)
 		if (info->si_code > 0)
 			hz4_log("guard: fault at %#zx, nowhere near a guarded "
 				"object", (size_t)info->si_addr);
-		sigaction(signal, before, NULL);
+		sigaction(signal, &was, NULL);
 		if (info->si_code <= 0)
 			hz4_syscall(SYS_tgkill, getpid(),
 				    hz4_syscall(SYS_gettid, 0), signal);
 		return;
 	}
-	if (before->sa_flags & SA_RESETHAND) {
-		before->sa_handler = SIG_DFL;
-		before->sa_flags = 0;
+	if (was.sa_flags & SA_RESETHAND) {
+		was.sa_handler = SIG_DFL;
+		was.sa_flags = 0;
+		(void)set_before(&was);
 	}
 	if (plain)
 		handler(signal);
@@ -386,12 +427,14 @@ call_before(int signal, siginfo_t *info, void *context)
 static void
 on_fault(int signal, siginfo_t *info, void *context)
 {
+	struct sigaction was;
 	int saved = errno;
 
 	if (info->si_code > 0 && hz4_guard_owns(info->si_addr)) {
 		tell_fault((uintptr_t)info->si_addr, context);
 		/* It comes again, and then as if nobody had looked. */
-		sigaction(signal, &pool.before, NULL);
+		was = get_before();
+		sigaction(signal, &was, NULL);
 	} else {
 		call_before(signal, info, context);
 	}
@@ -495,6 +538,7 @@ const struct hz4_view_guards hz4_view_guards = {
 void
 hz4_guard_fork_child(void)
 {
+	atomic_store(&before.readers, 0);
 	if (!hz4_fork_lost(&pool.lock))
 		return;
 	hz4_fork_seize(&pool.lock);

@@ -262,7 +262,7 @@ give_marked(void *p, struct hz4_cache *c)
 	bool inside = s->inside;
 
 	if (!hz4_guard_owns(p)) {
-		hz4_samples_give(p, "free()");
+		hz4_samples_give(p);
 		return;
 	}
 	/* What the unwinder allocates is no sample. */
@@ -280,7 +280,7 @@ give(void *p, unsigned cls, struct hz4_cache *c)
 	} else if (cls == HZ4_CLS_RUN) {
 		if (hz4_unlikely(hz4_large_sample(p)->site != NULL))
 			hz4_samples_drop(hz4_large_sample(p));
-		hz4_large_free(p, "free()");
+		hz4_large_free(p);
 		hz4_thread_count(cls, HZ4_COUNT_free_large);
 	} else if (c == NULL) {
 		give_bare(p, cls);
@@ -340,10 +340,8 @@ static HZ4_DEEP void *
 calloc_large(size_t bytes)
 {
 	struct hz4_cache *c = hz4_thread_cache();
-	void *p = NULL;
+	void *p = HZ4_TAKE_DUE(bytes, bytes, HZ4_ALIGN, true);
 
-	if (hz4_unlikely(hz4_profile_due(bytes)))
-		p = hz4_profile_take(bytes, bytes, HZ4_ALIGN, true, HZ4_CALLER);
 	if (p != NULL)
 		return p;
 	upkeep_large(c);
@@ -383,12 +381,10 @@ calloc_fresh(size_t bytes)
 static HZ4_DEEP void *
 calloc_slow(size_t bytes)
 {
-	void *p = NULL;
+	void *p = HZ4_TAKE_DUE(bytes, bytes, HZ4_ALIGN, false);
 
-	if (hz4_unlikely(hz4_profile_due(bytes)))
-		p = hz4_profile_take(bytes, bytes, HZ4_ALIGN, false,
-				     HZ4_CALLER);
-	else if (bytes > HZ4_FRESH_SPARSE && (p = calloc_fresh(bytes)) != NULL)
+	if (p == NULL && bytes > HZ4_FRESH_SPARSE &&
+	    (p = calloc_fresh(bytes)) != NULL)
 		return p;
 	if (p == NULL)
 		p = malloc_missed(bytes);
@@ -472,9 +468,8 @@ hz4_heap_aligned(size_t align, size_t size)
 		return hz4_heap_refuse();
 	hz4_thread_start();
 	size = hz4_max(size, 1);
-	if (hz4_unlikely(hz4_profile_due(size)) &&
-	    (p = hz4_profile_take(size, size, align, false, HZ4_CALLER)) !=
-		    NULL)
+	p = HZ4_TAKE_DUE(size, size, align, false);
+	if (p != NULL)
 		return p;
 	if (size <= HZ4_CLASS_MAX && align <= HZ4_PAGE) {
 		cls = hz4_sizeclass_aligned(size, align);

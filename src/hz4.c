@@ -68,13 +68,13 @@ hz4_option_set(const char *name, const char *value)
 HZ4_EXPORT size_t
 hz4_stats_text(char *text, size_t size)
 {
-	return hz4_info_text(text, size);
+	return hz4_info_report(text, size, HZ4_TEXT);
 }
 
 HZ4_EXPORT size_t
 hz4_stats_json(char *text, size_t size)
 {
-	return hz4_info_json(text, size);
+	return hz4_info_report(text, size, HZ4_JSON);
 }
 
 HZ4_EXPORT size_t

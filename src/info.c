@@ -26,11 +26,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct {
-	const char *name;
-	size_t offset;
-} figures[] = {
-#define HZ4_FIGURE(name, unit, text) { #name, offsetof(struct hz4_info, name) },
+static const char *const figures[] = {
+#define HZ4_FIGURE(name, unit, text) #name,
 #define HZ4_CLASS_FIGURE(name, text)
 #include "info.def"
 #undef HZ4_FIGURE
@@ -48,7 +45,7 @@ static const char *const class_figures[] = {
 const char *
 hz4_info_value_name(unsigned i)
 {
-	return i < HZ4_FIGURES ? figures[i].name :
+	return i < HZ4_FIGURES ? figures[i] :
 				 hz4_stat_name(i - HZ4_FIGURES);
 }
 
@@ -133,9 +130,7 @@ add_row(struct hz4_info *out, const uint64_t *row)
 static unsigned
 row_of(unsigned cls)
 {
-	if (cls == HZ4_CLS_RUN)
-		return HZ4_INFO_ROWS - 1;
-	if (cls == HZ4_CLS_MARKED)
+	if (cls == HZ4_CLS_RUN || cls == HZ4_CLS_MARKED)
 		return HZ4_INFO_ROWS - 1;
 	return cls == HZ4_CLS_ZERO ? 0 : cls - 1;
 }
@@ -229,19 +224,18 @@ snapshot_counts(struct hz4_snapshot *s)
 void
 hz4_info_snapshot(struct hz4_snapshot *out)
 {
-	struct hz4_info info;
-	size_t figure;
+	union {
+		struct hz4_info info;
+		size_t value[HZ4_FIGURES];
+	} all;
 	unsigned i;
 
 	memset(out, 0, sizeof *out);
-	get(&info, out);
+	get(&all.info, out);
 	out->row[row_of(HZ4_CLS_RUN)][HZ4_CLASS_live_objects] =
-		info.large_objects;
-	for (i = 0; i < HZ4_FIGURES; i++) {
-		memcpy(&figure, (char *)&info + figures[i].offset,
-		       sizeof figure);
-		out->value[i] = figure;
-	}
+		all.info.large_objects;
+	for (i = 0; i < HZ4_FIGURES; i++)
+		out->value[i] = all.value[i];
 	if (HZ4_MID_STATS_B1)
 		snapshot_counts(out);
 }
@@ -328,29 +322,36 @@ put_classes(struct out *o, const struct hz4_snapshot *s)
 		put(o, "\n  ]");
 }
 
+static void
+put_all(struct out *o, const struct hz4_snapshot *s)
+{
+	unsigned i;
+
+	put(o, o->form == HZ4_JSON ? "{\n  \"schema\": %d,\n"
+				     "  \"version\": \"%s\",\n"
+				     "  \"flavour\": \"%s\"" :
+				     "schema %d\nversion %s\nflavour %s\n",
+	    HZ4_INFO_SCHEMA, PACKAGE_VERSION, hz4_info_flavour());
+	for (i = 0; i < HZ4_INFO_VALUES; i++)
+		put_value(o, hz4_info_value_name(i), s->value[i]);
+	if (hz4_option(HZ4_OPT_stats_classes))
+		put_classes(o, s);
+	if (o->form == HZ4_JSON)
+		put(o, "\n}\n");
+}
+
 size_t
 hz4_info_render(char *buffer, size_t size, enum hz4_form form,
 		const struct hz4_snapshot *s)
 {
 	struct out o = { buffer, size, 0, form };
-	unsigned i;
 
-	put(&o, form == HZ4_JSON ? "{\n  \"schema\": %d,\n"
-				   "  \"version\": \"%s\",\n"
-				   "  \"flavour\": \"%s\"" :
-				   "schema %d\nversion %s\nflavour %s\n",
-	    HZ4_INFO_SCHEMA, PACKAGE_VERSION, hz4_info_flavour());
-	for (i = 0; i < HZ4_INFO_VALUES; i++)
-		put_value(&o, hz4_info_value_name(i), s->value[i]);
-	if (hz4_option(HZ4_OPT_stats_classes))
-		put_classes(&o, s);
-	if (form == HZ4_JSON)
-		put(&o, "\n}\n");
+	put_all(&o, s);
 	return o.used;
 }
 
-static size_t
-report(char *buffer, size_t size, enum hz4_form form)
+size_t
+hz4_info_report(char *buffer, size_t size, enum hz4_form form)
 {
 	struct hz4_snapshot *s = hz4_meta_alloc(sizeof *s);
 	size_t n = 0;
@@ -363,18 +364,6 @@ report(char *buffer, size_t size, enum hz4_form form)
 	n = hz4_info_render(buffer, size, form, s);
 	hz4_meta_free(s, sizeof *s);
 	return n;
-}
-
-size_t
-hz4_info_text(char *buffer, size_t size)
-{
-	return report(buffer, size, HZ4_TEXT);
-}
-
-size_t
-hz4_info_json(char *buffer, size_t size)
-{
-	return report(buffer, size, HZ4_JSON);
 }
 
 static void
@@ -403,10 +392,8 @@ render_as_glibc(char *buffer, size_t size, const struct hz4_snapshot *s,
 	    "max mmap regions = %10zu\n"
 	    "max mmap bytes   = %10zu\n",
 	    large->most_mappings, large->most_mapped);
-	if (buffer == NULL || o.used >= size)
-		return o.used + hz4_info_render(NULL, 0, HZ4_TEXT, s);
-	return o.used + hz4_info_render(buffer + o.used, size - o.used,
-					HZ4_TEXT, s);
+	put_all(&o, s);
+	return o.used;
 }
 
 static void

@@ -75,8 +75,7 @@ size_t hz4_info_render(char *buffer, size_t size, enum hz4_form form,
 		       const struct hz4_snapshot *s);
 
 /* The same of this moment.  0, and no text, without memory for it. */
-size_t hz4_info_text(char *buffer, size_t size);
-size_t hz4_info_json(char *buffer, size_t size);
+size_t hz4_info_report(char *buffer, size_t size, enum hz4_form form);
 
 /* glibc's malloc_stats and then the text of this moment, to a descriptor. */
 void hz4_info_print(int fd);

@@ -143,7 +143,7 @@ set_whole(struct hz4_large *l, size_t n)
 void
 hz4_large_note_whole(void *p, size_t n)
 {
-	struct hz4_large *l = find(p, "realloc()");
+	struct hz4_large *l = hz4_pagemap_owner((uintptr_t)p);
 
 	set_whole(l, hz4_max(l->whole, n / HZ4_PAGE * HZ4_PAGE));
 	l->copied |= n > HZ4_CLASS_MAX;
@@ -178,13 +178,13 @@ release(uintptr_t start, size_t n, bool mapping)
 }
 
 void
-hz4_large_free(void *p, const char *call)
+hz4_large_free(void *p)
 {
-	struct hz4_large *l = find(p, call);
+	struct hz4_large *l = find(p, "free()");
 
 	/* Of two threads that free the same object one is told. */
 	if (!hz4_pagemap_claim(l->start, HZ4_CLS_RUN))
-		hz4_fatal("%s: double free: ptr %p", call, p);
+		hz4_fatal("free(): double free: ptr %p", p);
 	account(l, (size_t)-1);
 	set_whole(l, 0);
 	HZ4_PROBE2(large_free, l->start, l->bytes);
@@ -207,7 +207,9 @@ hz4_large_sample(void *p)
 void
 hz4_large_ask(void *p, size_t size)
 {
-	find(p, "realloc()")->asked = size;
+	struct hz4_large *l = hz4_pagemap_owner((uintptr_t)p);
+
+	l->asked = size;
 }
 
 /*

@@ -21,8 +21,8 @@ void *hz4_large_alloc(size_t size, size_t align, bool zero);
  */
 bool hz4_large_may_exist(size_t size, size_t align);
 
-/* Aborts unless p is the start of a large object (`call` names who asks). */
-void hz4_large_free(void *p, const char *call);
+/* Both abort unless p is the start of a large object (`call`: who asks). */
+void hz4_large_free(void *p);
 size_t hz4_large_usable(const void *p, const char *call);
 
 /*

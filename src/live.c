@@ -50,11 +50,7 @@ _Atomic bool hz4_live_on;
 
 /* All but the atomic fields: whoever is `writer`. */
 static struct {
-	/*
-	 * The generation in which a thread publishes and 1, 0 none. [atomic]
-	 * acquire when taken, release when dropped
-	 */
-	_Atomic uint32_t writer;
+	_Atomic uint32_t writer; /* hz4_claim; 0 none */
 	_Atomic uint64_t next; /* when, ms [atomic] relaxed: a hint */
 	uint64_t started;      /* ms */
 	/* The process whose files these are. */
@@ -75,24 +71,6 @@ static struct {
 
 	char file[PATH_MAX + HZ4_OPTION_PATH_MAX + 24]; /* %p replaced */
 } live;
-
-static bool
-claim(void)
-{
-	uint32_t self = hz4_fork_generation() + 1;
-	uint32_t other = hz4_peek(&live.writer);
-
-	return other != self && atomic_compare_exchange_strong_explicit(
-					&live.writer, &other, self,
-					memory_order_acquire,
-					memory_order_relaxed);
-}
-
-static void
-unclaim(void)
-{
-	atomic_store_explicit(&live.writer, 0, memory_order_release);
-}
 
 /*
  * A new file of ours with these contents, mapped.  Written first: a full
@@ -397,7 +375,7 @@ hz4_live_tick_slow(void)
 	if (now < hz4_peek(&live.next))
 		return;
 	saved = errno;
-	if (!claim())
+	if (!hz4_claim(&live.writer))
 		return;
 	if (!is_own()) {
 		/* A child that calls exec soon need not make files. */
@@ -407,7 +385,7 @@ hz4_live_tick_slow(void)
 	} else if (now >= hz4_peek(&live.next)) {
 		publish_and_wait(now);
 	}
-	unclaim();
+	hz4_unclaim(&live.writer);
 	errno = saved;
 }
 
@@ -428,7 +406,7 @@ hz4_live_start(void)
 	live.wants_page = page;
 	live.wants_file = file;
 	live.snapshot = hz4_meta_alloc(sizeof *live.snapshot);
-	if (live.snapshot == NULL || !claim())
+	if (live.snapshot == NULL || !hz4_claim(&live.writer))
 		return;
 	own_it();
 	live.started = hz4_os_now();
@@ -436,7 +414,7 @@ hz4_live_start(void)
 	expand_path();
 	publish_and_wait(live.started);
 	hz4_poke(&hz4_live_on, true);
-	unclaim();
+	hz4_unclaim(&live.writer);
 	errno = saved;
 }
 
@@ -477,7 +455,7 @@ hz4_live_stop(void)
 	if (!hz4_peek(&hz4_live_on))
 		return;
 	hz4_poke(&hz4_live_on, false);
-	for (tries = 0; !claim(); tries++) {
+	for (tries = 0; !hz4_claim(&live.writer); tries++) {
 		if (tries == STOP_TRIES)
 			return;
 		hz4_os_yield();

@@ -126,6 +126,22 @@ hz4_fork_generation(void)
 	return hz4_peek(&forks.generation);
 }
 
+bool
+hz4_claim(_Atomic uint32_t *word)
+{
+	uint32_t self = hz4_fork_generation() + 1;
+	uint32_t other = atomic_load(word);
+
+	return other != self &&
+	       atomic_compare_exchange_strong(word, &other, self);
+}
+
+void
+hz4_unclaim(_Atomic uint32_t *word)
+{
+	atomic_store(word, 0);
+}
+
 /* By difference, since marks begin again one day. */
 bool
 hz4_fork_is_old(uint32_t mark)

@@ -197,6 +197,17 @@ void hz4_fork_in_child(void);
 uint32_t hz4_fork_generation(void);
 
 /*
+ * For what one thread at a time does while others go on.  The word holds the
+ * generation in which it is being done and 1, or 0: so the child of a fork
+ * does not wait for a thread that it does not have.  False: somebody does it,
+ * perhaps this very thread, which a signal has interrupted.  seq_cst: who is
+ * refused, stores something and is refused once more knows that it is seen
+ * by whoever looks for it behind hz4_unclaim.
+ */
+bool hz4_claim(_Atomic uint32_t *word);
+void hz4_unclaim(_Atomic uint32_t *word);
+
+/*
  * Whether the mark is from before the last fork: that of a gone thread, or
  * of the one that forked.
  */

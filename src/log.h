@@ -10,7 +10,7 @@
 
 /*
  * Write one line "hz4: ..." with a single write(2) to stderr.  Formats as
- * printf; a line longer than 500 bytes is cut.  Keeps errno.
+ * printf; what comes after 1,017 bytes is cut.  Keeps errno.
  */
 void hz4_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

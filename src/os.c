@@ -331,15 +331,21 @@ hz4_os_write(int fd, const char *text, size_t n)
 	return true;
 }
 
-bool
-hz4_os_read(int fd, void *to, size_t n)
+long
+hz4_os_read_some(int fd, void *to, size_t n)
 {
 	long r;
 
 	do
 		r = hz4_syscall(SYS_read, fd, to, n);
 	while (r == -1 && errno == EINTR);
-	return r == (long)n;
+	return r;
+}
+
+bool
+hz4_os_read(int fd, void *to, size_t n)
+{
+	return hz4_os_read_some(fd, to, n) == (long)n;
 }
 
 void *

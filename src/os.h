@@ -2,9 +2,10 @@
  * os.h - the system calls that get, give back and describe memory, and the
  * few others that the allocator makes.
  *
- * Every function keeps errno: what a failure means to the user is decided
- * by its caller, and free() must not change errno at all.  All go to the
- * kernel directly (sys.h).
+ * Those for memory, the clock and the CPUs keep errno: what a failure means
+ * to the user is decided by their callers, and free() must not change errno
+ * at all; those for files tell by it why they failed.  All go to the kernel
+ * directly (sys.h), but for two questions of hz4_os_extend.
  *
  * Layer 1.
  */
@@ -63,12 +64,15 @@ bool hz4_os_write(int fd, const char *text, size_t n);
 /* The same to a file; EFBIG instead of SIGXFSZ at RLIMIT_FSIZE. */
 bool hz4_os_extend(int fd, const char *text, size_t n);
 
+/* As read(2), but for signals. */
+long hz4_os_read_some(int fd, void *to, size_t n);
+
 /* The first n bytes; false when there are fewer. */
 bool hz4_os_read(int fd, void *to, size_t n);
 
 /*
  * Map the first `size` bytes of an open file, shared, to read and write.
- * NULL with errno set: the one function here that tells why.
+ * NULL: refused.
  */
 void *hz4_os_map_file(int fd, size_t size);
 
@@ -151,7 +155,7 @@ void hz4_os_yield(void);
 
 /*
  * Debug builds: let the n-th and every later call from now on that may
- * fail, fail (0 turns it off).  Folds to nothing otherwise.
+ * fail, fail (0 turns it off).  Without effect otherwise.
  */
 void hz4_os_fail_from(unsigned long n);
 

@@ -4,7 +4,7 @@
  *
  * What is got from the kernel is pagegrow.c's, what is given back to it
  * pagepurge.c's.  Their calls go one way: pageheap.c and pagepurge.c, then
- * pagegrow.c, pagehuge.c, pageruns.c, and at the end pagehints.c.
+ * pagegrow.c, pagehuge.c, and at the end pageruns.c.
  */
 #include "pageheap.h"
 

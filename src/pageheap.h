@@ -57,9 +57,6 @@ bool hz4_pageheap_donate(uintptr_t start, size_t pages, bool moved);
  */
 uintptr_t hz4_pageheap_withdraw(size_t *pages);
 
-/* How many `moved` mappings are in the heap; a hint without a lock. */
-size_t hz4_pageheap_moved(void);
-
 /*
  * So many KiB more (or less) of spans and large objects are resident to the
  * last, as far as they tell whether huge pages are worth it.
@@ -101,29 +98,74 @@ void hz4_pageheap_unmap(size_t least);
  */
 bool hz4_pageheap_admit(uintptr_t start, size_t bytes);
 
-/*
- * Whether new mappings are pinned, locked in memory, as far as is known: the
- * system does not purge them.  A hint without a lock.
- */
-bool hz4_pageheap_pinned(void);
-
-/* Ask the system whether they are. */
+/* Ask the system whether new mappings are pinned. */
 void hz4_pageheap_look(uint64_t now);
-
-/* Bytes of all regions; a hint without a lock. */
-size_t hz4_pageheap_mapped(void);
-
-/* Bytes of these that are in no free run; a hint without a lock. */
-size_t hz4_pageheap_used(void);
-
-/* Dirty bytes in free runs; a hint without a lock. */
-size_t hz4_pageheap_dirty(void);
-
-/* The stamp of the oldest dirty run, UINT64_MAX when there is none. */
-uint64_t hz4_pageheap_oldest(void);
 
 void hz4_pageheap_figures(struct hz4_pageheap_figures *out);
 
 void hz4_pageheap_fork_child(void);
+
+/*
+ * What slow paths look at without the lock: on a line of its own, so that
+ * they do not wait for whoever holds that.
+ */
+struct hz4_runs_hints {
+	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
+	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
+	_Atomic size_t mapped;	 /* bytes [lock] writes; relaxed hint */
+	_Atomic size_t free;	 /* pages [lock] writes; relaxed hint */
+	_Atomic size_t moved;	 /* mappings [lock] writes; relaxed hint */
+	_Atomic bool pinned;	 /* new mappings [lock] writes; relaxed hint */
+} HZ4_LINE_ALIGNED;
+
+extern struct hz4_runs_hints hz4_runs_hints;
+
+/*
+ * Whether new mappings are pinned, locked in memory, as far as is known: the
+ * system does not purge them.
+ */
+static inline bool
+hz4_pageheap_pinned(void)
+{
+	return hz4_peek(&hz4_runs_hints.pinned);
+}
+
+/* How many `moved` mappings are in the heap. */
+static inline size_t
+hz4_pageheap_moved(void)
+{
+	return hz4_peek(&hz4_runs_hints.moved);
+}
+
+/* Bytes of all regions. */
+static inline size_t
+hz4_pageheap_mapped(void)
+{
+	return hz4_peek(&hz4_runs_hints.mapped);
+}
+
+/* Bytes of these that are in no free run. */
+static inline size_t
+hz4_pageheap_used(void)
+{
+	size_t mapped = hz4_pageheap_mapped();
+	size_t unused = hz4_peek(&hz4_runs_hints.free) * HZ4_PAGE;
+
+	return mapped - hz4_min(unused, mapped);
+}
+
+/* Dirty bytes in free runs. */
+static inline size_t
+hz4_pageheap_dirty(void)
+{
+	return hz4_peek(&hz4_runs_hints.dirty) * HZ4_PAGE;
+}
+
+/* The stamp of the oldest dirty run, UINT64_MAX when there is none. */
+static inline uint64_t
+hz4_pageheap_oldest(void)
+{
+	return hz4_peek(&hz4_runs_hints.oldest);
+}
 
 #endif

@@ -12,7 +12,6 @@
 #include "pageruns.h"
 
 #include "meta.h"
-#include "pageheap.h"
 
 enum { PLACE_LOOKS = 64 };
 
@@ -20,6 +19,8 @@ struct hz4_runs hz4_runs = {
 	.lock = HZ4_LOCK_INIT(HZ4_RANK_PAGES),
 	.epoch = 1,
 };
+
+struct hz4_runs_hints hz4_runs_hints;
 
 unsigned
 hz4_runs_bin(size_t pages)

@@ -1,7 +1,8 @@
 /*
  * pageruns.h - the inside of the page heap: the free runs, as pageruns.c
- * keeps them and pagepurge.c takes some of them out for a while.  Nobody
- * else includes this, but the heap walker (walker.c).
+ * keeps them and pagepurge.c takes some of them out for a while.  For the
+ * page heap's own files; outside of them the heap walker (walker.c) and the
+ * tools' view (note.c) look at it.
  *
  * A run that was taken out is in no list and no neighbour finds it in the
  * page map, so it may be worked on without the lock.
@@ -12,8 +13,8 @@
 #define HZ4_PAGERUNS_H
 
 #include "lock.h"
+#include "pageheap.h"
 #include "pagemap.h"
-#include "span.h"
 
 enum {
 	/* Runs of fewer pages have a bin for each number of pages. */
@@ -43,21 +44,7 @@ struct hz4_runs {
 	uintptr_t first_huge;	 /* of a new region, until it is used [lock] */
 };
 
-/*
- * What slow paths look at without the lock: on a line of its own, so that
- * they do not wait for whoever holds that.
- */
-struct hz4_runs_hints {
-	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
-	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
-	_Atomic size_t mapped;	 /* bytes [lock] writes; relaxed hint */
-	_Atomic size_t free;	 /* pages [lock] writes; relaxed hint */
-	_Atomic size_t moved;	 /* mappings [lock] writes; relaxed hint */
-	_Atomic bool pinned;	 /* new mappings [lock] writes; relaxed hint */
-} HZ4_LINE_ALIGNED;
-
 extern struct hz4_runs hz4_runs;
-extern struct hz4_runs_hints hz4_runs_hints;
 
 /* Take the lock and, the first time, make the lists. */
 void hz4_runs_lock(void);

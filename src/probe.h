@@ -14,12 +14,10 @@
 #define HZ4_PROBE(name) DTRACE_PROBE(hz4, name)
 #define HZ4_PROBE1(name, a) DTRACE_PROBE1(hz4, name, a)
 #define HZ4_PROBE2(name, a, b) DTRACE_PROBE2(hz4, name, a, b)
-#define HZ4_PROBE3(name, a, b, c) DTRACE_PROBE3(hz4, name, a, b, c)
 #else
 #define HZ4_PROBE(name) ((void)0)
 #define HZ4_PROBE1(name, a) ((void)(a))
 #define HZ4_PROBE2(name, a, b) ((void)(a), (void)(b))
-#define HZ4_PROBE3(name, a, b, c) ((void)(a), (void)(b), (void)(c))
 #endif
 
 #endif

@@ -37,12 +37,9 @@
 enum { PATH_BYTES = PATH_MAX + HZ4_OPTION_PATH_MAX + 24 };
 
 static struct {
-	/*
-	 * The generation (lock.h) in which a thread writes and 1, 0 none.
-	 * [atomic] acquire when taken, release when dropped
-	 */
-	_Atomic uint32_t writer;
-	_Atomic bool again; /* one more was asked for meanwhile */
+	_Atomic uint32_t writer; /* hz4_claim; 0 none */
+	/* One more was asked for meanwhile. [atomic] seq_cst, as writer */
+	_Atomic bool again;
 	/* All others: whoever is `writer`. */
 	uint32_t count;	 /* files so far */
 	int fd, error;
@@ -52,24 +49,6 @@ static struct {
 	/* The process whose paths need no %p. [const] once noted */
 	uint32_t generation;
 } dump;
-
-static bool
-claim(void)
-{
-	uint32_t self = hz4_fork_generation() + 1;
-	uint32_t other = hz4_peek(&dump.writer);
-
-	return other != self && atomic_compare_exchange_strong_explicit(
-					&dump.writer, &other, self,
-					memory_order_acquire,
-					memory_order_relaxed);
-}
-
-static void
-unclaim(void)
-{
-	atomic_store_explicit(&dump.writer, 0, memory_order_release);
-}
 
 /* --- text ------------------------------------------------------------ */
 
@@ -175,10 +154,7 @@ put_maps(void)
 	put("\nMAPPED_LIBRARIES:\n");
 	flush();
 	while (fd != -1 && dump.error == 0 && n > 0) {
-		do
-			n = hz4_syscall(SYS_read, fd, dump.buffer,
-				    sizeof dump.buffer);
-		while (n == -1 && errno == EINTR);
+		n = hz4_os_read_some(fd, dump.buffer, sizeof dump.buffer);
 		dump.used = n > 0 ? (size_t)n : 0;
 		flush();
 	}
@@ -291,19 +267,21 @@ write_one(const char *path)
 static int
 write_in_turn(const char *path)
 {
-	int error;
+	int error = EBUSY;
 
-	if (!claim()) {
-		if (path == NULL)
-			hz4_poke(&dump.again, true);
-		return EBUSY;
+	if (hz4_claim(&dump.writer)) {
+		HZ4_CHAOS();
+		error = write_one(path);
+		hz4_unclaim(&dump.writer);
+	} else if (path == NULL) {
+		HZ4_CHAOS();
+		atomic_store(&dump.again, true);
 	}
-	error = write_one(path);
-	unclaim();
-	while (hz4_peek(&dump.again) && claim()) {
-		hz4_poke(&dump.again, false);
-		(void)write_one(NULL);
-		unclaim();
+	/* By who has written, or by who asks where that one has looked. */
+	while (atomic_load(&dump.again) && hz4_claim(&dump.writer)) {
+		if (atomic_exchange(&dump.again, false))
+			(void)write_one(NULL);
+		hz4_unclaim(&dump.writer);
 	}
 	return error;
 }

@@ -81,6 +81,12 @@ hz4_profile_due(size_t size)
 HZ4_SLOW void *hz4_profile_take(size_t size, size_t room, size_t align,
 				bool zero, const struct hz4_caller *from);
 
+/* The same if it is due, else NULL, for the function that this stands in. */
+#define HZ4_TAKE_DUE(size, room, align, zero) \
+	(hz4_unlikely(hz4_profile_due(size)) ? \
+		 hz4_profile_take(size, room, align, zero, HZ4_CALLER) : \
+		 NULL)
+
 /* A large object was made to fit `size` bytes where it is, or moved there. */
 void hz4_profile_resized(void *p, size_t size, const struct hz4_caller *from);
 

@@ -41,11 +41,8 @@ copy_to(void *to, void *p, size_t n)
 static HZ4_DEEP void *
 shrink_to(void *p, size_t size)
 {
-	void *to = NULL;
+	void *to = HZ4_TAKE_DUE(size, size, HZ4_ALIGN, false);
 
-	if (hz4_unlikely(hz4_profile_due(size)))
-		to = hz4_profile_take(size, size, HZ4_ALIGN, false,
-				      HZ4_CALLER);
 	if (to == NULL)
 		to = hz4_heap_take(size, hz4_thread_cache());
 	to = copy_to(to, p, size);
@@ -83,11 +80,8 @@ grow_to(void *p, size_t old, size_t size)
 {
 	size_t want;
 	uintptr_t *note = find_note(p, old, size, &want);
-	void *to = NULL;
+	void *to = HZ4_TAKE_DUE(size, want, HZ4_ALIGN, false);
 
-	if (hz4_unlikely(hz4_profile_due(size)))
-		to = hz4_profile_take(size, want, HZ4_ALIGN, false,
-				      HZ4_CALLER);
 	if (to == NULL)
 		to = take_with_room(size, want);
 	to = copy_to(to, p, old);

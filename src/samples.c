@@ -440,10 +440,10 @@ release_slab(struct slab *b)
 }
 
 void
-hz4_samples_give(void *p, const char *call)
+hz4_samples_give(void *p)
 {
 	uint32_t slot;
-	struct slab *b = find_or_abort(p, &slot, call);
+	struct slab *b = find_or_abort(p, &slot, "free()");
 	bool spare;
 
 	drop_locked(&b->sample[slot]);

@@ -41,10 +41,13 @@ const struct hz4_site *hz4_samples_unwalked(void);
 /* An object of the class that is a sample, of `size` bytes.  NULL: refused. */
 void *hz4_samples_take(unsigned cls, struct hz4_site *site, size_t size);
 
-/* Give it back; aborts when it is no live one (`call` names who asks). */
-void hz4_samples_give(void *p, const char *call);
+/* free() gives it back; aborts when it is no live one. */
+void hz4_samples_give(void *p);
 
-/* The class of a live object in a slab; aborts when it is none. */
+/*
+ * The class of a live object in a slab; aborts when it is none (`call` names
+ * who asks).
+ */
 unsigned hz4_samples_class(const void *p, const char *call);
 
 /* A large object is a sample from now on; and is none any more. */

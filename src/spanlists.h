@@ -1,8 +1,8 @@
 /*
  * spanlists.h - the inside of the classes' spans: their lists, as spans.c
- * keeps them, spanidle.c takes idle ones out to let their pages go, and
- * holes.c walks through them.  Nobody else includes this, but the heap walker
- * (walker.c).
+ * keeps them, spanidle.c takes idle ones out to let their pages go
+ * (spanpages.c), and holes.c walks through them.  Outside of them the heap
+ * walker (walker.c) and the tools' view (note.c) look at it.
  *
  * Layer 3.  Has HZ4_RANK_CLASS.
  */

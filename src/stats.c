@@ -7,19 +7,14 @@ enum serves { NONE, MALLOC, FREE };
 
 struct row {
 	const char *name;
-	const char *text;
 	enum serves serves;
 };
 
 static const struct row rows[] = {
-	[HZ4_STAT_MALLOC_CALLS] = { "malloc_calls",
-				    "mallocs: the sum of where they went",
-				    NONE },
-	[HZ4_STAT_FREE_CALLS] = { "free_calls",
-				  "frees: the sum of where they were taken",
-				  NONE },
+	[HZ4_STAT_MALLOC_CALLS] = { "malloc_calls", NONE },
+	[HZ4_STAT_FREE_CALLS] = { "free_calls", NONE },
 #define HZ4_COUNTER(name, serves, text) \
-	[HZ4_STAT_FIRST_ROW + HZ4_COUNT_##name] = { #name, text, serves },
+	[HZ4_STAT_FIRST_ROW + HZ4_COUNT_##name] = { #name, serves },
 #include "stats.def"
 #undef HZ4_COUNTER
 };
@@ -46,10 +41,4 @@ const char *
 hz4_stat_name(unsigned which)
 {
 	return which < HZ4_STAT_END ? rows[which].name : NULL;
-}
-
-const char *
-hz4_stat_text(unsigned which)
-{
-	return which < HZ4_STAT_END ? rows[which].text : NULL;
 }

@@ -68,8 +68,7 @@ hz4_count_hit(_Atomic uint64_t *hits)
 /* Add counts to what is reported, an array of HZ4_STATS values. */
 void hz4_stat_add(uint64_t *stats, const struct hz4_counts *counts);
 
-/* Name and meaning of a reported value; NULL past the last one. */
+/* Name of a reported value; NULL past the last one. */
 const char *hz4_stat_name(unsigned which);
-const char *hz4_stat_text(unsigned which);
 
 #endif

@@ -94,15 +94,14 @@ enum {
 	/*
 	 * Most objects that move between a cache and the spans at once: so
 	 * many, or of small ones as many as come to so many bytes, up to the
-	 * most; of all classes most bytes.  As many as may lie on a thread's
-	 * stack meanwhile, which may be a small one.  Empty spans whose pages
-	 * go at once, likewise.
+	 * most; of all classes most bytes.  Empty spans whose pages go at
+	 * once: as many as may lie on a thread's stack meanwhile, which may
+	 * be a small one.
 	 */
 	HZ4_BATCH_OBJECTS = 128,
 	HZ4_BATCH_MAX = 512,
 	HZ4_BATCH_SMALL = 32 * 1024,
 	HZ4_BATCH_BYTES = 1024 * 1024,
-	HZ4_BATCH_FEW = 2,
 	HZ4_SPANS_GONE = 2,
 
 	/*

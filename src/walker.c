@@ -446,7 +446,7 @@ see_lists(struct walk *w)
 		      pages * HZ4_PAGE);
 }
 
-/* The bin of a run, by the rule of pageheap.c once more. */
+/* The bin of a run, by the rule of pageruns.c once more. */
 static bool
 is_in_bin(const struct hz4_run *r, unsigned bin)
 {

@@ -5,10 +5,8 @@
 
 #include "log.h"
 #include "os.h"
-#include "sys.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 struct reader {
 	int fd;
@@ -22,10 +20,7 @@ next_byte(struct reader *r)
 	long n;
 
 	if (r->at == r->n) {
-		do
-			n = hz4_syscall(SYS_read, r->fd, r->buffer,
-				    sizeof r->buffer);
-		while (n == -1 && errno == EINTR);
+		n = hz4_os_read_some(r->fd, r->buffer, sizeof r->buffer);
 		if (n <= 0)
 			return -1;
 		r->n = (size_t)n;

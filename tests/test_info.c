@@ -139,26 +139,27 @@ END_TEST
 
 /* As snprintf, for every size up to a little more than is needed. */
 static void
-cut_everywhere(size_t (*report)(char *text, size_t size))
+cut_everywhere(enum hz4_form form)
 {
 	size_t length, size, step;
 
 	/* The reports' own memory must be there before. */
-	report(NULL, 0);
-	length = report(whole, sizeof whole);
+	hz4_info_report(NULL, 0, form);
+	length = hz4_info_report(whole, sizeof whole, form);
 	ck_assert_uint_eq(strlen(whole), length);
-	ck_assert_uint_eq(report(NULL, 0), length);
+	ck_assert_uint_eq(hz4_info_report(NULL, 0, form), length);
 	step = length > 4000 ? 97 : 1;
 	for (size = 1; size <= length + 2; size += step) {
 		memset(cut, 'x', size + 1);
-		unit_need(report(cut, size) == length, "%zu", size);
+		unit_need(hz4_info_report(cut, size, form) == length, "%zu",
+			  size);
 		unit_need(strlen(cut) == hz4_min(size - 1, length), "%zu",
 			  size);
 		unit_need(memcmp(cut, whole, strlen(cut)) == 0, "%zu", size);
 		unit_need(cut[size] == 'x', "%zu", size);
 	}
 	memset(cut, 'x', 2);
-	report(cut, 0);
+	hz4_info_report(cut, 0, form);
 	ck_assert_int_eq(cut[0], 'x');
 }
 
@@ -166,11 +167,11 @@ START_TEST(cut_to_any_size)
 {
 	void *p = hz4_heap_malloc(100);
 
-	cut_everywhere(hz4_info_text);
-	cut_everywhere(hz4_info_json);
+	cut_everywhere(HZ4_TEXT);
+	cut_everywhere(HZ4_JSON);
 	ck_assert(hz4_option_assign("stats_classes=1", 15));
-	cut_everywhere(hz4_info_text);
-	cut_everywhere(hz4_info_json);
+	cut_everywhere(HZ4_TEXT);
+	cut_everywhere(HZ4_JSON);
 	hz4_heap_free(p);
 }
 END_TEST
@@ -199,7 +200,7 @@ START_TEST(text_is_lines_of_names_and_values)
 	void *p = hz4_heap_malloc(5000);
 
 	ck_assert(hz4_option_assign("stats_classes=1", 15));
-	hz4_info_text(whole, sizeof whole);
+	hz4_info_report(whole, sizeof whole, HZ4_TEXT);
 	memcpy(cut, whole, sizeof whole);
 	strcpy(names, "\n");
 	for (line = cut; *line != '\0'; line = end + 1) {
@@ -230,8 +231,8 @@ START_TEST(every_figure_is_in_both_reports)
 	char want[200];
 	unsigned i;
 
-	hz4_info_text(whole, sizeof whole);
-	hz4_info_json(cut, sizeof cut);
+	hz4_info_report(whole, sizeof whole, HZ4_TEXT);
+	hz4_info_report(cut, sizeof cut, HZ4_JSON);
 	for (i = 0; i < HZ4_INFO_VALUES; i++) {
 		const char *name = hz4_info_value_name(i);
 
@@ -322,7 +323,7 @@ START_TEST(json_is_json)
 	for (classes = 0; classes < 2; classes++) {
 		ck_assert(hz4_option_assign(classes ? "stats_classes=1" :
 						      "stats_classes=0", 15));
-		hz4_info_json(whole, sizeof whole);
+		hz4_info_report(whole, sizeof whole, HZ4_JSON);
 		json = whole;
 		value(0);
 		blanks();
@@ -522,7 +523,7 @@ START_TEST(printed_with_glibcs_lines)
 	q = hz4_heap_realloc(q, 4 * HZ4_HUGE_MIN);
 	p = hz4_heap_malloc(100);
 	/* The memory for a report is there already. */
-	hz4_info_text(whole, sizeof whole);
+	hz4_info_report(whole, sizeof whole, HZ4_TEXT);
 	hz4_info_get(&info);
 	ck_assert_uint_eq(info.mappings, 1);
 	ck_assert_uint_ge(info.mapping_bytes, (size_t)4 * HZ4_HUGE_MIN);

@@ -80,7 +80,7 @@ take(size_t size, size_t align, bool zero)
 static void
 give(void *p)
 {
-	hz4_large_free(p, "free()");
+	hz4_large_free(p);
 	unit_need(hz4_pagemap_class(p) == HZ4_CLS_NONE, "%p", p);
 }
 
@@ -539,7 +539,7 @@ END_TEST
 struct misuse {
 	void *p;
 	size_t (*usable)(const void *p, const char *call);
-	void (*free)(void *p, const char *call);
+	void (*free)(void *p);
 	unsigned times;
 };
 
@@ -550,7 +550,7 @@ misuse(void *arg)
 
 	for (; m->times > 0; m->times--) {
 		if (m->free != NULL)
-			m->free(m->p, "free()");
+			m->free(m->p);
 		else if (m->usable != NULL)
 			m->usable(m->p, "ask()");
 		else
@@ -579,7 +579,7 @@ START_TEST(runs_that_are_used_count_for_huge_pages)
 	hz4_large_note_whole(p, 4 * MIB);
 	/* Half of what is mapped, then two thirds. */
 	ck_assert(grows_huge());
-	hz4_large_free(p, "test");
+	hz4_large_free(p);
 	/* Its pages serve one of which nothing is known. */
 	take(8 * MIB, 1, false);
 	ck_assert(!grows_huge());
@@ -672,7 +672,7 @@ move_about(void *number)
 			  "%p", (void *)q);
 		unit_need(hz4_pagemap_class(q) == HZ4_CLS_RUN,
 			  "%p is not known any more", (void *)q);
-		hz4_large_free(q, "free()");
+		hz4_large_free(q);
 	}
 	return NULL;
 }
@@ -697,7 +697,7 @@ move_runs_about(void *number)
 			  *(uintptr_t *)(p + size - 16) == (uintptr_t)number &&
 			  hz4_pagemap_class(p) == HZ4_CLS_RUN,
 			  "%p has changed", (void *)p);
-		hz4_large_free(p, "free()");
+		hz4_large_free(p);
 	}
 	return NULL;
 }
@@ -726,7 +726,7 @@ START_TEST(no_memory)
 			hz4_os_fail_from(fail);
 			q = hz4_large_alloc(4 * sizes[i], 16, true);
 			if (q != NULL)
-				hz4_large_free(q, "free()");
+				hz4_large_free(q);
 			q = hz4_large_resize(p, 2 * sizes[i]);
 			hz4_os_fail_from(0);
 			q = q != NULL ? q : p;
@@ -752,7 +752,7 @@ START_TEST(refused_unmap)
 	memset(p, 0xa5, HUGE);
 	hz4_os_fail_from(1);
 	errno = 4711;
-	hz4_large_free(p, "free()");
+	hz4_large_free(p);
 	ck_assert_int_eq(errno, 4711);
 	hz4_os_fail_from(0);
 	ck_assert_uint_eq(figures().objects, 0);
@@ -779,7 +779,7 @@ START_TEST(refused_unmap_of_a_small_mapping)
 	ck_assert(hz4_pageheap_admit((uintptr_t)p - PAGE, 2 * PAGE));
 	hz4_pageheap_figures(&before);
 	hz4_os_fail_from(1);
-	hz4_large_free(p, "free()");
+	hz4_large_free(p);
 	hz4_os_fail_from(0);
 	/* The page in front is none of it. */
 	ck_assert_uint_eq(hz4_pagemap_flags((uintptr_t)p - PAGE), 0);

@@ -96,7 +96,7 @@ START_TEST(large_objects_leave_nothing)
 	hz4_thread_start();
 	for (i = 0; i < MANY; i++) {
 		p = hz4_large_alloc(BIG + 1, HZ4_ALIGN, false);
-		hz4_large_free(p, "free()");
+		hz4_large_free(p);
 		if (i == 0)
 			mapped = hz4_meta_mapped();
 	}
@@ -110,7 +110,7 @@ START_TEST(large_objects_leave_nothing)
 	hz4_os_fail_from(0);
 	p = hz4_large_alloc(BIG + 1, HZ4_ALIGN, false);
 	ck_assert_uint_eq(hz4_meta_mapped(), mapped);
-	hz4_large_free(p, "free()");
+	hz4_large_free(p);
 	ck_assert_uint_eq(hz4_check(), 0);
 }
 END_TEST
@@ -276,10 +276,10 @@ START_TEST(a_refused_unmap_loses_nothing)
 		return;
 	hz4_thread_start();
 	p = hz4_large_alloc(HZ4_HUGE_MIN, HZ4_ALIGN, false);
-	hz4_large_free(hz4_large_alloc(BIG + 1, HZ4_ALIGN, false), "free()");
+	hz4_large_free(hz4_large_alloc(BIG + 1, HZ4_ALIGN, false));
 	before = hz4_pageheap_mapped();
 	no_more();
-	hz4_large_free(p, "free()");
+	hz4_large_free(p);
 	hz4_os_fail_from(0);
 	ck_assert_uint_eq(hz4_pageheap_mapped(), before + HZ4_HUGE_MIN);
 	ck_assert_uint_eq(hz4_check(), 0);
@@ -301,7 +301,7 @@ START_TEST(large_runs_stay_below_mappings)
 	ck_assert_ptr_null(hz4_large_resize(p, HZ4_HUGE_MIN));
 	ck_assert_ptr_eq(hz4_large_resize(p, HZ4_HUGE_MIN - HZ4_PAGE), p);
 	ck_assert_uint_eq(hz4_check(), 0);
-	hz4_large_free(p, "free()");
+	hz4_large_free(p);
 	ck_assert_uint_eq(hz4_check(), 0);
 }
 END_TEST

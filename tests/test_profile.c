@@ -13,6 +13,8 @@
 #include "walker.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -846,6 +848,56 @@ START_TEST(dumps_in_signal_handlers)
 }
 END_TEST
 
+static struct {
+	_Atomic unsigned place;
+	pthread_t asker;
+	sem_t refused, written;
+} late;
+
+static void *
+ask_late(void *arg)
+{
+	ck_assert_int_eq(hz4_profile_write(NULL), EBUSY);
+	return arg;
+}
+
+/* The writer stops where it has begun, the asker where it was refused. */
+static void
+meet(void)
+{
+	unsigned place = atomic_fetch_add(&late.place, 1);
+
+	if (place == 0) {
+		pthread_create(&late.asker, NULL, ask_late, NULL);
+		sem_wait(&late.refused);
+	} else if (place == 1) {
+		sem_post(&late.refused);
+		sem_wait(&late.written);
+	}
+}
+
+/* The writer has looked whether one more was asked for just before it was. */
+START_TEST(a_dump_asked_for_late_is_written)
+{
+	char prefix[64];
+
+	if (!HZ4_DEBUG_BOX)
+		return;
+	start(1);
+	unit_option("profile_file=test_profile.%p");
+	sem_init(&late.refused, 0, 0);
+	sem_init(&late.written, 0, 0);
+	hz4_poke(&hz4_chaos_hook, meet);
+	hz4_poke(&hz4_chaos_one_in, 1);
+	ck_assert_int_eq(hz4_profile_write(NULL), 0);
+	hz4_poke(&hz4_chaos_one_in, 0);
+	sem_post(&late.written);
+	pthread_join(late.asker, NULL);
+	snprintf(prefix, sizeof prefix, "test_profile.%d", (int)getpid());
+	ck_assert_uint_eq(files(prefix), 2);
+}
+END_TEST
+
 static void
 add(TCase *t)
 {
@@ -873,6 +925,7 @@ add(TCase *t)
 	tcase_add_test(t, other_names_are_refused);
 	tcase_add_test(t, dumps_at_intervals_and_peaks);
 	tcase_add_test(t, dumps_in_signal_handlers);
+	tcase_add_test(t, a_dump_asked_for_late_is_written);
 }
 
 int

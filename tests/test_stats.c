@@ -23,18 +23,15 @@ START_TEST(every_row_has_its_name)
 
 	ck_assert_uint_eq(HZ4_COUNTERS, sizeof rows / sizeof *rows);
 	ck_assert_ptr_null(hz4_stat_name(HZ4_STAT_END));
-	ck_assert_ptr_null(hz4_stat_text(HZ4_STAT_END));
 	ck_assert_ptr_null(hz4_stat_name(UINT32_MAX));
 	ck_assert_str_eq(hz4_stat_name(HZ4_STAT_MALLOC_CALLS), "malloc_calls");
 	ck_assert_str_eq(hz4_stat_name(HZ4_STAT_FREE_CALLS), "free_calls");
 	for (i = 0; i < HZ4_COUNTERS; i++)
 		ck_assert_str_eq(hz4_stat_name(HZ4_STAT_FIRST_ROW + i),
 				 rows[i].name);
-	for (i = 0; i < HZ4_STAT_END; i++) {
-		ck_assert_uint_gt(strlen(hz4_stat_text(i)), 0);
+	for (i = 0; i < HZ4_STAT_END; i++)
 		for (k = 0; k < i; k++)
 			ck_assert_str_ne(hz4_stat_name(i), hz4_stat_name(k));
-	}
 }
 END_TEST
 

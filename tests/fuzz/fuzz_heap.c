@@ -446,7 +446,7 @@ ask(struct input *in)
 
 	need(m.uordblks + m.hblkhd + 1 > 0, "mallinfo2");
 	memset(text, '#', sizeof text);
-	n = size & 2 ? hz4_info_json(text, size) : hz4_info_text(text, size);
+	n = hz4_info_report(text, size, size & 2 ? HZ4_JSON : HZ4_TEXT);
 	need(text[size] == '#', "written behind the buffer");
 	need(size == 0 || n == 0 || memchr(text, 0, size) != NULL,
 	     "no end within %zu bytes", size);
