@@ -856,8 +856,11 @@ class Shapes(MadeUp):
             for part in ("p50", "p99", "p99.9", "p99.99", "over200us",
                          "switched"))
         spawned = set()
+        posix_spawn = os.posix_spawn
 
-        def spawn(path, argv, env):
+        def spawn(path, argv, env, **how):
+            if how:  # since 3.13 subprocess calls it, too
+                return posix_spawn(path, argv, env, **how)
             spawned.add((env.get("LD_PRELOAD"), env.get("ONE")))
             return os.spawnv(os.P_NOWAIT, path, argv)
 
@@ -992,6 +995,19 @@ class Probes(MadeUp):
         self.assertEqual(status, 1)
         self.assertIn("redis: the program no-such-program-at-all is not "
                       "installed", said)
+
+    def test_a_server_for_one_allocator_alone(self):
+        path = os.path.join(self.folder, "a-server")
+        for inside, found in (("\0mallocx_of_ours\0free\0", None),
+                              ("\0free\0mallocx\0",
+                               "a-server without mallocx")):
+            self.write(path, inside)
+            os.chmod(path, 0o755)
+            with mock.patch.object(servers.KNOWN["redis"], "programs",
+                                   ("a-server",)), \
+                    mock.patch("shutil.which", lambda name, path: os.path.join(
+                        self.folder, name)):
+                self.assertEqual(servers.missing("redis"), found)
 
     def test_versions_that_are_given(self):
         other = os.path.join(self.folder, "liby.so")

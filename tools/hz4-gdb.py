@@ -107,9 +107,10 @@ def read(at, length):
 def mappings():
     """The starts of mappings that may be those of objects' headers."""
     text = gdb.execute("info proc mappings", to_string=True)
+    # Older versions of gdb indent the table, newer ones do not.
     number = r"\s+0x([0-9a-f]+)"
     for line in text.splitlines():
-        found = re.match(number * 4 + r"\s+(?:[-rwxps]+\s+)?/", line)
+        found = re.match(number * 4 + r"\s+(?:[-rwxps]+\s+)?/", " " + line)
         if found and int(found.group(4), 16) == 0:
             yield int(found.group(1), 16)
 

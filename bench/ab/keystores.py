@@ -119,6 +119,7 @@ def word(text):
 
 class Redis(KeyStore):
     programs = ("redis-server",)
+    foreign = b"mallocx"  # of version 8 where it is built with jemalloc
 
     def command(self, folder):
         return ["redis-server", "--port", "0", "--unixsocket",

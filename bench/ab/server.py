@@ -23,6 +23,9 @@ class Server:
     OSError or ValueError, which is the note of the run's row."""
 
     programs = ()  # that have to be installed
+    # A function of another allocator: if the first of them calls it, and free
+    # for what it gives, it runs on that allocator alone.
+    foreign = b""
     amount = 0  # of the work
 
     def prepare(self, amount):
@@ -56,7 +59,19 @@ class Server:
 
 def missing(server):
     """A program that is not installed, or None."""
-    return next((p for p in server.programs if not find(p)), None)
+    gone = next((p for p in server.programs if not find(p)), None)
+    if gone or not server.foreign:
+        return gone
+    first = server.programs[0]
+    if calls(find(first), server.foreign):
+        return f"{first} without {server.foreign.decode()}"
+    return None
+
+
+def calls(path, function):
+    """Whether a name is among those that the program asks the loader for."""
+    with open(path, "rb") as text:
+        return b"\0" + function + b"\0" in text.read()
 
 
 def find(program):

@@ -4,6 +4,10 @@
 # stopped by its number.
 
 program redis 120 redis-server redis-benchmark redis-cli
+ready_redis() {
+	! grep -q -a -w mallocx "$(command -v redis-server)" ||
+		echo "it calls jemalloc's mallocx, and libc's free"
+}
 check_redis() {
 	port=$((20000 + $$ % 20000))
 	for try in 1 2 3 4 5 6 7 8 9 10; do
