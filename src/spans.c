@@ -72,19 +72,23 @@ sort_out_locked(struct hz4_spans *c, const struct hz4_class *k)
 }
 
 struct hz4_span *
-hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
+hz4_spans_see_locked(struct hz4_spans *c, const struct hz4_class *k)
 {
-	struct hz4_span *s;
+	struct hz4_list *l = &c->partial;
 
 	sort_out_locked(c, k);
-	if (!hz4_list_empty(&c->partial))
-		return hz4_lists_span(c->partial.next);
-	if (!hz4_list_empty(&c->sparse))
-		s = hz4_lists_span(c->sparse.next);
-	else if (!hz4_list_empty(&c->idle))
-		s = hz4_lists_span(c->idle.next);
-	else
-		return NULL;
+	if (hz4_list_empty(l))
+		l = hz4_list_empty(&c->sparse) ? &c->idle : &c->sparse;
+	return hz4_list_empty(l) ? NULL : hz4_lists_span(l->next);
+}
+
+struct hz4_span *
+hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
+{
+	struct hz4_span *s = hz4_spans_see_locked(c, k);
+
+	if (s == NULL || !hz4_list_empty(&c->partial))
+		return s;
 	hz4_lists_remove_locked(c, s);
 	hz4_lists_add_locked(c, &c->partial, s);
 	s->looked = true;

@@ -66,11 +66,15 @@ void hz4_spans_unlock(struct hz4_spans *c);
  */
 struct hz4_spans *hz4_spans_lock_next(unsigned cls, unsigned *shard);
 
-/* A span with free objects, in the partial list; NULL when there is none. */
+/* Where the class takes next, left where it is; NULL when there is none. */
+struct hz4_span *hz4_spans_see_locked(struct hz4_spans *c,
+				      const struct hz4_class *k);
+
+/* The same for who takes from it: in the partial list. */
 struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c,
 				       const struct hz4_class *k);
 
-/* This span of the partial list has no free object any more. */
+/* This listed span has no free object any more. */
 void hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 			      struct hz4_span *s);
 

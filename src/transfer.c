@@ -260,14 +260,17 @@ first_free(const struct hz4_class *k, struct hz4_span *s)
 	return 0;
 }
 
-/* Whether the next object was used before, by more than its first OS page. */
+/*
+ * Whether the next object was used before, by more than its first OS page.  An
+ * empty span stays idle, since nothing need be taken from it in the end.
+ */
 static bool
 next_is_used_locked(struct hz4_spans *c, const struct hz4_class *k)
 {
 	struct hz4_span *s;
 	uintptr_t p;
 
-	while ((s = hz4_spans_next_locked(c, k)) != NULL) {
+	while ((s = hz4_spans_see_locked(c, k)) != NULL) {
 		p = first_free(k, s);
 		if (p != 0)
 			return p + hz4_os_page <= hz4_fresh_from(s);
