@@ -145,7 +145,7 @@ hz4_cache_decay(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	hz4_growth_each (c, cls) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		if (!c->tier[cls].used && c->tier[cls].limit > 0)
 			cut(c, cls, c->tier[cls].limit / 2u);
 		c->tier[cls].used = false;
@@ -310,7 +310,7 @@ hz4_cache_flush(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	hz4_growth_each (c, cls) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		keep_at_most(c, cls, 0);
 		hz4_stacks_idle(c, cls);
 	}
@@ -370,7 +370,7 @@ hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
 	unsigned cls, n;
 	size_t left;
 
-	hz4_growth_each (c, cls) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		/* The latest may just be taken: malloc is under way. */
 		while ((left = hz4_cache_count(c, cls)) > 1) {
 			if (*most == 0)
@@ -408,7 +408,7 @@ hz4_cache_end(struct hz4_cache *c)
 	c->sampler.bounds[0] = c->sampler.bounds[1] = 0;
 	leave_watch(c);
 	if (c->granted > most) {
-		hz4_growth_each (c, cls)
+		for (cls = 1; cls < HZ4_CLS_END; cls++)
 			cut(c, cls, (uint32_t)(c->tier[cls].limit *
 					       (uint64_t)most / c->granted));
 		hz4_growth_give(c, c->granted - most);
@@ -423,7 +423,7 @@ recount(struct hz4_cache *c)
 	size_t given = 0;
 	unsigned cls;
 
-	hz4_growth_each (c, cls)
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		given += hz4_growth_bytes(c, cls);
 	/* What it was just taking may not have been granted yet. */
 	c->granted = hz4_max(hz4_max(c->granted, given), c->taken);

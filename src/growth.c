@@ -218,26 +218,9 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 void
 hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
-	struct hz4_tier *t = &c->tier[cls];
-
-	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
-	t->used = true;
+	c->tier[cls].used = true;
 	earn(c);
 	grow(c, cls, turn);
-}
-
-unsigned
-hz4_growth_next(const struct hz4_cache *c, unsigned cls)
-{
-	uint64_t left = c->used[cls / 64] >> cls % 64;
-
-	if (left != 0)
-		return cls + (unsigned)__builtin_ctzll(left);
-	for (cls = cls / 64 + 1; cls <= HZ4_CLS_END / 64; cls++)
-		if (c->used[cls] != 0)
-			return cls * 64 +
-			       (unsigned)__builtin_ctzll(c->used[cls]);
-	return HZ4_CLS_END;
 }
 
 void

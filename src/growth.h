@@ -8,13 +8,6 @@
 
 #include "stacks.h"
 
-/* The first class in use from `cls` on, HZ4_CLS_END when there is none. */
-unsigned hz4_growth_next(const struct hz4_cache *c, unsigned cls);
-
-#define hz4_growth_each(c, cls) \
-	for ((cls) = hz4_growth_next(c, 1); (cls) < HZ4_CLS_END; \
-	     (cls) = hz4_growth_next(c, (cls) + 1))
-
 /* Bytes that the objects of a class may come to. */
 size_t hz4_growth_bytes(const struct hz4_cache *c, unsigned cls);
 

@@ -117,11 +117,6 @@ struct hz4_cache {
 	 */
 	_Atomic uint32_t busy;
 	/*
-	 * One bit for each class that had an event, or a limit from the
-	 * thread before: the others have no limit and hold nothing. [owner]
-	 */
-	uint64_t used[HZ4_CLS_END / 64 + 1];
-	/*
 	 * Slow paths that the thread is in: none, mostly.  [owner] writes;
 	 * [atomic] release when it leaves
 	 */
