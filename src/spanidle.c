@@ -9,7 +9,6 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "probe.h"
-#include "shard.h"
 #include "spanlists.h"
 
 /*

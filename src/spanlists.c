@@ -30,13 +30,10 @@ hz4_lists_lock(struct hz4_spans *c)
 void
 hz4_spans_init(void)
 {
-	unsigned shard, cls;
+	size_t i;
 
-	if (!HZ4_DEBUG_BOX)
-		return;
-	for (shard = 0; shard < HZ4_SHARDS; shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			hz4_lists[shard][cls].lock.rank = HZ4_RANK_CLASS;
+	for (i = 0; HZ4_DEBUG_BOX && i < HZ4_SHARDS * HZ4_CLS_END; i++)
+		(hz4_lists[0] + i)->lock.rank = HZ4_RANK_CLASS;
 }
 
 void

@@ -9,7 +9,6 @@
 #include "fresh.h"
 #include "option.h"
 #include "probe.h"
-#include "shard.h"
 #include "spanlists.h"
 
 /*
@@ -21,12 +20,7 @@ static HZ4_TLS struct hz4_spans *pushing;
 static bool
 has_free(const struct hz4_class *k, struct hz4_span *s)
 {
-	uint32_t w;
-
-	for (w = 0; w < k->words; w++)
-		if (atomic_load(&s->bits[w]) != 0)
-			return true;
-	return false;
+	return hz4_spans_first_free(k, s) < k->slots;
 }
 
 /* To the end of the partial list. */
@@ -35,17 +29,6 @@ link_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	s->looked = false;
 	hz4_lists_add_locked(c, c->partial.prev, s);
-}
-
-/* Nearly all of its objects are free. */
-static bool
-is_sparse(const struct hz4_class *k, struct hz4_span *s)
-{
-	uint32_t n = 0, w;
-
-	for (w = 0; w < k->words; w++)
-		n += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
-	return n > k->slots - k->slots / HZ4_SPAN_SPARSE;
 }
 
 /*
@@ -64,7 +47,8 @@ sort_out_locked(struct hz4_spans *c, const struct hz4_class *k)
 		if (s->looked)
 			return;
 		s->looked = true;
-		if (!is_sparse(k, s))
+		if (hz4_spans_count_free(k, s) <=
+		    k->slots - k->slots / HZ4_SPAN_SPARSE)
 			return;
 		hz4_list_remove(&s->link);
 		hz4_list_append(&c->sparse, &s->link);
@@ -151,8 +135,9 @@ drain_slab_locked(struct hz4_spans *c, struct hz4_slab *slab,
 	return n * hz4_classes[slab->cls].pages;
 }
 
-void
-hz4_lists_drain_locked(struct hz4_spans *c)
+/* Empty the inbox. */
+static void
+drain_locked(struct hz4_spans *c)
 {
 	struct hz4_list *at = &c->idle;
 	struct hz4_slab *slab, *next;
@@ -167,6 +152,15 @@ hz4_lists_drain_locked(struct hz4_spans *c)
 		pages += drain_slab_locked(c, slab, &at);
 	}
 	hz4_idle_sub_waiting(c, pages);
+}
+
+bool
+hz4_lists_lock_drained(struct hz4_spans *c)
+{
+	bool waited = hz4_lists_lock(c);
+
+	drain_locked(c);
+	return waited;
 }
 
 /*
@@ -244,7 +238,7 @@ hz4_lists_unlock(struct hz4_spans *c, bool all)
 			return sum;
 		if (!hz4_lock_try(&c->lock))
 			return sum;
-		hz4_lists_drain_locked(c);
+		drain_locked(c);
 	}
 }
 
@@ -253,8 +247,7 @@ hz4_spans_lock(unsigned cls)
 {
 	struct hz4_spans *c = &hz4_lists[hz4_shard_settle()][cls];
 
-	hz4_shard_note_wait(hz4_lists_lock(c));
-	hz4_lists_drain_locked(c);
+	hz4_shard_note_wait(hz4_lists_lock_drained(c));
 	return c;
 }
 
@@ -268,8 +261,7 @@ hz4_spans_lock_next(unsigned cls, unsigned *shard)
 		c = &hz4_lists[(own + (*shard)++) % all][cls];
 		if (hz4_peek(&c->listed) == 0 && hz4_peek(&c->waiting) == 0)
 			continue;
-		hz4_lists_lock(c);
-		hz4_lists_drain_locked(c);
+		hz4_lists_lock_drained(c);
 		return c;
 	}
 	return NULL;
@@ -334,7 +326,7 @@ hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 			continue;
 		if (!hz4_lock_try(&c->lock))
 			continue;
-		hz4_lists_drain_locked(c);
+		drain_locked(c);
 		*gone += hz4_lists_unlock(c, false);
 		locked = true;
 	}
@@ -344,18 +336,14 @@ hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 void
 hz4_spans_settle(void)
 {
-	unsigned shard, cls;
 	struct hz4_spans *c;
 
-	for (shard = 0; shard < hz4_shards(); shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++) {
-			c = &hz4_lists[shard][cls];
-			if (hz4_peek(&c->waiting) == 0)
-				continue;
-			hz4_lists_lock(c);
-			hz4_lists_drain_locked(c);
-			hz4_lists_unlock(c, false);
-		}
+	hz4_lists_each (c) {
+		if (hz4_peek(&c->waiting) == 0)
+			continue;
+		hz4_lists_lock_drained(c);
+		hz4_lists_unlock(c, false);
+	}
 }
 
 void

@@ -148,6 +148,32 @@ hz4_spans_full_word(const struct hz4_class *k, uint32_t w)
 	return rest >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << rest) - 1;
 }
 
+/* The first slot whose object is free; all of them: none is. */
+static inline uint32_t
+hz4_spans_first_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint64_t free;
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++) {
+		free = atomic_load(&s->bits[w]);
+		if (free != 0)
+			return w * 64 + (uint32_t)__builtin_ctzll(free);
+	}
+	return k->slots;
+}
+
+/* How many are free; of those that others free meanwhile some. */
+static inline uint32_t
+hz4_spans_count_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t n = 0, w;
+
+	for (w = 0; w < k->words; w++)
+		n += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
+	return n;
+}
+
 static inline bool
 hz4_spans_is_empty(const struct hz4_class *k, struct hz4_span *s)
 {
