@@ -8,7 +8,6 @@
 #include "l1.h"
 #include "growth.h"
 #include "lock.h"
-#include "log.h"
 #include "os.h"
 #include "probe.h"
 #include "purge.h"
@@ -258,13 +257,6 @@ lies_below(struct hz4_cache *c, unsigned cls, void **p, const void *object)
 	return false;
 }
 
-_Noreturn static HZ4_SLOW void
-fatal_double(unsigned cls, const char *call, const void *object)
-{
-	hz4_fatal("%s: double free: ptr %p, size %u", call, object,
-		  (unsigned)hz4_classes[cls].size);
-}
-
 /*
  * The stack is full: give the oldest back.  Of the latest, which may be freed
  * again, some stay where malloc and free find them; of a small stack too few,
@@ -284,7 +276,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	struct hz4_stack *s = &c->stack[cls];
 
 	if (hz4_unlikely(lies_below(c, cls, hz4_peek(&s->top), object)))
-		fatal_double(cls, "free()", object);
+		hz4_transfer_twice("free()", &hz4_classes[cls], object);
 	if ((hz4_unlikely(hz4_stacks_careful(c, cls)) &&
 	     hz4_cache_holds(c, cls, object)) ||
 	    hz4_unlikely(!hz4_transfer_is_out(object, cls)))
@@ -489,7 +481,7 @@ hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object)
 	if (top == oldest)
 		return false;
 	if (hz4_unlikely(lies_below(c, cls, top - 1, top[-1])))
-		fatal_double(cls, "malloc()", top[-1]);
+		hz4_transfer_twice("malloc()", &hz4_classes[cls], top[-1]);
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];
