@@ -445,8 +445,6 @@ hz4_cache_adopt(struct hz4_cache *c)
 		c->tier[cls].limit = 0;
 		c->tier[cls].room = 0;
 		set_gone(c, cls, 0);
-		/* It may just have taken a slab. */
-		c->arrays_left = 0;
 		hz4_poke(&c->busy, HZ4_CLS_NONE);
 	}
 	hz4_poke(&c->idle, HZ4_IDLE_NO);

@@ -20,13 +20,6 @@ void hz4_growth_set(struct hz4_cache *c, unsigned cls, uint32_t limit);
  */
 void hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn);
 
-/*
- * All stacks are empty, and nobody uses the cache: the memory of their larger
- * arrays goes, until it is used again.  The arrays stay where they are, zeros.
- */
-void hz4_growth_purge(struct hz4_cache *c);
-void hz4_growth_use_again(struct hz4_cache *c);
-
 /* Others may have so many bytes of those that were taken. */
 void hz4_growth_give(struct hz4_cache *c, size_t bytes);
 

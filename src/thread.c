@@ -16,7 +16,6 @@
 #include "thread.h"
 
 #include "backtrace.h"
-#include "growth.h"
 #include "guard.h"
 #include "holes.h"
 #include "idle.h"
@@ -254,10 +253,8 @@ make_thread(void)
 {
 	struct hz4_thread *t = take_ended(false);
 
-	if (t != NULL) {
-		hz4_growth_use_again(&t->cache);
+	if (t != NULL)
 		return t;
-	}
 	t = hz4_meta_alloc(sizeof *t);
 	if (t == NULL)
 		return NULL;
@@ -458,7 +455,6 @@ hz4_thread_flush_ended(void)
 	while ((t = take_ended(true)) != NULL) {
 		if (hz4_cache_enter(&t->cache) != NULL) {
 			hz4_cache_flush(&t->cache);
-			hz4_growth_purge(&t->cache);
 			hz4_cache_leave(&t->cache);
 		}
 		put_ended(t, false);
