@@ -147,7 +147,7 @@ hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s)
 	hz4_poke(&slab->unused, unused);
 	if (unused != hz4_slab_all(slab) || slab->older == NULL)
 		return;
-	c->spare = c->spans >= HZ4_SLAB_MANY ? slab : NULL;
+	c->spare = hz4_peek(&c->spans) >= HZ4_SLAB_MANY ? slab : NULL;
 	if (spare != NULL)
 		purge_slab_locked(c, spare);
 	if (c->spare == NULL)

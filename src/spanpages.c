@@ -66,7 +66,7 @@ struct hz4_span *
 hz4_spans_make(struct hz4_spans *c, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	size_t spans = c->spans;
+	size_t spans = hz4_peek(&c->spans);
 	struct hz4_span *s = hz4_slab_take_locked(c);
 	uint32_t w;
 

@@ -281,7 +281,7 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 	HZ4_PROBE2(span_create, s->start, hz4_sizeclass_usable(s->cls));
 	hz4_lists_lock(c);
 	s->active = true;
-	c->spans++;
+	hz4_poke(&c->spans, hz4_peek(&c->spans) + 1);
 	if (has_free)
 		link_locked(c, s);
 	hz4_lists_unlock(c, false);
@@ -349,16 +349,11 @@ hz4_spans_settle(void)
 void
 hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 {
-	struct hz4_spans *c;
 	unsigned shard;
 
 	out->spans = 0;
-	for (shard = 0; shard < hz4_shards(); shard++) {
-		c = &hz4_lists[shard][cls];
-		hz4_lists_lock(c);
-		out->spans += c->spans;
-		hz4_lists_unlock(c, false);
-	}
+	for (shard = 0; shard < hz4_shards(); shard++)
+		out->spans += hz4_peek(&hz4_lists[shard][cls].spans);
 	out->objects = out->spans * hz4_classes[cls].slots;
 }
 
@@ -384,7 +379,7 @@ start_afresh(struct hz4_spans *c)
 	hz4_list_init(&c->sparse);
 	hz4_list_init(&c->idle);
 	hz4_list_init(&c->unused);
-	c->spans = 0;
+	hz4_poke(&c->spans, 0);
 	c->spare = NULL;
 	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older) {
 		if (slab->purged) {
@@ -397,7 +392,7 @@ start_afresh(struct hz4_spans *c)
 			s = hz4_slab_span(slab, i);
 			s->idle = false;
 			atomic_store(&s->linked, false);
-			c->spans += s->active;
+			hz4_poke(&c->spans, hz4_peek(&c->spans) + s->active);
 			settle_locked(c, s, &at);
 		}
 	}

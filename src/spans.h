@@ -30,11 +30,11 @@ struct hz4_spans {
 	struct hz4_list sparse;	 /* those that were nearly empty [lock] */
 	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
 	struct hz4_list unused;	 /* slabs with some without pages [lock] */
-	uint32_t spans;		 /* with pages [lock] */
 	/*
-	 * Pages of idle spans; spans of all three lists. [lock] writes;
-	 * [atomic] relaxed: hints
+	 * Spans with pages; pages of idle spans; spans of all three lists.
+	 * [lock] writes; [atomic] relaxed: a figure, hints
 	 */
+	_Atomic uint32_t spans;
 	_Atomic uint32_t idle_pages;
 	_Atomic uint32_t listed;
 	uint32_t idle_told; /* idle_pages as the shard knows them [lock] */
