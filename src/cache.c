@@ -8,7 +8,6 @@
 #include "l1.h"
 #include "growth.h"
 #include "lock.h"
-#include "log.h"
 #include "os.h"
 #include "probe.h"
 #include "purge.h"
@@ -162,7 +161,7 @@ hz4_cache_decay(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	hz4_growth_each (c, cls) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		if (!c->tier[cls].used && c->tier[cls].limit > 0)
 			cut(c, cls, c->tier[cls].limit / 2u);
 		c->tier[cls].used = false;
@@ -275,13 +274,6 @@ lies_below(struct hz4_cache *c, unsigned cls, void **p, const void *object)
 	return false;
 }
 
-_Noreturn static HZ4_SLOW void
-fatal_double(unsigned cls, const char *call, const void *object)
-{
-	hz4_fatal("%s: double free: ptr %p, size %u", call, object,
-		  (unsigned)hz4_classes[cls].size);
-}
-
 /*
  * The stack is full: give the oldest back.  Of the latest, which may be freed
  * again, some stay where malloc and free find them; of a small stack too few,
@@ -301,7 +293,7 @@ hz4_cache_overflow(struct hz4_cache *c, unsigned cls, void *object)
 	struct hz4_stack *s = &c->stack[cls];
 
 	if (hz4_unlikely(lies_below(c, cls, hz4_peek(&s->top), object)))
-		fatal_double(cls, "free()", object);
+		hz4_transfer_twice("free()", &hz4_classes[cls], object);
 	if ((hz4_unlikely(hz4_stacks_careful(c, cls)) &&
 	     hz4_cache_holds(c, cls, object)) ||
 	    hz4_unlikely(!hz4_transfer_is_out(object, cls)))
@@ -327,7 +319,7 @@ hz4_cache_flush(struct hz4_cache *c)
 {
 	unsigned cls;
 
-	hz4_growth_each (c, cls) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		keep_at_most(c, cls, 0);
 		hz4_stacks_idle(c, cls);
 	}
@@ -387,7 +379,7 @@ hz4_cache_empty(struct hz4_cache *c, size_t *most, uint64_t now)
 	unsigned cls, n;
 	size_t left;
 
-	hz4_growth_each (c, cls) {
+	for (cls = 1; cls < HZ4_CLS_END; cls++) {
 		/* The latest may just be taken: malloc is under way. */
 		while ((left = hz4_cache_count(c, cls)) > 1) {
 			if (*most == 0)
@@ -425,7 +417,7 @@ hz4_cache_end(struct hz4_cache *c)
 	c->sampler.bounds[0] = c->sampler.bounds[1] = 0;
 	leave_watch(c);
 	if (c->granted > most) {
-		hz4_growth_each (c, cls)
+		for (cls = 1; cls < HZ4_CLS_END; cls++)
 			cut(c, cls, (uint32_t)(c->tier[cls].limit *
 					       (uint64_t)most / c->granted));
 		hz4_growth_give(c, c->granted - most);
@@ -440,7 +432,7 @@ recount(struct hz4_cache *c)
 	size_t given = 0;
 	unsigned cls;
 
-	hz4_growth_each (c, cls)
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
 		given += hz4_growth_bytes(c, cls);
 	/* What it was just taking may not have been granted yet. */
 	c->granted = hz4_max(hz4_max(c->granted, given), c->taken);
@@ -470,8 +462,6 @@ hz4_cache_adopt(struct hz4_cache *c)
 		c->tier[cls].limit = 0;
 		c->tier[cls].room = 0;
 		set_gone(c, cls, 0);
-		/* It may just have taken a slab. */
-		c->arrays_left = 0;
 		hz4_poke(&c->busy, HZ4_CLS_NONE);
 	}
 	hz4_poke(&c->idle, HZ4_IDLE_NO);
@@ -506,7 +496,7 @@ hz4_cache_pop_slow(struct hz4_cache *c, unsigned cls, void **object)
 	if (top == oldest)
 		return false;
 	if (hz4_unlikely(lies_below(c, cls, top - 1, top[-1])))
-		fatal_double(cls, "malloc()", top[-1]);
+		hz4_transfer_twice("malloc()", &hz4_classes[cls], top[-1]);
 	hz4_poke(&s->top, top - 1);
 	hz4_count_hit(hz4_hits(s, HZ4_HIT_MALLOC));
 	*object = top[-1];

@@ -15,12 +15,8 @@
 
 #include <string.h>
 
-enum {
-	/* With the words below it, one line of the metadata. */
-	FIRST_ROOM = 8 - HZ4_STACK_BELOW,
-	/* Arrays from this one on lie in slabs of their cache's own. */
-	SLAB_ROOM = 32,
-};
+/* With the words below it, one line of the metadata. */
+enum { FIRST_ROOM = 8 - HZ4_STACK_BELOW };
 
 /* Objects up to which a class's stack grows without proof. */
 static uint32_t
@@ -77,53 +73,6 @@ array_bytes(size_t room)
 	return (room + HZ4_STACK_BELOW) * sizeof(void *);
 }
 
-/* What a slab's smaller arrays leave when they grow lies waste. */
-static void **
-new_array(struct hz4_cache *c, size_t room)
-{
-	size_t bytes = array_bytes(room);
-	struct hz4_arrays *a;
-
-	if (room < SLAB_ROOM)
-		return hz4_meta_alloc(bytes);
-	if (c->arrays_left < bytes) {
-		a = hz4_meta_alloc(sizeof *a);
-		if (a == NULL)
-			return NULL;
-		a->bytes = (uint32_t)hz4_max(bytes, HZ4_SLAB);
-		a->page = hz4_meta_pages(a->bytes);
-		if (a->page == NULL) {
-			hz4_meta_free(a, sizeof *a);
-			return NULL;
-		}
-		a->older = hz4_peek(&c->arrays);
-		atomic_store_explicit(&c->arrays, a, memory_order_release);
-		c->arrays_left = a->bytes;
-	}
-	c->arrays_left -= (uint32_t)bytes;
-	a = hz4_peek(&c->arrays);
-	return (void **)(void *)(a->page + c->arrays_left);
-}
-
-void
-hz4_growth_use_again(struct hz4_cache *c)
-{
-	hz4_meta_use_again(c->arrays_purged);
-	c->arrays_purged = 0;
-}
-
-/* Its thread's fork may have come before it said that it uses them again. */
-void
-hz4_growth_purge(struct hz4_cache *c)
-{
-	struct hz4_arrays *a;
-
-	hz4_growth_use_again(c);
-	for (a = hz4_peek(&c->arrays); a != NULL; a = a->older)
-		if (hz4_meta_purge(a->page, a->bytes))
-			c->arrays_purged += a->bytes;
-}
-
 /*
  * A larger array for a stack, if there is memory for one.  Closed: a signal's
  * handler must not take an array meanwhile.
@@ -144,7 +93,7 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 		room = room * 2 + HZ4_STACK_BELOW;
 	old = hz4_peek(&s->base);
 	held = hz4_cache_count(c, cls);
-	array = room > had ? new_array(c, room) : NULL;
+	array = room > had ? hz4_meta_alloc(array_bytes(room)) : NULL;
 	if (array != NULL) {
 		array += HZ4_STACK_BELOW;
 		if (held > 0)
@@ -156,7 +105,7 @@ make_room(struct hz4_cache *c, unsigned cls, uint32_t limit)
 		t->room = (uint16_t)room;
 	}
 	hz4_stacks_open(c, cls);
-	if (array != NULL && had > 0 && had < SLAB_ROOM)
+	if (array != NULL && had > 0)
 		hz4_meta_free(old - HZ4_STACK_BELOW, array_bytes(had));
 }
 
@@ -218,26 +167,9 @@ grow(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 void
 hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn)
 {
-	struct hz4_tier *t = &c->tier[cls];
-
-	c->used[cls / 64] |= (uint64_t)1 << cls % 64;
-	t->used = true;
+	c->tier[cls].used = true;
 	earn(c);
 	grow(c, cls, turn);
-}
-
-unsigned
-hz4_growth_next(const struct hz4_cache *c, unsigned cls)
-{
-	uint64_t left = c->used[cls / 64] >> cls % 64;
-
-	if (left != 0)
-		return cls + (unsigned)__builtin_ctzll(left);
-	for (cls = cls / 64 + 1; cls <= HZ4_CLS_END / 64; cls++)
-		if (c->used[cls] != 0)
-			return cls * 64 +
-			       (unsigned)__builtin_ctzll(c->used[cls]);
-	return HZ4_CLS_END;
 }
 
 void

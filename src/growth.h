@@ -8,13 +8,6 @@
 
 #include "stacks.h"
 
-/* The first class in use from `cls` on, HZ4_CLS_END when there is none. */
-unsigned hz4_growth_next(const struct hz4_cache *c, unsigned cls);
-
-#define hz4_growth_each(c, cls) \
-	for ((cls) = hz4_growth_next(c, 1); (cls) < HZ4_CLS_END; \
-	     (cls) = hz4_growth_next(c, (cls) + 1))
-
 /* Bytes that the objects of a class may come to. */
 size_t hz4_growth_bytes(const struct hz4_cache *c, unsigned cls);
 
@@ -26,13 +19,6 @@ void hz4_growth_set(struct hz4_cache *c, unsigned cls, uint32_t limit);
  * thread.
  */
 void hz4_growth_note(struct hz4_cache *c, unsigned cls, enum hz4_turn turn);
-
-/*
- * All stacks are empty, and nobody uses the cache: the memory of their larger
- * arrays goes, until it is used again.  The arrays stay where they are, zeros.
- */
-void hz4_growth_purge(struct hz4_cache *c);
-void hz4_growth_use_again(struct hz4_cache *c);
 
 /* Others may have so many bytes of those that were taken. */
 void hz4_growth_give(struct hz4_cache *c, size_t bytes);

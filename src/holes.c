@@ -7,7 +7,6 @@
 #include "option.h"
 #include "os.h"
 #include "pageheap.h"
-#include "shard.h"
 #include "spanlists.h"
 #include "transfer.h"
 
@@ -22,7 +21,7 @@ static _Atomic bool walking;
 /* A round is not over.  [atomic] relaxed: a hint */
 static _Atomic bool midway;
 
-static struct {
+static struct pass {
 	/* The next one's, NULL: of the next lists; and its place there */
 	const struct hz4_slab *slab;
 	unsigned at;
@@ -85,18 +84,6 @@ holds_nothing(struct hz4_span *s, const struct hz4_class *k, uint32_t page)
 			return false;
 	}
 	return true;
-}
-
-/* There may be a page that holds nothing. */
-static bool
-is_sparse(struct hz4_span *s, const struct hz4_class *k)
-{
-	size_t n = 0;
-	uint32_t w;
-
-	for (w = 0; w < k->words; w++)
-		n += (size_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
-	return n * k->size >= hz4_os_page;
 }
 
 /* The objects of a stretch, all of them free, are nobody else's. */
@@ -212,7 +199,10 @@ purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
 		return 0;
 	for (;; at.from = at.to) {
 		hz4_lists_lock(c);
-		found = s->active && !s->idle && is_sparse(s, k) &&
+		/* With less free there is no page that holds nothing. */
+		found = s->active && !s->idle &&
+			hz4_spans_count_free(k, s) * (size_t)k->size >=
+				hz4_os_page &&
 			find_locked(s, k, which, &at);
 		if (found)
 			take_locked(s, k, &at);
@@ -226,13 +216,10 @@ purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
 	}
 }
 
-/* The latest slab of the lists with this number; NULL: it has none. */
+/* The latest slab of the lists; NULL: they have none. */
 static const struct hz4_slab *
-first_of(unsigned lists)
+first_of(struct hz4_spans *c)
 {
-	struct hz4_spans *c = &hz4_lists[lists / HZ4_CLS_END]
-					[lists % HZ4_CLS_END];
-
 	/* Acquire: what it leads to comes before. */
 	return atomic_load_explicit(&c->made, memory_order_acquire);
 }
@@ -248,7 +235,7 @@ next_span(unsigned *at)
 	uint64_t used;
 
 	while (slab == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
-		slab = first_of(pass.lists++);
+		slab = first_of(hz4_lists[0] + pass.lists++);
 	pass.slab = slab;
 	if (slab == NULL)
 		return NULL;
@@ -293,9 +280,7 @@ end_round(uint64_t now, enum which which)
 	hz4_poke(&last_empty, pass.empty);
 	if (which == STAYED)
 		hz4_poke(&refused, pass.refused);
-	pass.empty = 0;
-	pass.refused = 0;
-	pass.lists = 0;
+	pass = (struct pass){ .slab = NULL };
 	hz4_poke(&next_round, now + round_time());
 	hz4_poke(&midway, false);
 }
@@ -378,12 +363,13 @@ hz4_holes_step(uint64_t now)
 size_t
 hz4_holes_purge_all(void)
 {
-	unsigned lists, i, end = hz4_shards() * HZ4_CLS_END;
 	const struct hz4_slab *slab;
 	size_t pages = 0, kept = 0;
+	struct hz4_spans *c;
+	unsigned i;
 
-	for (lists = 0; lists < end; lists++)
-		for (slab = first_of(lists); slab != NULL; slab = slab->older)
+	hz4_lists_each (c)
+		for (slab = first_of(c); slab != NULL; slab = slab->older)
 			for (i = 0; i < slab->count; i++)
 				pages += purge_span(slab, i, ALL, &kept);
 	return pages * hz4_os_page;
@@ -392,11 +378,7 @@ hz4_holes_purge_all(void)
 void
 hz4_holes_fork_child(void)
 {
-	pass.slab = NULL;
-	pass.at = 0;
-	pass.lists = 0;
-	pass.empty = 0;
-	pass.refused = 0;
+	pass = (struct pass){ .slab = NULL };
 	hz4_poke(&midway, false);
 	hz4_poke(&walking, false);
 }

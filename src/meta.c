@@ -34,8 +34,12 @@ static struct {
 	struct block *bin[BINS]; /* see bin_of [lock] */
 	char *next;		 /* unused rest of the chunk [lock] */
 	char *end;		 /* [lock] */
-	size_t mapped;		 /* [lock] */
-	/* Of these, purged or not used yet. [atomic] relaxed: a sum */
+	/*
+	 * Bytes, and of these what is purged or not used yet.  [lock] writes
+	 * the first; [atomic] seq_cst: who sees a new chunk's bytes unused sees
+	 * them mapped
+	 */
+	_Atomic size_t mapped;
 	_Atomic size_t unused;
 	struct chunk *chunks;	 /* the latest first [lock] */
 } meta = {
@@ -61,18 +65,15 @@ bin_of(size_t *size)
 static void
 add_unused(ptrdiff_t bytes)
 {
-	atomic_fetch_add_explicit(&meta.unused, (size_t)bytes,
-				  memory_order_relaxed);
+	atomic_fetch_add(&meta.unused, (size_t)bytes);
 }
 
 static bool
 more_locked(size_t size)
 {
-	size_t part = hz4_min(meta.mapped / HZ4_META_SHARE, HZ4_META_CHUNK_MAX);
-	size_t want = hz4_pageheap_pinned() ? HZ4_PAGE :
-					      hz4_max(HZ4_META_CHUNK, part);
+	size_t want = hz4_pageheap_pinned() ? HZ4_PAGE : HZ4_META_CHUNK;
 	size_t least = hz4_round_up(size + UNIT, HZ4_PAGE);
-	size_t chunk = hz4_max(least, hz4_round_up(want, HZ4_PAGE));
+	size_t chunk = hz4_max(least, want);
 	struct chunk *head;
 	char *p;
 
@@ -167,7 +168,7 @@ hz4_meta_use_again(size_t bytes)
 size_t
 hz4_meta_unused(void)
 {
-	return hz4_peek(&meta.unused);
+	return atomic_load(&meta.unused);
 }
 
 void
@@ -188,12 +189,7 @@ hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),
 size_t
 hz4_meta_mapped(void)
 {
-	size_t mapped;
-
-	hz4_lock_acquire(&meta.lock);
-	mapped = meta.mapped;
-	hz4_lock_release(&meta.lock);
-	return mapped;
+	return atomic_load(&meta.mapped);
 }
 
 const struct hz4_view_meta hz4_view_meta = {

@@ -4,8 +4,7 @@
  * It lies in mappings of its own, away from user memory, and is recycled
  * by size but never unmapped: a pointer to a structure stays readable for
  * ever, which the lock-free part of transfer.c relies on.  Of the pages that
- * hold the structures of spans, or the arrays of caches, those that nobody uses
- * are purged.
+ * hold the structures of spans, those that nobody uses are purged.
  *
  * Layer 2.  Takes HZ4_RANK_META.
  */

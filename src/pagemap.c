@@ -53,45 +53,28 @@ hz4_pagemap_reserve(uintptr_t start, size_t bytes)
 	return true;
 }
 
-/* Where the entries of a page are. */
-struct place {
-	struct hz4_leaf *leaf;
-	uintptr_t i;
-};
-
-/* To the page at `a`, from that before it or from the leaf NULL. */
-HZ4_FAST void
-go_to(struct place *at, uintptr_t a)
-{
-	at->i++;
-	if (at->leaf == NULL || at->i == HZ4_LEAF_PAGES) {
-		at->leaf = hz4_pagemap_leaf(a);
-		at->i = hz4_pagemap_leaf_index(a);
-	}
-}
-
 void
 hz4_pagemap_set(uintptr_t start, size_t pages, unsigned cls, void *owner)
 {
-	struct place at = { NULL, 0 };
+	struct hz4_leaf *leaf;
+	uintptr_t i;
 
 	for (; pages > 0; pages--, start += HZ4_PAGE) {
-		go_to(&at, start);
-		hz4_poke(&at.leaf->owner[at.i], owner);
-		hz4_poke(&at.leaf->entry[at.i],
-			 (uint16_t)(cls * HZ4_STACK_BYTES));
+		leaf = hz4_pagemap_leaf(start);
+		i = hz4_pagemap_leaf_index(start);
+		hz4_poke(&leaf->owner[i], owner);
+		hz4_poke(&leaf->entry[i], (uint16_t)(cls * HZ4_STACK_BYTES));
 	}
 }
 
 void
 hz4_pagemap_mark(uintptr_t start, size_t pages, uint8_t set, uint8_t clear)
 {
-	struct place at = { NULL, 0 };
 	_Atomic uint8_t *flags;
 
 	for (; pages > 0; pages--, start += HZ4_PAGE) {
-		go_to(&at, start);
-		flags = &at.leaf->flags[at.i];
+		flags = &hz4_pagemap_leaf(start)
+				 ->flags[hz4_pagemap_leaf_index(start)];
 		hz4_poke(flags, (uint8_t)((hz4_peek(flags) | set) & ~clear));
 	}
 }

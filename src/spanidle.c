@@ -9,7 +9,6 @@
 #include "pageheap.h"
 #include "pagemap.h"
 #include "probe.h"
-#include "shard.h"
 #include "spanlists.h"
 
 /*
@@ -72,7 +71,7 @@ retire_locked(struct hz4_spans *c)
 	struct hz4_gone gone = { s->start, hz4_peek(&s->since) };
 
 	hz4_lists_remove_locked(c, s);
-	c->spans--;
+	hz4_poke(&c->spans, hz4_peek(&c->spans) - 1);
 	atomic_store(&s->linked, false);
 	s->active = false;
 	hz4_fresh_end(s);

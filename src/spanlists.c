@@ -30,13 +30,10 @@ hz4_lists_lock(struct hz4_spans *c)
 void
 hz4_spans_init(void)
 {
-	unsigned shard, cls;
+	size_t i;
 
-	if (!HZ4_DEBUG_BOX)
-		return;
-	for (shard = 0; shard < HZ4_SHARDS; shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			hz4_lists[shard][cls].lock.rank = HZ4_RANK_CLASS;
+	for (i = 0; HZ4_DEBUG_BOX && i < HZ4_SHARDS * HZ4_CLS_END; i++)
+		(hz4_lists[0] + i)->lock.rank = HZ4_RANK_CLASS;
 }
 
 void
@@ -150,7 +147,7 @@ hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s)
 	hz4_poke(&slab->unused, unused);
 	if (unused != hz4_slab_all(slab) || slab->older == NULL)
 		return;
-	c->spare = c->spans >= HZ4_SLAB_MANY ? slab : NULL;
+	c->spare = hz4_peek(&c->spans) >= HZ4_SLAB_MANY ? slab : NULL;
 	if (spare != NULL)
 		purge_slab_locked(c, spare);
 	if (c->spare == NULL)

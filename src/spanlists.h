@@ -9,10 +9,16 @@
 #ifndef HZ4_SPANLISTS_H
 #define HZ4_SPANLISTS_H
 
+#include "shard.h"
 #include "spans.h"
 #include "tune.h"
 
 extern struct hz4_spans hz4_lists[HZ4_SHARDS][HZ4_CLS_END];
+
+/* All that are in use; of each shard those of class 0, too, always zeros. */
+#define hz4_lists_each(c) \
+	for ((c) = hz4_lists[0]; \
+	     (c) < hz4_lists[0] + hz4_shards() * HZ4_CLS_END; (c)++)
 
 static inline unsigned
 hz4_lists_shard(const struct hz4_spans *c)
@@ -69,11 +75,9 @@ hz4_slab_bit(const struct hz4_slab *slab, const struct hz4_span *s)
 struct hz4_span *hz4_slab_take_locked(struct hz4_spans *c);
 void hz4_slab_give_locked(struct hz4_spans *c, struct hz4_span *s);
 
-/* True when it meant to wait. */
+/* True when it meant to wait.  And then empty the inbox. */
 bool hz4_lists_lock(struct hz4_spans *c);
-
-/* Empty the inbox. */
-void hz4_lists_drain_locked(struct hz4_spans *c);
+bool hz4_lists_lock_drained(struct hz4_spans *c);
 
 /* Into a list a span that is in none, and out of the one that it is in. */
 void hz4_lists_add_locked(struct hz4_spans *c, struct hz4_list *l,

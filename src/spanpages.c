@@ -5,7 +5,6 @@
 #include "holemap.h"
 #include "pageheap.h"
 #include "pagemap.h"
-#include "shard.h"
 #include "spanlists.h"
 
 static void
@@ -16,8 +15,7 @@ trim_lists(struct hz4_spans *c)
 	/* Once more where somebody else had the lock in between. */
 	while (n >= HZ4_SPANS_GONE &&
 	       (hz4_peek(&c->idle_pages) > 0 || hz4_peek(&c->waiting) > 0)) {
-		hz4_lists_lock(c);
-		hz4_lists_drain_locked(c);
+		hz4_lists_lock_drained(c);
 		n = hz4_lists_unlock(c, true);
 	}
 }
@@ -25,40 +23,31 @@ trim_lists(struct hz4_spans *c)
 void
 hz4_spans_trim(void)
 {
-	unsigned shard, cls;
+	struct hz4_spans *c;
 
-	for (shard = 0; shard < hz4_shards(); shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			trim_lists(&hz4_lists[shard][cls]);
-}
-
-/* Idle lists have the latest first. */
-static uint64_t
-oldest_of(struct hz4_spans *c)
-{
-	uint64_t since = UINT64_MAX;
-
-	if (hz4_peek(&c->idle_pages) == 0 && hz4_peek(&c->waiting) == 0)
-		return since;
-	hz4_lists_lock(c);
-	hz4_lists_drain_locked(c);
-	if (!hz4_list_empty(&c->idle))
-		since = hz4_peek(&hz4_lists_span(c->idle.prev)->since);
-	hz4_lists_unlock(c, false);
-	return since;
+	hz4_lists_each (c)
+		trim_lists(c);
 }
 
 uint64_t
 hz4_spans_oldest(void)
 {
-	uint64_t since = UINT64_MAX;
-	unsigned shard, cls;
+	uint64_t since, oldest = UINT64_MAX;
+	struct hz4_spans *c;
 
-	for (shard = 0; shard < hz4_shards(); shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++)
-			since = hz4_min(since,
-					oldest_of(&hz4_lists[shard][cls]));
-	return since;
+	hz4_lists_each (c) {
+		if (hz4_peek(&c->idle_pages) == 0 &&
+		    hz4_peek(&c->waiting) == 0)
+			continue;
+		hz4_lists_lock_drained(c);
+		/* Idle lists have the latest first. */
+		if (!hz4_list_empty(&c->idle)) {
+			since = hz4_peek(&hz4_lists_span(c->idle.prev)->since);
+			oldest = since < oldest ? since : oldest;
+		}
+		hz4_lists_unlock(c, false);
+	}
+	return oldest;
 }
 
 /*
@@ -77,7 +66,7 @@ struct hz4_span *
 hz4_spans_make(struct hz4_spans *c, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
-	size_t spans = c->spans;
+	size_t spans = hz4_peek(&c->spans);
 	struct hz4_span *s = hz4_slab_take_locked(c);
 	uint32_t w;
 

@@ -9,7 +9,6 @@
 #include "fresh.h"
 #include "option.h"
 #include "probe.h"
-#include "shard.h"
 #include "spanlists.h"
 
 /*
@@ -21,12 +20,7 @@ static HZ4_TLS struct hz4_spans *pushing;
 static bool
 has_free(const struct hz4_class *k, struct hz4_span *s)
 {
-	uint32_t w;
-
-	for (w = 0; w < k->words; w++)
-		if (atomic_load(&s->bits[w]) != 0)
-			return true;
-	return false;
+	return hz4_spans_first_free(k, s) < k->slots;
 }
 
 /* To the end of the partial list. */
@@ -35,17 +29,6 @@ link_locked(struct hz4_spans *c, struct hz4_span *s)
 {
 	s->looked = false;
 	hz4_lists_add_locked(c, c->partial.prev, s);
-}
-
-/* Nearly all of its objects are free. */
-static bool
-is_sparse(const struct hz4_class *k, struct hz4_span *s)
-{
-	uint32_t n = 0, w;
-
-	for (w = 0; w < k->words; w++)
-		n += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
-	return n > k->slots - k->slots / HZ4_SPAN_SPARSE;
 }
 
 /*
@@ -64,7 +47,8 @@ sort_out_locked(struct hz4_spans *c, const struct hz4_class *k)
 		if (s->looked)
 			return;
 		s->looked = true;
-		if (!is_sparse(k, s))
+		if (hz4_spans_count_free(k, s) <=
+		    k->slots - k->slots / HZ4_SPAN_SPARSE)
 			return;
 		hz4_list_remove(&s->link);
 		hz4_list_append(&c->sparse, &s->link);
@@ -72,19 +56,23 @@ sort_out_locked(struct hz4_spans *c, const struct hz4_class *k)
 }
 
 struct hz4_span *
-hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
+hz4_spans_see_locked(struct hz4_spans *c, const struct hz4_class *k)
 {
-	struct hz4_span *s;
+	struct hz4_list *l = &c->partial;
 
 	sort_out_locked(c, k);
-	if (!hz4_list_empty(&c->partial))
-		return hz4_lists_span(c->partial.next);
-	if (!hz4_list_empty(&c->sparse))
-		s = hz4_lists_span(c->sparse.next);
-	else if (!hz4_list_empty(&c->idle))
-		s = hz4_lists_span(c->idle.next);
-	else
-		return NULL;
+	if (hz4_list_empty(l))
+		l = hz4_list_empty(&c->sparse) ? &c->idle : &c->sparse;
+	return hz4_list_empty(l) ? NULL : hz4_lists_span(l->next);
+}
+
+struct hz4_span *
+hz4_spans_next_locked(struct hz4_spans *c, const struct hz4_class *k)
+{
+	struct hz4_span *s = hz4_spans_see_locked(c, k);
+
+	if (s == NULL || !hz4_list_empty(&c->partial))
+		return s;
 	hz4_lists_remove_locked(c, s);
 	hz4_lists_add_locked(c, &c->partial, s);
 	s->looked = true;
@@ -147,8 +135,9 @@ drain_slab_locked(struct hz4_spans *c, struct hz4_slab *slab,
 	return n * hz4_classes[slab->cls].pages;
 }
 
-void
-hz4_lists_drain_locked(struct hz4_spans *c)
+/* Empty the inbox. */
+static void
+drain_locked(struct hz4_spans *c)
 {
 	struct hz4_list *at = &c->idle;
 	struct hz4_slab *slab, *next;
@@ -163,6 +152,15 @@ hz4_lists_drain_locked(struct hz4_spans *c)
 		pages += drain_slab_locked(c, slab, &at);
 	}
 	hz4_idle_sub_waiting(c, pages);
+}
+
+bool
+hz4_lists_lock_drained(struct hz4_spans *c)
+{
+	bool waited = hz4_lists_lock(c);
+
+	drain_locked(c);
+	return waited;
 }
 
 /*
@@ -240,7 +238,7 @@ hz4_lists_unlock(struct hz4_spans *c, bool all)
 			return sum;
 		if (!hz4_lock_try(&c->lock))
 			return sum;
-		hz4_lists_drain_locked(c);
+		drain_locked(c);
 	}
 }
 
@@ -249,8 +247,7 @@ hz4_spans_lock(unsigned cls)
 {
 	struct hz4_spans *c = &hz4_lists[hz4_shard_settle()][cls];
 
-	hz4_shard_note_wait(hz4_lists_lock(c));
-	hz4_lists_drain_locked(c);
+	hz4_shard_note_wait(hz4_lists_lock_drained(c));
 	return c;
 }
 
@@ -264,8 +261,7 @@ hz4_spans_lock_next(unsigned cls, unsigned *shard)
 		c = &hz4_lists[(own + (*shard)++) % all][cls];
 		if (hz4_peek(&c->listed) == 0 && hz4_peek(&c->waiting) == 0)
 			continue;
-		hz4_lists_lock(c);
-		hz4_lists_drain_locked(c);
+		hz4_lists_lock_drained(c);
 		return c;
 	}
 	return NULL;
@@ -285,7 +281,7 @@ hz4_spans_admit(struct hz4_span *s, bool has_free)
 	HZ4_PROBE2(span_create, s->start, hz4_sizeclass_usable(s->cls));
 	hz4_lists_lock(c);
 	s->active = true;
-	c->spans++;
+	hz4_poke(&c->spans, hz4_peek(&c->spans) + 1);
 	if (has_free)
 		link_locked(c, s);
 	hz4_lists_unlock(c, false);
@@ -330,7 +326,7 @@ hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 			continue;
 		if (!hz4_lock_try(&c->lock))
 			continue;
-		hz4_lists_drain_locked(c);
+		drain_locked(c);
 		*gone += hz4_lists_unlock(c, false);
 		locked = true;
 	}
@@ -340,33 +336,24 @@ hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 void
 hz4_spans_settle(void)
 {
-	unsigned shard, cls;
 	struct hz4_spans *c;
 
-	for (shard = 0; shard < hz4_shards(); shard++)
-		for (cls = 1; cls < HZ4_CLS_END; cls++) {
-			c = &hz4_lists[shard][cls];
-			if (hz4_peek(&c->waiting) == 0)
-				continue;
-			hz4_lists_lock(c);
-			hz4_lists_drain_locked(c);
-			hz4_lists_unlock(c, false);
-		}
+	hz4_lists_each (c) {
+		if (hz4_peek(&c->waiting) == 0)
+			continue;
+		hz4_lists_lock_drained(c);
+		hz4_lists_unlock(c, false);
+	}
 }
 
 void
 hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 {
-	struct hz4_spans *c;
 	unsigned shard;
 
 	out->spans = 0;
-	for (shard = 0; shard < hz4_shards(); shard++) {
-		c = &hz4_lists[shard][cls];
-		hz4_lists_lock(c);
-		out->spans += c->spans;
-		hz4_lists_unlock(c, false);
-	}
+	for (shard = 0; shard < hz4_shards(); shard++)
+		out->spans += hz4_peek(&hz4_lists[shard][cls].spans);
 	out->objects = out->spans * hz4_classes[cls].slots;
 }
 
@@ -392,7 +379,7 @@ start_afresh(struct hz4_spans *c)
 	hz4_list_init(&c->sparse);
 	hz4_list_init(&c->idle);
 	hz4_list_init(&c->unused);
-	c->spans = 0;
+	hz4_poke(&c->spans, 0);
 	c->spare = NULL;
 	for (slab = hz4_peek(&c->made); slab != NULL; slab = slab->older) {
 		if (slab->purged) {
@@ -405,7 +392,7 @@ start_afresh(struct hz4_spans *c)
 			s = hz4_slab_span(slab, i);
 			s->idle = false;
 			atomic_store(&s->linked, false);
-			c->spans += s->active;
+			hz4_poke(&c->spans, hz4_peek(&c->spans) + s->active);
 			settle_locked(c, s, &at);
 		}
 	}

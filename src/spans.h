@@ -30,11 +30,11 @@ struct hz4_spans {
 	struct hz4_list sparse;	 /* those that were nearly empty [lock] */
 	struct hz4_list idle;	 /* empty ones, the latest first [lock] */
 	struct hz4_list unused;	 /* slabs with some without pages [lock] */
-	uint32_t spans;		 /* with pages [lock] */
 	/*
-	 * Pages of idle spans; spans of all three lists. [lock] writes;
-	 * [atomic] relaxed: hints
+	 * Spans with pages; pages of idle spans; spans of all three lists.
+	 * [lock] writes; [atomic] relaxed: a figure, hints
 	 */
+	_Atomic uint32_t spans;
 	_Atomic uint32_t idle_pages;
 	_Atomic uint32_t listed;
 	uint32_t idle_told; /* idle_pages as the shard knows them [lock] */
@@ -66,11 +66,15 @@ void hz4_spans_unlock(struct hz4_spans *c);
  */
 struct hz4_spans *hz4_spans_lock_next(unsigned cls, unsigned *shard);
 
-/* A span with free objects, in the partial list; NULL when there is none. */
+/* Where the class takes next, left where it is; NULL when there is none. */
+struct hz4_span *hz4_spans_see_locked(struct hz4_spans *c,
+				      const struct hz4_class *k);
+
+/* The same for who takes from it: in the partial list. */
 struct hz4_span *hz4_spans_next_locked(struct hz4_spans *c,
 				       const struct hz4_class *k);
 
-/* This span of the partial list has no free object any more. */
+/* This listed span has no free object any more. */
 void hz4_spans_drained_locked(struct hz4_spans *c, const struct hz4_class *k,
 			      struct hz4_span *s);
 
@@ -142,6 +146,32 @@ hz4_spans_full_word(const struct hz4_class *k, uint32_t w)
 	uint32_t rest = k->slots - w * 64;
 
 	return rest >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << rest) - 1;
+}
+
+/* The first slot whose object is free; all of them: none is. */
+static inline uint32_t
+hz4_spans_first_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint64_t free;
+	uint32_t w;
+
+	for (w = 0; w < k->words; w++) {
+		free = atomic_load(&s->bits[w]);
+		if (free != 0)
+			return w * 64 + (uint32_t)__builtin_ctzll(free);
+	}
+	return k->slots;
+}
+
+/* How many are free; of those that others free meanwhile some. */
+static inline uint32_t
+hz4_spans_count_free(const struct hz4_class *k, struct hz4_span *s)
+{
+	uint32_t n = 0, w;
+
+	for (w = 0; w < k->words; w++)
+		n += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[w]));
+	return n;
 }
 
 static inline bool

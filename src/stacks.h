@@ -95,13 +95,6 @@ struct hz4_tier {
 	_Atomic int64_t net;
 };
 
-/* A slab of a cache's arrays. */
-struct hz4_arrays {
-	struct hz4_arrays *older; /* [const] */
-	char *page;		  /* [const] */
-	uint32_t bytes;		  /* [const] */
-};
-
 /* How far others have come with a cache whose thread stays away (idle.h). */
 enum hz4_idle { HZ4_IDLE_NO, HZ4_IDLE_ASKED, HZ4_IDLE_STOPPED, HZ4_IDLE_EMPTY };
 
@@ -116,11 +109,6 @@ struct hz4_cache {
 	 * [owner] writes; [atomic] release: the change lies in between
 	 */
 	_Atomic uint32_t busy;
-	/*
-	 * One bit for each class that had an event, or a limit from the
-	 * thread before: the others have no limit and hold nothing. [owner]
-	 */
-	uint64_t used[HZ4_CLS_END / 64 + 1];
 	/*
 	 * Slow paths that the thread is in: none, mostly.  [owner] writes;
 	 * [atomic] release when it leaves
@@ -138,13 +126,6 @@ struct hz4_cache {
 	uint16_t to_look; /* mallocs until it looks at the clock [owner] */
 	uint32_t visits;  /* slow paths so far [owner] */
 	uint64_t decayed; /* ms of the last decay [owner] */
-	/*
-	 * Slabs, the latest first: [owner] writes; [atomic] release: `older`
-	 * comes before
-	 */
-	struct hz4_arrays *_Atomic arrays;
-	uint32_t arrays_left;	/* bytes of the latest [owner] */
-	uint32_t arrays_purged; /* bytes [owner] */
 	/* Bytes to spans less those from there, since it told. [owner] */
 	ptrdiff_t returned;
 	/* Addresses of what realloc moved last, and which comes next: */

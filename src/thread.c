@@ -16,7 +16,6 @@
 #include "thread.h"
 
 #include "backtrace.h"
-#include "growth.h"
 #include "guard.h"
 #include "holes.h"
 #include "idle.h"
@@ -38,7 +37,7 @@
 
 struct hz4_thread {
 	struct hz4_cache cache;
-	struct hz4_list link;	  /* [lock: threads] */
+	struct hz4_list link;	  /* in the pool [lock: threads] */
 	struct hz4_thread *older; /* made before [const] */
 	uint32_t owner;		  /* its mark, 0 in the pool [lock: threads] */
 	bool full;		  /* came to the pool so [lock: threads] */
@@ -55,22 +54,20 @@ static HZ4_TLS unsigned char tls_freed; /* while it is FRESH */
 
 static struct {
 	struct hz4_lock lock;
-	struct hz4_list live;  /* [lock] */
 	struct hz4_list ended; /* the pool [lock] */
 	/*
-	 * The latest made; leads to all of them, for the child of a fork.
+	 * The latest made; leads to all of them.
 	 * [lock] writes; [atomic] release: `older` comes before
 	 */
 	struct hz4_thread *_Atomic made;
 	/*
 	 * In the child of a fork: caches of gone threads are not adopted yet;
-	 * the lists may be half changed. [lock] but in start_afresh
+	 * the pool may be half changed. [lock] but in start_afresh
 	 */
 	bool forked;
 	bool torn;
 } threads = {
 	.lock = HZ4_LOCK_INIT(HZ4_RANK_THREADS),
-	.live = { &threads.live, &threads.live },
 	.ended = { &threads.ended, &threads.ended },
 };
 
@@ -141,16 +138,16 @@ of_link(struct hz4_list *l)
 	return hz4_container(l, struct hz4_thread, link);
 }
 
-/* Into the list where it belongs. */
+/* Into the pool if it belongs there, else out of it. */
 static void
 put_locked(struct hz4_thread *t)
 {
 	hz4_list_remove(&t->link);
-	hz4_list_push(t->owner != 0 ? &threads.live : &threads.ended,
-		      &t->link);
+	if (t->owner == 0)
+		hz4_list_push(&threads.ended, &t->link);
 }
 
-/* To or from the live ones; `owner` is 0 in the pool. */
+/* To or from a thread; `owner` is 0 in the pool. */
 static void
 move_locked(struct hz4_thread *t, uint32_t owner)
 {
@@ -179,10 +176,8 @@ regroup_locked(void)
 	/* First: a signal handler may fork once more. */
 	threads.torn = false;
 	threads.forked = !known;
-	if (torn) {
-		hz4_list_init(&threads.live);
+	if (torn)
 		hz4_list_init(&threads.ended);
-	}
 	for (t = hz4_peek(&threads.made); t != NULL; t = t->older) {
 		bool gone = known && t->owner != 0 && t->owner != self &&
 			    hz4_fork_is_old(t->owner);
@@ -258,10 +253,8 @@ make_thread(void)
 {
 	struct hz4_thread *t = take_ended(false);
 
-	if (t != NULL) {
-		hz4_growth_use_again(&t->cache);
+	if (t != NULL)
 		return t;
-	}
 	t = hz4_meta_alloc(sizeof *t);
 	if (t == NULL)
 		return NULL;
@@ -462,29 +455,20 @@ hz4_thread_flush_ended(void)
 	while ((t = take_ended(true)) != NULL) {
 		if (hz4_cache_enter(&t->cache) != NULL) {
 			hz4_cache_flush(&t->cache);
-			hz4_growth_purge(&t->cache);
 			hz4_cache_leave(&t->cache);
 		}
 		put_ended(t, false);
 	}
 }
 
-static void
-each(struct hz4_list *list, void (*visit)(struct hz4_cache *c, void *arg),
-     void *arg)
-{
-	struct hz4_list *l;
-
-	for (l = list->next; l != list; l = l->next)
-		visit(&of_link(l)->cache, arg);
-}
-
 void
 hz4_thread_each(void (*visit)(struct hz4_cache *c, void *arg), void *arg)
 {
+	struct hz4_thread *t;
+
 	lock_threads();
-	each(&threads.live, visit, arg);
-	each(&threads.ended, visit, arg);
+	for (t = hz4_peek(&threads.made); t != NULL; t = t->older)
+		visit(&t->cache, arg);
 	unlock_threads();
 }
 

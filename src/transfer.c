@@ -242,35 +242,22 @@ hz4_transfer_take(unsigned cls, void **objects, unsigned want, unsigned *path)
 	return got;
 }
 
-/* Where the first free object of a span lies; 0 without any. */
-static uintptr_t
-first_free(const struct hz4_class *k, struct hz4_span *s)
-{
-	uint64_t free;
-	uint32_t w;
-
-	for (w = 0; w < k->words; w++) {
-		free = hz4_peek(&s->bits[w]);
-		if (free != 0)
-			return s->start +
-			       ((uintptr_t)w * 64 +
-				(uintptr_t)__builtin_ctzll(free)) *
-				       k->size;
-	}
-	return 0;
-}
-
-/* Whether the next object was used before, by more than its first OS page. */
+/*
+ * Whether the next object was used before, by more than its first OS page.  An
+ * empty span stays idle, since nothing need be taken from it in the end.
+ */
 static bool
 next_is_used_locked(struct hz4_spans *c, const struct hz4_class *k)
 {
 	struct hz4_span *s;
-	uintptr_t p;
+	uint32_t slot;
 
-	while ((s = hz4_spans_next_locked(c, k)) != NULL) {
-		p = first_free(k, s);
-		if (p != 0)
-			return p + hz4_os_page <= hz4_fresh_from(s);
+	while ((s = hz4_spans_see_locked(c, k)) != NULL) {
+		slot = hz4_spans_first_free(k, s);
+		if (slot < k->slots)
+			return s->start + (uintptr_t)slot * k->size +
+				       hz4_os_page <=
+			       hz4_fresh_from(s);
 		hz4_spans_drained_locked(c, k, s);
 	}
 	return false;
@@ -294,10 +281,11 @@ hz4_transfer_take_zeroed(unsigned cls, size_t bytes, unsigned *path)
 	return p;
 }
 
-_Noreturn static HZ4_SLOW void
-fatal_double(const struct hz4_class *k, uintptr_t object)
+_Noreturn HZ4_SLOW void
+hz4_transfer_twice(const char *call, const struct hz4_class *k,
+		   const void *object)
 {
-	hz4_fatal("free(): double free: ptr %p, size %u", (void *)object,
+	hz4_fatal("%s: double free: ptr %p, size %u", call, object,
 		  (unsigned)k->size);
 }
 
@@ -317,7 +305,8 @@ give_bits(const struct hz4_class *k, struct hz4_span *s, uint32_t w,
 	HZ4_CHAOS();
 	if (hz4_unlikely(before & bits)) {
 		w = w * 64 + (uint32_t)__builtin_ctzll(before & bits);
-		fatal_double(k, s->start + (uintptr_t)w * k->size);
+		hz4_transfer_twice("free()", k,
+				   (void *)(s->start + (uintptr_t)w * k->size));
 	}
 	if (!atomic_load(&s->linked))
 		return slab;
@@ -337,8 +326,7 @@ find_span(unsigned cls, const struct hz4_class *k, void *object)
 	if (hz4_likely(hz4_pagemap_class(object) == cls))
 		s = hz4_transfer_span(object, cls);
 	if (hz4_unlikely(s == NULL))
-		hz4_fatal("free(): double free: ptr %p, size %u", object,
-			  (unsigned)k->size);
+		hz4_transfer_twice("free()", k, object);
 	return s;
 }
 
@@ -428,7 +416,7 @@ set_bits(unsigned cls, void *const *objects, unsigned n, uint64_t now,
 		hz4_close((uintptr_t)*objects, k->size);
 		bit = (uint64_t)1 << slot;
 		if (hz4_unlikely(bits & bit))
-			fatal_double(k, (uintptr_t)*objects);
+			hz4_transfer_twice("free()", k, *objects);
 		bits |= bit;
 	}
 	if (s != NULL)
@@ -514,5 +502,5 @@ hz4_transfer_reject(unsigned cls, void *object)
 	struct hz4_span *s = find_span(cls, k, object);
 
 	find_slot(k, s, object);
-	fatal_double(k, (uintptr_t)object);
+	hz4_transfer_twice("free()", k, object);
 }

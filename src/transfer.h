@@ -85,4 +85,8 @@ void hz4_transfer_give_bits(struct hz4_span *s, uint32_t w, uint64_t bits);
 /* Abort over the free of what is no live object of the class. */
 HZ4_SLOW void hz4_transfer_reject(unsigned cls, void *object);
 
+/* The same of an object that is known to be free, found by such a call. */
+_Noreturn void hz4_transfer_twice(const char *call, const struct hz4_class *k,
+				  const void *object);
+
 #endif

@@ -378,9 +378,6 @@ enum {
 
 	/* Metadata is mapped in chunks of so many bytes, pinned of a page. */
 	HZ4_META_CHUNK = 256 * 1024,
-	/* And from there on of this part of all, up to the most. */
-	HZ4_META_SHARE = 8,
-	HZ4_META_CHUNK_MAX = 1024 * 1024,
 	/*
 	 * Bytes of structures for a class's first spans, and for the next
 	 * ones at once; spans of a class that are worth a slab unused.

@@ -218,7 +218,7 @@ see_span(struct walk *w, uintptr_t page, unsigned cls)
 {
 	const struct hz4_class *k = &hz4_classes[cls];
 	struct hz4_span *s = hz4_pagemap_owner(page);
-	uint32_t i, unused = 0;
+	uint32_t unused;
 
 	if (s == NULL || s->cls != cls || !s->active || page < s->start ||
 	    page >= s->start + k->pages * (uintptr_t)HZ4_PAGE) {
@@ -229,8 +229,7 @@ see_span(struct walk *w, uintptr_t page, unsigned cls)
 	if (page != s->start)
 		return;
 	w->slots[cls] += k->slots;
-	for (i = 0; i < k->words; i++)
-		unused += (uint32_t)__builtin_popcountll(hz4_peek(&s->bits[i]));
+	unused = hz4_spans_count_free(k, s);
 	w->free[cls] += unused;
 	w->holes += hz4_holes_count(s, k);
 	w->taken++;

@@ -909,6 +909,7 @@ END_TEST
 START_TEST(others_get_what_is_given_back)
 {
 	size_t taken, left;
+	unsigned cls;
 
 	start(false);
 	mixture(1, STEPS);
@@ -920,7 +921,8 @@ START_TEST(others_get_what_is_given_back)
 	/* Of what no class has use for, half. */
 	miss(&cache, 1);
 	cache.events = 0;
-	memset(cache.used, 0, sizeof cache.used);
+	for (cls = 1; cls < HZ4_CLS_END; cls++)
+		cache.tier[cls].used = true;
 	hz4_cache_decay(&cache);
 	ck_assert_uint_eq(cache.taken, taken - hz4_min(left / 2, taken));
 	ck_assert_uint_eq(hz4_share_taken(), cache.taken + other.taken);

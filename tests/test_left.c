@@ -233,12 +233,12 @@ rise_together(void *arg)
 }
 
 /*
- * The caches of many threads that have ended keep no more than what describes
- * them and their least arrays; and what the next threads use again counts.
+ * The caches of many threads that have ended keep what describes them and
+ * their arrays, for the next threads: more of these need no more.
  */
 START_TEST(ended_threads_leave_little_metadata)
 {
-	size_t bar = 384 * 1024 + WAVE * (sizeof(struct hz4_cache) + 4096);
+	size_t bar = 384 * 1024 + WAVE * (sizeof(struct hz4_cache) + 65536);
 	struct metadata used, left;
 	pthread_t id[WAVE];
 	unsigned i, k;

@@ -798,6 +798,22 @@ give_in_thread(void *number)
 	return number;
 }
 
+/* Of what was used calloc takes nothing: an empty span stays one. */
+START_TEST(what_is_used_stays_idle)
+{
+	unsigned path;
+
+	start();
+	take_all(BIG, held, 2);
+	give_all(BIG, held, 2, 2);
+	ck_assert_ptr_eq(hz4_transfer_take_zeroed(BIG, 1, &path), NULL);
+	ck_assert_uint_eq(hz4_spans_idle(),
+			  2 * hz4_classes[BIG].pages * HZ4_PAGE);
+	ck_assert_uint_eq(hz4_check(), 0);
+	nothing_left();
+}
+END_TEST
+
 /* Nobody who gives waits for the lock: its holder sees to what he left. */
 START_TEST(who_gives_does_not_wait)
 {
@@ -1160,6 +1176,7 @@ add(TCase *t)
 	tcase_add_loop_test(t, idle_spans_outlive_a_fork, 0, 2);
 	tcase_add_test(t, shards_share_what_is_free);
 	tcase_add_test(t, shards_share_the_idle_bound);
+	tcase_add_test(t, what_is_used_stays_idle);
 	tcase_add_test(t, who_gives_does_not_wait);
 	tcase_add_test(t, spans_wait_for_a_taker);
 	tcase_add_test(t, what_waits_is_bounded);

@@ -3,7 +3,7 @@
  *
  * Models src/transfer.c: take_locked and take_from_span (taker), take_new,
  * give_bits (giver, without a lock), src/spans.c: hz4_spans_drained_locked,
- * hz4_spans_is_empty, hz4_spans_refresh with push, hz4_lists_drain_locked,
+ * hz4_spans_is_empty, hz4_spans_refresh with push, drain_locked,
  * settle_locked, hz4_lists_unlock, src/spanpages.c: hz4_spans_make,
  * src/spanidle.c: hz4_idle_shed_locked, hz4_idle_release, and
  * src/spanlists.c: hz4_slab_take_locked, hz4_slab_give_locked.
