@@ -835,6 +835,8 @@ lists_in_child(void *arg)
 		pthread_join(id[i], NULL);
 	unit_child_need(hz4_tls_cache == own);
 	unit_child_need(caches() == expected);
+	/* To the end of the list. */
+	hz4_thread_flush_ended();
 	use(2, 100);
 }
 
@@ -846,6 +848,8 @@ START_TEST(a_child_makes_torn_lists_anew)
 	unit_skip_threads_in_child();
 	use(1, 100);
 	start_waiters();
+	/* The latest cache is one that has ended. */
+	unit_threads(THREADS, use_and_end);
 	n = caches();
 	waiting = 0;
 	pthread_create(&id, NULL, hold_the_lock, NULL);
