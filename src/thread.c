@@ -132,6 +132,14 @@ __asm__(".pushsection .note.hz4,\"a\",%note\n"
 	".long hz4_view - .\n"
 	".popsection\n");
 
+/*
+ * With -flto the linker takes out of an archive what compilers ask for, and
+ * sees the note when it is too late.
+ */
+extern const struct hz4_view hz4_view;
+static const struct hz4_view *const hz4_brings_view __attribute__((used)) =
+	&hz4_view;
+
 static struct hz4_thread *
 of_link(struct hz4_list *l)
 {
