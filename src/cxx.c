@@ -57,11 +57,17 @@ HZ4_BRINGS(malloc);
 
 #define OPERATOR HZ4_EXPORT_HOT __attribute__((weak))
 
-/* One of these, and as our_NAME the one that is here, whoever has the name. */
+/*
+ * One of these, and as our_NAME the one that is here, whoever has the name.
+ * The name is the alias: with -flto gcc drops a definition that the linker
+ * does not take, and all aliases of it.
+ */
+#define OURS(name) JOIN(our_, name, )
 #define DECLARE(result, name, parameters) \
 	OPERATOR result name parameters; \
-	static __typeof__(name) JOIN(our_, name, ) \
-		__attribute__((alias(TEXT(name))))
+	static __typeof__(name) OURS(name); \
+	extern __typeof__(name) name __attribute__((alias(TEXT(OURS(name)))))
+#define OUR static __attribute__((aligned(64)))
 
 DECLARE(void *, new, (size_t size));
 DECLARE(void *, new_array, (size_t size));
@@ -257,7 +263,7 @@ enum parent {
  */
 #define PARENT(name, by) \
 	{ TEXT(name), (void (*)(void))(name), \
-	  (void (*)(void))JOIN(our_, name, ), (void (*)(void))(by) }
+	  (void (*)(void))OURS(name), (void (*)(void))(by) }
 static const volatile struct {
 	const char *name;
 	void (*bound)(void);
@@ -396,9 +402,8 @@ new_aligned_slow(size_t size, size_t align, enum parent which)
 	return missed(which).aligned(size, align);
 }
 
-#define OPERATOR_NEW(name, parameters, slow) \
-	OPERATOR void *name parameters; \
-	void *name parameters \
+#define DEFINE_NEW(kind, name, parameters, slow) \
+	kind void *name parameters \
 	{ \
 		struct hz4_stack *s; \
 		void *p; \
@@ -409,9 +414,8 @@ new_aligned_slow(size_t size, size_t align, enum parent which)
 		return slow; \
 	}
 
-#define OPERATOR_NEW_ALIGNED(name, parameters, slow) \
-	OPERATOR void *name parameters; \
-	void *name parameters \
+#define DEFINE_NEW_ALIGNED(kind, name, parameters, slow) \
+	kind void *name parameters \
 	{ \
 		void *p; \
 \
@@ -421,12 +425,12 @@ new_aligned_slow(size_t size, size_t align, enum parent which)
 		return slow; \
 	}
 
-OPERATOR_NEW(new, (size_t size), new_slow(size, s, NEW))
-OPERATOR_NEW(new_array, (size_t size), new_slow(size, s, NEW_ARRAY))
-OPERATOR_NEW_ALIGNED(new_aligned, (size_t size, size_t align),
-		     new_aligned_slow(size, align, NEW_ALIGNED))
-OPERATOR_NEW_ALIGNED(new_aligned_array, (size_t size, size_t align),
-		     new_aligned_slow(size, align, NEW_ALIGNED_ARRAY))
+DEFINE_NEW(OUR, OURS(new), (size_t size), new_slow(size, s, NEW))
+DEFINE_NEW(OUR, OURS(new_array), (size_t size), new_slow(size, s, NEW_ARRAY))
+DEFINE_NEW_ALIGNED(OUR, OURS(new_aligned), (size_t size, size_t align),
+		   new_aligned_slow(size, align, NEW_ALIGNED))
+DEFINE_NEW_ALIGNED(OUR, OURS(new_aligned_array), (size_t size, size_t align),
+		   new_aligned_slow(size, align, NEW_ALIGNED_ARRAY))
 
 #ifdef PIC
 /*
@@ -484,6 +488,13 @@ nothrow_slow(size_t size, size_t align, const void *tag, enum parent which)
 	return plain ? f.plain(size) : f.aligned(size, align);
 }
 
+#define OPERATOR_NEW(name, parameters, slow) \
+	OPERATOR void *name parameters; \
+	DEFINE_NEW(, name, parameters, slow)
+#define OPERATOR_NEW_ALIGNED(name, parameters, slow) \
+	OPERATOR void *name parameters; \
+	DEFINE_NEW_ALIGNED(, name, parameters, slow)
+
 OPERATOR_NEW(JOIN(_Znw, SIZE, RKSt9nothrow_t), (size_t size, const void *tag),
 	     nothrow_slow(size, HZ4_ALIGN, tag, NEW))
 OPERATOR_NEW(JOIN(_Zna, SIZE, RKSt9nothrow_t), (size_t size, const void *tag),
@@ -524,9 +535,8 @@ by(void *p, enum parent which, size_t align)
 }
 
 /* Sizes and alignments are not needed to find the object. */
-#define OPERATOR_DELETE(name, parameters, slow) \
-	OPERATOR void name parameters; \
-	void name parameters \
+#define DEFINE_DELETE(kind, name, parameters, slow) \
+	kind void name parameters \
 	{ \
 		if (hz4_unlikely(!hz4_heap_push(&hz4_tls_operators, p))) \
 			slow; \
@@ -534,12 +544,17 @@ by(void *p, enum parent which, size_t align)
 
 #define U __attribute__((unused))
 
-OPERATOR_DELETE(delete, (void *p), delete_slow(p, DELETE, 0))
-OPERATOR_DELETE(delete_array, (void *p), delete_slow(p, DELETE_ARRAY, 0))
-OPERATOR_DELETE(delete_aligned, (void *p, size_t align),
-		delete_slow(p, DELETE_ALIGNED, align))
-OPERATOR_DELETE(delete_aligned_array, (void *p, size_t align),
-		delete_slow(p, DELETE_ALIGNED_ARRAY, align))
+#define OPERATOR_DELETE(name, parameters, slow) \
+	OPERATOR void name parameters; \
+	DEFINE_DELETE(, name, parameters, slow)
+
+DEFINE_DELETE(OUR, OURS(delete), (void *p), delete_slow(p, DELETE, 0))
+DEFINE_DELETE(OUR, OURS(delete_array), (void *p),
+	      delete_slow(p, DELETE_ARRAY, 0))
+DEFINE_DELETE(OUR, OURS(delete_aligned), (void *p, size_t align),
+	      delete_slow(p, DELETE_ALIGNED, align))
+DEFINE_DELETE(OUR, OURS(delete_aligned_array), (void *p, size_t align),
+	      delete_slow(p, DELETE_ALIGNED_ARRAY, align))
 OPERATOR_DELETE(_ZdlPvRKSt9nothrow_t, (void *p, const void *tag U),
 		by(p, DELETE, 0))
 OPERATOR_DELETE(_ZdaPvRKSt9nothrow_t, (void *p, const void *tag U),
