@@ -830,9 +830,9 @@ START_TEST(a_trim_waits_for_a_step)
 	ck_assert_int_eq(pthread_create(&id, NULL, go_on_soon, NULL), 0);
 	hz4_heap_trim();
 	ck_assert_uint_eq(hz4_peek(&stops), 2);
-	ck_assert_uint_ge(in_state(n, HZ4_IDLE_EMPTY), n - 1);
 	pthread_join(id, NULL);
 	pthread_barrier_wait(&sleeper[1].end);
+	ck_assert_uint_ge(in_state(n, HZ4_IDLE_EMPTY), n - 1);
 	end(n);
 	all_is_well(0);
 }
