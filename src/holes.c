@@ -201,8 +201,8 @@ purge_span(const struct hz4_slab *slab, unsigned i, enum which which,
 		hz4_lists_lock(c);
 		/* With less free there is no page that holds nothing. */
 		found = s->active && !s->idle &&
-			hz4_spans_count_free(k, s) * (size_t)k->size >=
-				hz4_os_page &&
+			hz4_spans_count_free(k, s) * (size_t)k->size /
+					hz4_os_page > 0 &&
 			find_locked(s, k, which, &at);
 		if (found)
 			take_locked(s, k, &at);
@@ -235,7 +235,7 @@ next_span(unsigned *at)
 	uint64_t used;
 
 	while (slab == NULL && pass.lists < hz4_shards() * HZ4_CLS_END)
-		slab = first_of(hz4_lists[0] + pass.lists++);
+		slab = first_of(&hz4_lists[pass.lists++]);
 	pass.slab = slab;
 	if (slab == NULL)
 		return NULL;

@@ -44,9 +44,9 @@ __attribute__((used)) const struct hz4_view hz4_view = {
 	.os_page = HZ4_VIEW_OF(hz4_os_page),
 	.size = HZ4_VIEW_EACH(hz4_classes[0].size, sizeof hz4_classes[0]),
 	.slots = HZ4_VIEW_EACH(hz4_classes[0].slots, sizeof hz4_classes[0]),
-	.spans = HZ4_VIEW_EACH(hz4_lists[0][0].spans, sizeof hz4_lists[0][0]),
+	.spans = HZ4_VIEW_EACH(hz4_lists[0].spans, sizeof hz4_lists[0]),
 	.last_shard = HZ4_VIEW_OF(hz4_last_shard),
-	.shard_stride = sizeof hz4_lists[0],
+	.shard_stride = HZ4_CLS_END * sizeof hz4_lists[0],
 
 	.cache_net = HZ4_VIEW_MEMBER_EACH(struct hz4_cache, tier[0].net,
 					  sizeof(struct hz4_tier)),

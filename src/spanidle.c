@@ -186,7 +186,7 @@ hz4_idle_recount(unsigned shard)
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++) {
-		c = &hz4_lists[shard][cls];
+		c = hz4_lists_at(shard, cls);
 		c->idle_told = hz4_peek(&c->idle_pages);
 		pages += (long)c->idle_told;
 		waiting += rounded(hz4_peek(&c->waiting));

@@ -9,7 +9,7 @@
 #include "holemap.h"
 #include "meta.h"
 
-struct hz4_spans hz4_lists[HZ4_SHARDS][HZ4_CLS_END];
+struct hz4_spans hz4_lists[HZ4_SHARDS * HZ4_CLS_END];
 
 /* The lists start as zeros; whoever locks them first makes them. */
 bool
@@ -30,10 +30,11 @@ hz4_lists_lock(struct hz4_spans *c)
 void
 hz4_spans_init(void)
 {
-	size_t i;
+	unsigned i;
 
-	for (i = 0; HZ4_DEBUG_BOX && i < HZ4_SHARDS * HZ4_CLS_END; i++)
-		(hz4_lists[0] + i)->lock.rank = HZ4_RANK_CLASS;
+	if (HZ4_DEBUG_BOX)
+		for (i = 0; i < HZ4_SHARDS * HZ4_CLS_END; i++)
+			hz4_lists[i].lock.rank = HZ4_RANK_CLASS;
 }
 
 void

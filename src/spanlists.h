@@ -13,30 +13,37 @@
 #include "spans.h"
 #include "tune.h"
 
-extern struct hz4_spans hz4_lists[HZ4_SHARDS][HZ4_CLS_END];
+/* Shard by shard; of each those of class 0, too, always zeros. */
+extern struct hz4_spans hz4_lists[HZ4_SHARDS * HZ4_CLS_END];
 
-/* All that are in use; of each shard those of class 0, too, always zeros. */
+/* All that are in use. */
 #define hz4_lists_each(c) \
-	for ((c) = hz4_lists[0]; \
-	     (c) < hz4_lists[0] + hz4_shards() * HZ4_CLS_END; (c)++)
+	for ((c) = hz4_lists; \
+	     (c) < &hz4_lists[(size_t)hz4_shards() * HZ4_CLS_END]; (c)++)
+
+static inline struct hz4_spans *
+hz4_lists_at(unsigned shard, unsigned cls)
+{
+	return &hz4_lists[shard * HZ4_CLS_END + cls];
+}
 
 static inline unsigned
 hz4_lists_shard(const struct hz4_spans *c)
 {
-	return (unsigned)(c - hz4_lists[0]) / HZ4_CLS_END;
+	return (unsigned)(c - hz4_lists) / HZ4_CLS_END;
 }
 
 static inline unsigned
 hz4_lists_class(const struct hz4_spans *c)
 {
-	return (unsigned)(c - hz4_lists[0]) % HZ4_CLS_END;
+	return (unsigned)(c - hz4_lists) % HZ4_CLS_END;
 }
 
 /* Those that a slab belongs to. */
 static inline struct hz4_spans *
 hz4_lists_of(const struct hz4_slab *slab)
 {
-	return &hz4_lists[slab->shard][slab->cls];
+	return hz4_lists_at(slab->shard, slab->cls);
 }
 
 static inline struct hz4_span *

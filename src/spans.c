@@ -245,7 +245,7 @@ hz4_lists_unlock(struct hz4_spans *c, bool all)
 struct hz4_spans *
 hz4_spans_lock(unsigned cls)
 {
-	struct hz4_spans *c = &hz4_lists[hz4_shard_settle()][cls];
+	struct hz4_spans *c = hz4_lists_at(hz4_shard_settle(), cls);
 
 	hz4_shard_note_wait(hz4_lists_lock_drained(c));
 	return c;
@@ -258,7 +258,7 @@ hz4_spans_lock_next(unsigned cls, unsigned *shard)
 	struct hz4_spans *c;
 
 	while (*shard < all) {
-		c = &hz4_lists[(own + (*shard)++) % all][cls];
+		c = hz4_lists_at((own + (*shard)++) % all, cls);
 		if (hz4_peek(&c->listed) == 0 && hz4_peek(&c->waiting) == 0)
 			continue;
 		hz4_lists_lock_drained(c);
@@ -321,7 +321,7 @@ hz4_spans_refresh(unsigned cls, const struct hz4_changed *changed,
 	*gone = 0;
 	for (; shards != 0; shards &= shards - 1) {
 		shard = (unsigned)__builtin_ctz(shards);
-		c = &hz4_lists[shard][cls];
+		c = hz4_lists_at(shard, cls);
 		if (!(changed->full >> shard & 1) && !is_crowded(c))
 			continue;
 		if (!hz4_lock_try(&c->lock))
@@ -353,7 +353,7 @@ hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out)
 
 	out->spans = 0;
 	for (shard = 0; shard < hz4_shards(); shard++)
-		out->spans += hz4_peek(&hz4_lists[shard][cls].spans);
+		out->spans += hz4_peek(&hz4_lists_at(shard, cls)->spans);
 	out->objects = out->spans * hz4_classes[cls].slots;
 }
 
@@ -445,7 +445,7 @@ fork_child_of(unsigned shard)
 	unsigned cls;
 
 	for (cls = 1; cls < HZ4_CLS_END; cls++)
-		if (fork_child_of_class(&hz4_lists[shard][cls]))
+		if (fork_child_of_class(hz4_lists_at(shard, cls)))
 			changed = true;
 	/* Else it is right, or this thread is just about to make it so. */
 	if (changed)

@@ -404,7 +404,7 @@ static size_t
 see_class_lists(struct walk *w, unsigned shard, unsigned cls)
 {
 	const struct lists *l = &w->lists[shard][cls];
-	struct hz4_spans *c = &hz4_lists[shard][cls];
+	struct hz4_spans *c = hz4_lists_at(shard, cls);
 	size_t waiting = atomic_load(&c->waiting);
 	struct hz4_list *u;
 	uint32_t n = 0;

@@ -149,7 +149,7 @@ START_TEST(structures_without_pages_serve_again)
 	hz4_os_fail_from(0);
 	ck_assert_uint_eq(take(BIG, object, 1), 1);
 	give(BIG, object, 1);
-	slab = hz4_peek(&hz4_lists[0][BIG].made);
+	slab = hz4_peek(&hz4_lists_at(0, BIG)->made);
 	ck_assert_ptr_null(slab->older);
 	ck_assert_uint_eq(hz4_peek(&slab->unused), hz4_slab_all(slab) - 1);
 	/* And so does that of a span that has gone. */
@@ -158,7 +158,7 @@ START_TEST(structures_without_pages_serve_again)
 		ck_assert_uint_eq(take(BIG, object, 1), 1);
 		give(BIG, object, 1);
 	}
-	ck_assert_ptr_eq(hz4_peek(&hz4_lists[0][BIG].made), slab);
+	ck_assert_ptr_eq(hz4_peek(&hz4_lists_at(0, BIG)->made), slab);
 	ck_assert_uint_eq(hz4_peek(&slab->unused), hz4_slab_all(slab) - 1);
 	ck_assert_uint_eq(hz4_check(), 0);
 }
@@ -179,15 +179,15 @@ START_TEST(slabs_go_but_for_a_spare_one)
 
 	hz4_thread_start();
 	ck_assert_uint_eq(take(BIG, object, 1), 1);
-	few = hz4_peek(&hz4_lists[0][BIG].made)->count;
+	few = hz4_peek(&hz4_lists_at(0, BIG)->made)->count;
 	/* No more than a word has bits. */
 	each = (unsigned)hz4_min(
-		64, HZ4_SLAB / hz4_peek(&hz4_lists[0][BIG].made)->bytes);
+		64, HZ4_SLAB / hz4_peek(&hz4_lists_at(0, BIG)->made)->bytes);
 	ck_assert_uint_ge(few + each, HZ4_SLAB_MANY);
 	all = few + 3 * each;
 	for (n = 1; n < all; n += take(BIG, object + n, all - n))
 		;
-	three = hz4_peek(&hz4_lists[0][BIG].made);
+	three = hz4_peek(&hz4_lists_at(0, BIG)->made);
 	two = three->older;
 	one = two->older;
 	ck_assert_ptr_null(one->older->older);
@@ -214,7 +214,7 @@ START_TEST(slabs_go_but_for_a_spare_one)
 	/* And back. */
 	for (n = 0; n < all; n += take(BIG, object + n, all - n))
 		;
-	ck_assert_ptr_eq(hz4_peek(&hz4_lists[0][BIG].made), three);
+	ck_assert_ptr_eq(hz4_peek(&hz4_lists_at(0, BIG)->made), three);
 	ck_assert(!one->purged && !three->purged);
 	give_and_trim(0, all);
 	ck_assert_uint_eq(hz4_check(), 0);
@@ -224,7 +224,7 @@ END_TEST
 /* So are those that a thread which is gone has left purged. */
 START_TEST(purged_slabs_of_a_lost_lock_serve_again)
 {
-	struct hz4_spans *c = &hz4_lists[0][BIG];
+	struct hz4_spans *c = hz4_lists_at(0, BIG);
 	struct hz4_slab *latest;
 	unsigned n, all = 3 * HZ4_SLAB_MANY;
 
@@ -307,7 +307,7 @@ START_TEST(lists_of_a_lost_lock_are_made_anew)
 	unsigned i, all;
 
 	hz4_thread_start();
-	c = &hz4_lists[0][SMALL];
+	c = hz4_lists_at(0, SMALL);
 	/* Some in use, one full, one idle. */
 	all = take_a_span();
 	give(SMALL, object, 3);
@@ -317,7 +317,7 @@ START_TEST(lists_of_a_lost_lock_are_made_anew)
 	ck_assert_uint_eq(hz4_spans_idle(),
 			  2 * hz4_classes[BIG].pages * HZ4_PAGE);
 	hz4_poke(&c->lock.word, UINT32_MAX - 1);
-	hz4_poke(&hz4_lists[0][BIG].lock.word, UINT32_MAX - 1);
+	hz4_poke(&hz4_lists_at(0, BIG)->lock.word, UINT32_MAX - 1);
 	hz4_spans_fork_child();
 	ck_assert_uint_eq(spans(SMALL), 1);
 	ck_assert_uint_eq(spans(BIG), 3);

@@ -63,7 +63,7 @@ is_locked(void)
 	unsigned shard;
 
 	for (shard = 0; shard < HZ4_SHARDS; shard++)
-		if (hz4_peek(&hz4_lists[shard][cls].lock.word) != 0)
+		if (hz4_peek(&hz4_lists_at(shard, cls)->lock.word) != 0)
 			return true;
 	return false;
 }
@@ -139,7 +139,7 @@ waiting(void)
 	unsigned shard;
 
 	for (shard = 0; shard < HZ4_SHARDS; shard++)
-		n += hz4_peek(&hz4_lists[shard][cls].waiting);
+		n += hz4_peek(&hz4_lists_at(shard, cls)->waiting);
 	return n;
 }
 
@@ -420,7 +420,7 @@ END_TEST
 static void
 unlock_it(void)
 {
-	hz4_spans_unlock(&hz4_lists[0][cls]);
+	hz4_spans_unlock(hz4_lists_at(0, cls));
 }
 
 /* Who holds the lock sees to what others have left, however late. */

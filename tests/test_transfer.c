@@ -786,7 +786,7 @@ enum { LEFT = HZ4_SPAN_WAITING / HZ4_CLASS_MAX };
 static size_t
 waiting(void)
 {
-	struct hz4_spans *c = &hz4_lists[hz4_shard_own()][BIG];
+	struct hz4_spans *c = hz4_lists_at(hz4_shard_own(), BIG);
 
 	return hz4_peek(&c->waiting) * HZ4_PAGE;
 }
@@ -883,7 +883,7 @@ START_TEST(what_waits_is_bounded)
 		give_all(cls, held + (cls - FIRST) * N, n, 1);
 	}
 	for (all = 0, cls = 1; cls < HZ4_CLS_END; cls++)
-		all += hz4_peek(&hz4_lists[hz4_shard_own()][cls].waiting);
+		all += hz4_peek(&hz4_lists_at(hz4_shard_own(), cls)->waiting);
 	ck_assert_uint_gt(all, 0);
 	ck_assert_uint_le(all * HZ4_PAGE,
 			  most + (HZ4_CLS_ZERO - FIRST) * HZ4_SPAN_TELL);
