@@ -14,6 +14,8 @@
 #include "spans.h"
 #include "view.h"
 
+#include <string.h>
+
 /* Runs, and mappings: apart, so that no sum is short of a part of its own. */
 static struct {
 	_Atomic size_t objects, bytes; /* [atomic] relaxed: figures only */
@@ -324,6 +326,35 @@ resize_mapping(struct hz4_large *l, size_t n)
 }
 
 /*
+ * Whether most of some pages hold something: those that nobody has touched are
+ * zeros.  The kernel would know, but a sandbox may forbid to ask it.
+ */
+static bool
+is_full(const char *p, size_t n)
+{
+	const size_t part = n / HZ4_KEPT_LOOKS;
+	unsigned full = 0, i;
+
+	for (i = 0; i < HZ4_KEPT_LOOKS; i++, p += part)
+		full += *p != 0 || memcmp(p, p + 1, HZ4_KEPT_LOOK - 1) != 0;
+	return full > HZ4_KEPT_LOOKS / 2;
+}
+
+/*
+ * Kept pages for calloc.  Where few of them were used it would be the first to
+ * touch the others, for a program that does not.
+ */
+static void
+clear(uintptr_t start, size_t pages)
+{
+	void *p = (void *)start;
+
+	if (is_full(p, pages * HZ4_PAGE) ||
+	    !hz4_os_purge(p, pages * HZ4_PAGE, false))
+		hz4_pageheap_zero(start, pages);
+}
+
+/*
  * The pages of one that was freed a moment ago, if most are there yet.  A
  * smaller one grows: only what it lacks is touched for the first time.
  */
@@ -341,7 +372,7 @@ take_kept(struct hz4_large *l, bool zero)
 	l->bytes = pages * HZ4_PAGE;
 	/* Here, since what moves has other flags. */
 	if (zero)
-		hz4_pageheap_zero(l->start, pages);
+		clear(l->start, pages);
 	if (l->bytes < n && !resize_mapping(l, n)) {
 		/* It may be entered, as one that has not moved. */
 		hz4_pagemap_set(l->start, 1, HZ4_CLS_NONE, NULL);

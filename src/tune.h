@@ -324,10 +324,13 @@ enum {
 	/*
 	 * Where one is freed and the next comes soon, its pages stay for that,
 	 * while all dirty ones come to no more than this part of the memory
-	 * there is, and so many bytes.
+	 * there is, and so many bytes.  For calloc they are fetched anew if
+	 * half of so many stretches of so many bytes in them are zeros.
 	 */
 	HZ4_KEPT_SHARE = 16,
 	HZ4_KEPT_MOST = 1024 * 1024 * 1024,
+	HZ4_KEPT_LOOKS = 16,
+	HZ4_KEPT_LOOK = 4096,
 
 	/*
 	 * A smaller one becomes a mapping by a move of its page tables where

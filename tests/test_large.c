@@ -829,6 +829,75 @@ START_TEST(mappings_in_turn_keep_their_pages)
 }
 END_TEST
 
+/* OS pages of a mapping that are resident. */
+static size_t
+resident(void *p, size_t size)
+{
+	static unsigned char in[HUGE / 4096];
+	size_t i, n = 0;
+
+	ck_assert_uint_le(size / hz4_os_page, sizeof in);
+	ck_assert_int_eq(mincore(p, size, in), 0);
+	for (i = 0; i < size / hz4_os_page; i++)
+		n += in[i] & 1;
+	return n;
+}
+
+/* The program's use of the last one tells what calloc has to touch. */
+START_TEST(calloc_fetches_pages_that_few_used)
+{
+	const size_t part = HUGE / HZ4_KEPT_LOOKS;
+	unsigned parts, i;
+	char *p;
+
+	start_patient();
+	give(take(HUGE, 16, false));
+	for (parts = 0; parts <= HZ4_KEPT_LOOKS; parts++) {
+		p = hz4_large_alloc(HUGE, 16, false);
+		for (i = 0; i < HZ4_KEPT_LOOKS; i++)
+			memset(p + i * part, 0, part);
+		/* Pages that hold anything, whatever lies where. */
+		for (i = 0; i < parts; i++)
+			p[i * part + 1 + i * (HZ4_KEPT_LOOK - 2) / parts] = 1;
+		give(p);
+		ck_assert_uint_eq(dirty(), HUGE);
+		p = hz4_large_alloc(HUGE, 16, true);
+		ck_assert_uint_eq(dirty(), 0);
+		/* Half of them, since the pages of a look may be huge. */
+		i = resident(p, HUGE) >= HUGE / hz4_os_page / 2;
+		ck_assert_uint_eq(i, parts > HZ4_KEPT_LOOKS / 2);
+		for (i = 0; i < parts; i++)
+			ck_assert_int_eq(p[i * part + 1 +
+					   i * (HZ4_KEPT_LOOK - 2) / parts],
+					 0);
+		give(p);
+		ck_assert_uint_eq(dirty(), HUGE);
+	}
+	nothing_left();
+}
+END_TEST
+
+/* Where the system does not fetch them calloc clears them. */
+START_TEST(calloc_clears_pages_that_stay)
+{
+	char *p;
+
+	start_patient();
+	give(take(HUGE, 16, false));
+	p = take(HUGE, 16, false);
+	p[HUGE / 2 + 5] = 1;
+	give(p);
+	ck_assert_uint_eq(dirty(), HUGE);
+	hz4_os_fail_from(1);
+	p = hz4_large_alloc(HUGE, 16, true);
+	hz4_os_fail_from(0);
+	ck_assert_ptr_nonnull(p);
+	ck_assert_int_eq(p[HUGE / 2 + 5], 0);
+	give(p);
+	nothing_left();
+}
+END_TEST
+
 /* One that is not followed by another as large goes at once. */
 START_TEST(mappings_that_nothing_follows_go)
 {
@@ -1178,6 +1247,9 @@ add(TCase *t)
 	tcase_add_test(t, interior_pointers_abort);
 	tcase_add_loop_test(t, moves_of_many_threads, 0, 2);
 	tcase_add_test(t, mappings_in_turn_keep_their_pages);
+	tcase_add_test(t, calloc_fetches_pages_that_few_used);
+	if (HZ4_DEBUG_BOX)
+		tcase_add_test(t, calloc_clears_pages_that_stay);
 	tcase_add_test(t, mappings_that_nothing_follows_go);
 	tcase_add_test(t, kept_pages_grow);
 	tcase_add_test(t, few_mappings_stay);
