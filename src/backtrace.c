@@ -165,8 +165,9 @@ hz4_backtrace_start(void)
 void
 hz4_backtrace_fork_child(void)
 {
-	locked_out = locks && !(&__libc_single_threaded != NULL &&
-				__libc_single_threaded);
+	if (locks)
+		locked_out = !(&__libc_single_threaded != NULL &&
+			       __libc_single_threaded);
 }
 
 static bool

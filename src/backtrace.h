@@ -41,7 +41,7 @@ enum {
 void hz4_backtrace_start(void);
 
 /* In the child of a fork.  Where a walk might wait for ever none is made. */
-void hz4_backtrace_fork_child(void);
+HZ4_SLOW void hz4_backtrace_fork_child(void);
 
 /*
  * The addresses, the innermost first, from that of `from` on and without those

@@ -538,7 +538,8 @@ const struct hz4_view_guards hz4_view_guards = {
 void
 hz4_guard_fork_child(void)
 {
-	atomic_store(&before.readers, 0);
+	if (hz4_peek(&before.readers) != 0)
+		atomic_store(&before.readers, 0);
 	if (!hz4_fork_lost(&pool.lock))
 		return;
 	hz4_fork_seize(&pool.lock);

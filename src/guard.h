@@ -39,6 +39,6 @@ size_t hz4_guard_usable(const void *p, const char *call);
 /* Live objects and their bytes, nearly. */
 void hz4_guard_figures(size_t *objects, size_t *bytes);
 
-void hz4_guard_fork_child(void);
+HZ4_SLOW void hz4_guard_fork_child(void);
 
 #endif

@@ -32,6 +32,6 @@ void hz4_holes_step(uint64_t now);
 size_t hz4_holes_purge_all(void);
 
 /* In the child of a fork: the round begins anew. */
-void hz4_holes_fork_child(void);
+HZ4_SLOW void hz4_holes_fork_child(void);
 
 #endif

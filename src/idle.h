@@ -37,6 +37,6 @@ void hz4_idle_step(uint64_t now);
 void hz4_idle_empty_all(void);
 
 /* In the child of a fork, by who starts afresh. */
-void hz4_idle_fork_child(void);
+HZ4_SLOW void hz4_idle_fork_child(void);
 
 #endif

@@ -69,6 +69,6 @@ void hz4_l1_flush(struct hz4_counts *counts);
 void hz4_l1_each(void (*visit)(const struct hz4_l1 *l, void *arg), void *arg);
 
 /* In the child of a fork, by who starts afresh. */
-void hz4_l1_fork_child(void);
+HZ4_SLOW void hz4_l1_fork_child(void);
 
 #endif

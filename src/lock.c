@@ -55,7 +55,7 @@ give_mark(void)
  * A thread that has no mark yet may be the one that forked, or new in the
  * child: it counts as new.
  */
-static void
+HZ4_SLOW static void
 start_afresh(void)
 {
 	hz4_poke(&forks.last_old, hz4_peek(&marks));
@@ -80,8 +80,12 @@ hz4_fork_look_slow(void)
 	uint32_t seen;
 
 	for (;;) {
-		/* Acquire: pairs with the release below. */
-		seen = atomic_load_explicit(word, memory_order_acquire);
+		/*
+		 * As a write: a child has no page there yet, and would have a
+		 * fault for the load, too.  Pairs with the release below.
+		 */
+		seen = HZ4_FORK_SEEN;
+		atomic_compare_exchange_strong(word, &seen, seen);
 		if (seen == HZ4_FORK_SEEN ||
 		    (hz4_tls_mark != 0 &&
 		     hz4_peek(&forks.starter) == hz4_tls_mark))
@@ -116,7 +120,7 @@ hz4_fork_in_child(void)
 	if (hz4_peek(&hz4_fork_word) == &never_cleared)
 		start_afresh();
 	else
-		hz4_fork_look();
+		hz4_fork_look_slow();
 }
 
 uint32_t

@@ -188,7 +188,7 @@ bool hz4_lock_nap(void);
 void hz4_fork_watch(_Atomic uint32_t *word, void (*child)(void));
 
 /* In the child of a fork, from the handler that libc calls. */
-void hz4_fork_in_child(void);
+HZ4_SLOW void hz4_fork_in_child(void);
 
 /*
  * A number that no ancestor of this process has: other than a process id it
@@ -211,16 +211,16 @@ void hz4_unclaim(_Atomic uint32_t *word);
  * Whether the mark is from before the last fork: that of a gone thread, or
  * of the one that forked.
  */
-bool hz4_fork_is_old(uint32_t mark);
+HZ4_SLOW bool hz4_fork_is_old(uint32_t mark);
 
 /* For who starts afresh: whether a thread that is gone held the lock. */
-bool hz4_fork_lost(struct hz4_lock *l);
+HZ4_SLOW bool hz4_fork_lost(struct hz4_lock *l);
 
 /*
  * Have such a lock, or a free one, while what it protects is changed: the
  * child of yet another fork finds out by it that this was cut off.
  */
-void hz4_fork_seize(struct hz4_lock *l);
-void hz4_fork_drop(struct hz4_lock *l);
+HZ4_SLOW void hz4_fork_seize(struct hz4_lock *l);
+HZ4_SLOW void hz4_fork_drop(struct hz4_lock *l);
 
 #endif

@@ -46,6 +46,6 @@ size_t hz4_meta_unused(void);
 void hz4_meta_each(void (*see)(uintptr_t start, uintptr_t end, void *arg),
 		   void *arg);
 
-void hz4_meta_fork_child(void);
+HZ4_SLOW void hz4_meta_fork_child(void);
 
 #endif

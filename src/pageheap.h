@@ -103,7 +103,7 @@ void hz4_pageheap_look(uint64_t now);
 
 void hz4_pageheap_figures(struct hz4_pageheap_figures *out);
 
-void hz4_pageheap_fork_child(void);
+HZ4_SLOW void hz4_pageheap_fork_child(void);
 
 /*
  * What slow paths look at without the lock: on a line of its own, so that

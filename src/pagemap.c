@@ -9,10 +9,11 @@ struct hz4_pagemap hz4_pagemap;
 
 /*
  * The first leaf, part of the library's own image: most programs need no
- * other.  Given out once. [lock: pages]
+ * other.  Given out once. [lock: pages]  Not beside it in memory, for want of
+ * a page more: what is true lies elsewhere.
  */
 static struct hz4_leaf first_leaf;
-static bool first_given;
+static bool first_left = true;
 
 bool
 hz4_pagemap_has_leaf(uintptr_t address)
@@ -25,9 +26,9 @@ hz4_pagemap_has_leaf(uintptr_t address)
 static struct hz4_leaf *
 make_leaf(void)
 {
-	if (first_given)
+	if (!first_left)
 		return hz4_os_map_guarded(sizeof(struct hz4_leaf));
-	first_given = true;
+	first_left = false;
 	return &first_leaf;
 }
 

@@ -80,6 +80,6 @@ size_t hz4_samples_each(uintptr_t page, hz4_samples_see *see, void *arg);
 /* For the heap walker: pages of the slab that begins at `page`, else 0. */
 size_t hz4_samples_pages(uintptr_t page);
 
-void hz4_samples_fork_child(void);
+HZ4_SLOW void hz4_samples_fork_child(void);
 
 #endif

@@ -45,6 +45,8 @@ hz4_share_users(void)
 void
 hz4_share_set_users(uint32_t n)
 {
+	if (n == hz4_share_users())
+		return;
 	note_users(hz4_share_users(), n);
 	hz4_poke(&users.n, n);
 }
@@ -123,5 +125,6 @@ hz4_share_taken(void)
 void
 hz4_share_set_taken(size_t bytes)
 {
-	hz4_poke(&pool.taken, bytes);
+	if (bytes != hz4_peek(&pool.taken))
+		hz4_poke(&pool.taken, bytes);
 }

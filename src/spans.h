@@ -137,7 +137,7 @@ struct hz4_spans_figures {
 
 void hz4_spans_figures(unsigned cls, struct hz4_spans_figures *out);
 
-void hz4_spans_fork_child(void);
+HZ4_SLOW void hz4_spans_fork_child(void);
 
 /* The bits that word `w` has when all its objects are free. */
 static inline uint64_t

@@ -305,7 +305,7 @@ before_fork(void)
  * A thread that is gone may have been emptying another one's cache, and been
  * about to note what it took or gave.
  */
-static void
+HZ4_SLOW static void
 repair_caches(void)
 {
 	size_t taken = 0;
@@ -322,8 +322,11 @@ repair_caches(void)
 	hz4_share_set_taken(taken);
 }
 
-/* For hz4_fork_watch. */
-static void
+/*
+ * For hz4_fork_watch.  A child may do no more than exec: it and all it calls
+ * lie in one place (HZ4_SLOW) and write little, since each page costs a fault.
+ */
+HZ4_SLOW static void
 start_afresh(void)
 {
 	if (hz4_fork_lost(&process.lock))
