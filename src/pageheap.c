@@ -147,6 +147,19 @@ cut_out_locked(struct hz4_run *r, uintptr_t start, size_t pages, uint64_t now)
 {
 	carve_locked(r, hz4_runs_remove_locked(r), start, pages, now);
 	hz4_open(start, pages * HZ4_PAGE);
+	if (hz4_peek(&hz4_runs_hints.dirty) < hz4_peek(&hz4_runs_hints.least))
+		hz4_poke(&hz4_runs_hints.least,
+			 hz4_peek(&hz4_runs_hints.dirty));
+}
+
+size_t
+hz4_pageheap_least(void)
+{
+	size_t dirty = hz4_peek(&hz4_runs_hints.dirty);
+	size_t least = hz4_peek(&hz4_runs_hints.least);
+
+	hz4_poke(&hz4_runs_hints.least, dirty);
+	return hz4_min(least, dirty) * HZ4_PAGE;
 }
 
 uintptr_t
@@ -341,10 +354,8 @@ hz4_pageheap_extend(uintptr_t end, size_t more)
 	hz4_runs_lock();
 	r = hz4_runs_at_locked(end);
 	found = r != NULL && r->start == end && r->pages >= more;
-	if (found) {
-		carve_locked(r, hz4_runs_remove_locked(r), end, more, now);
-		hz4_open(end, more * HZ4_PAGE);
-	}
+	if (found)
+		cut_out_locked(r, end, more, now);
 	hz4_runs_unlock();
 	return found;
 }

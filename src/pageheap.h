@@ -111,6 +111,7 @@ HZ4_SLOW void hz4_pageheap_fork_child(void);
  */
 struct hz4_runs_hints {
 	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
+	_Atomic size_t least;	 /* of these, see below; relaxed hint */
 	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
 	_Atomic size_t mapped;	 /* bytes [lock] writes; relaxed hint */
 	_Atomic size_t free;	 /* pages [lock] writes; relaxed hint */
@@ -136,6 +137,12 @@ hz4_pageheap_moved(void)
 {
 	return hz4_peek(&hz4_runs_hints.moved);
 }
+
+/*
+ * The fewest dirty bytes that there were after pages were taken, since this
+ * was asked for: what nobody had use for.
+ */
+size_t hz4_pageheap_least(void);
 
 /* Bytes of all regions. */
 static inline size_t

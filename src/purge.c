@@ -19,6 +19,13 @@ static _Atomic uint64_t watched_until, decay_at;
 /* Not to purge again before, ms. [atomic] relaxed: a rate limit */
 static _Atomic uint64_t next_round;
 
+/*
+ * When somebody last saw pages pending, and when that was after a sleep, ms;
+ * bytes that the purge after it leaves.  [atomic] relaxed: hints
+ */
+static _Atomic uint64_t seen, woke;
+static _Atomic size_t reserve;
+
 /* The last purge has not come to its end.  [atomic] relaxed: a hint */
 static _Atomic bool goes_on;
 
@@ -94,7 +101,30 @@ hz4_purge_due(uint64_t now)
 	uint64_t oldest = hz4_min(hz4_pageheap_oldest(), oldest_idle());
 
 	return hz4_purge_pending() && oldest != UINT64_MAX &&
-	       oldest + delay() <= now && now >= hz4_peek(&next_round);
+	       hz4_max(oldest, hz4_peek(&woke)) + delay() <= now &&
+	       now >= hz4_peek(&next_round);
+}
+
+bool
+hz4_purge_wake(uint64_t now)
+{
+	uint64_t before = hz4_peek(&seen);
+	bool slept;
+	size_t unused;
+
+	if (now <= before || delay() == 0 || !hz4_purge_pending())
+		return false;
+	slept = now - before > delay() / 2;
+	/* First, so that nobody else sees what is old before that. */
+	if (slept)
+		hz4_poke(&woke, now);
+	if (!atomic_compare_exchange_strong(&seen, &before, now) || !slept)
+		return false;
+	unused = hz4_pageheap_least();
+	if (unused <= allowance())
+		return false;
+	hz4_poke(&reserve, hz4_pageheap_dirty() + idle() - unused);
+	return true;
 }
 
 /* True for one caller when `at` has come, which is `next` from now on. */
@@ -153,13 +183,15 @@ hz4_purge_goes_on(void)
 void
 hz4_purge_run(uint64_t now)
 {
-	size_t done;
+	size_t keep = hz4_max(allowance(), hz4_peek(&reserve)), done;
 	bool ended;
 
 	if (!hz4_purge_goes_on())
 		trim_spans();
-	done = hz4_pageheap_purge(now, delay(), allowance(), HZ4_PURGE_MOST);
-	ended = done < HZ4_PURGE_MOST || hz4_pageheap_dirty() <= allowance();
+	done = hz4_pageheap_purge(now, delay(), keep, HZ4_PURGE_MOST);
+	ended = done < HZ4_PURGE_MOST || hz4_pageheap_dirty() <= keep ||
+		hz4_peek(&reserve) != 0;
+	hz4_poke(&reserve, 0);
 	hz4_poke(&goes_on, !ended);
 	hz4_poke(&next_round, ended && delay() > 0 ? now + HZ4_PURGE_ROUNDS :
 						     0);

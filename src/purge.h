@@ -23,6 +23,14 @@ bool hz4_purge_pending(void);
 bool hz4_purge_due(uint64_t now);
 
 /*
+ * For whoever sees pages pending, before it asks whether they are due.  When
+ * nobody did for most of the delay the threads have slept: they go on with
+ * what they have left, whose age starts again now.  True: a part of it has
+ * found no use since the last such sleep either; the next purge takes that.
+ */
+bool hz4_purge_wake(uint64_t now);
+
+/*
  * For a caller who sees pages pending: true for the one that has to watch for
  * a while.  It says so when it goes on, and when nothing waits any more.
  */

@@ -109,6 +109,120 @@ START_TEST(due_after_the_delay)
 }
 END_TEST
 
+/* So many of the pages that lie about are used for a moment. */
+static void
+use_dirty(size_t pages)
+{
+	uintptr_t a = hz4_pageheap_alloc(pages, PAGE, false);
+
+	ck_assert_uint_ne(a, 0);
+	hz4_pageheap_free(a, pages, hz4_os_now());
+}
+
+/* What each burst uses stays, however long all sleep in between. */
+START_TEST(bursts_find_their_pages)
+{
+	uint64_t t;
+	unsigned i;
+
+	start("purge_delay=500");
+	leave_dirty(4 * ALLOWANCE);
+	t = hz4_os_now();
+	ck_assert(!hz4_purge_wake(t));
+	for (i = 0; i < 3; i++) {
+		use_dirty(3 * ALLOWANCE);
+		t += 60000;
+		ck_assert(!hz4_purge_wake(t));
+		ck_assert(!hz4_purge_due(t));
+		ck_assert(!hz4_purge_due(t + 499));
+		ck_assert(hz4_purge_due(t + 500));
+	}
+	/* As long as this no burst takes. */
+	purge(t + 500);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
+}
+END_TEST
+
+/* The rest goes when they sleep for the second time. */
+START_TEST(what_bursts_do_not_use_goes)
+{
+	uint64_t t;
+
+	start("purge_delay=500");
+	leave_dirty(4 * ALLOWANCE);
+	t = hz4_os_now();
+	ck_assert(!hz4_purge_wake(t));
+	use_dirty(ALLOWANCE);
+	use_dirty(2 * ALLOWANCE);
+	use_dirty(ALLOWANCE);
+	/* No sleep, a clock that went back. */
+	ck_assert(!hz4_purge_wake(t + 250));
+	ck_assert(!hz4_purge_wake(t));
+	ck_assert(hz4_purge_wake(t + 1000));
+	ck_assert(!hz4_purge_wake(t + 1000));
+	hz4_purge_run(t + 1000);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), 2 * ALLOWANCE * PAGE);
+	ck_assert(!hz4_purge_goes_on());
+	/* Nobody uses that any more. */
+	ck_assert(hz4_purge_wake(t + 2000));
+	hz4_purge_run(t + 2000);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
+	/* One purge leaves what was used, the next one nothing. */
+	leave_dirty(4 * ALLOWANCE);
+	ck_assert(!hz4_purge_wake(t + 3000));
+	use_dirty(2 * ALLOWANCE);
+	ck_assert(hz4_purge_wake(t + 4000));
+	hz4_purge_run(t + 4000);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), 2 * ALLOWANCE * PAGE);
+	purge(t + 5000);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), ALLOWANCE * PAGE);
+}
+END_TEST
+
+/* Idle spans are used as well. */
+START_TEST(bursts_find_their_spans)
+{
+	const unsigned cls = HZ4_CLS_ZERO - 1;
+	enum { N = 4 * HZ4_PURGE_ALLOWANCE / HZ4_CLASS_MAX };
+	static void *p[N];
+	unsigned n = 0, path;
+	size_t had;
+	uint64_t t;
+
+	start("purge_delay=500");
+	leave_dirty(3 * ALLOWANCE);
+	while (n < N)
+		n += hz4_transfer_take(cls, p + n, N - n, &path);
+	t = hz4_os_now();
+	while (n > 0) {
+		n -= N / 4;
+		hz4_transfer_give(cls, p + n, N / 4, t, &path);
+	}
+	had = hz4_spans_idle();
+	ck_assert_uint_gt(had, HZ4_PURGE_ALLOWANCE);
+	ck_assert(!hz4_purge_wake(t));
+	use_dirty(ALLOWANCE / 2);
+	ck_assert(hz4_purge_wake(t + 1000));
+	hz4_purge_run(t + 1000);
+	ck_assert_uint_eq(hz4_spans_idle(), 0);
+	ck_assert_uint_eq(hz4_pageheap_dirty(), had + ALLOWANCE / 2 * PAGE);
+}
+END_TEST
+
+START_TEST(without_a_delay_nothing_waits_for_a_burst)
+{
+	uint64_t t;
+
+	start("purge_delay=0");
+	leave_dirty(4 * ALLOWANCE);
+	t = hz4_os_now();
+	ck_assert(!hz4_purge_wake(t));
+	ck_assert(hz4_purge_due(t));
+	ck_assert(!hz4_purge_wake(t + 1000));
+	ck_assert(hz4_purge_due(t + 1000));
+}
+END_TEST
+
 START_TEST(rounds_keep_their_distance)
 {
 	uint64_t since;
@@ -376,6 +490,10 @@ add(TCase *t)
 	tcase_add_test(t, the_allowance_never_pends);
 	tcase_add_test(t, the_allowance_is_the_programs);
 	tcase_add_test(t, due_after_the_delay);
+	tcase_add_test(t, bursts_find_their_pages);
+	tcase_add_test(t, what_bursts_do_not_use_goes);
+	tcase_add_test(t, bursts_find_their_spans);
+	tcase_add_test(t, without_a_delay_nothing_waits_for_a_burst);
 	tcase_add_test(t, rounds_keep_their_distance);
 	tcase_add_test(t, no_delay_keeps_nothing);
 	tcase_add_test(t, a_bounded_piece_at_a_time);
