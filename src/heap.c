@@ -238,7 +238,7 @@ hz4_heap_malloc_slow(size_t size, struct hz4_stack *s)
 	return malloc_missed(size);
 }
 
-static void
+static HZ4_DEEP void
 give_bare(void *p, unsigned cls)
 {
 	unsigned path;

@@ -344,7 +344,7 @@ is_full(const char *p, size_t n)
  * Kept pages for calloc.  Where few of them were used it would be the first to
  * touch the others, for a program that does not.
  */
-static void
+static HZ4_DEEP void
 clear(uintptr_t start, size_t pages)
 {
 	void *p = (void *)start;

@@ -147,19 +147,18 @@ cut_out_locked(struct hz4_run *r, uintptr_t start, size_t pages, uint64_t now)
 {
 	carve_locked(r, hz4_runs_remove_locked(r), start, pages, now);
 	hz4_open(start, pages * HZ4_PAGE);
-	if (hz4_peek(&hz4_runs_hints.dirty) < hz4_peek(&hz4_runs_hints.least))
-		hz4_poke(&hz4_runs_hints.least,
-			 hz4_peek(&hz4_runs_hints.dirty));
+	if (hz4_pageheap_used() > hz4_peek(&hz4_runs_hints.most))
+		hz4_poke(&hz4_runs_hints.most, hz4_pageheap_used());
 }
 
 size_t
-hz4_pageheap_least(void)
+hz4_pageheap_burst(void)
 {
-	size_t dirty = hz4_peek(&hz4_runs_hints.dirty);
-	size_t least = hz4_peek(&hz4_runs_hints.least);
+	size_t used = hz4_pageheap_used();
+	size_t most = hz4_peek(&hz4_runs_hints.most);
 
-	hz4_poke(&hz4_runs_hints.least, dirty);
-	return hz4_min(least, dirty) * HZ4_PAGE;
+	hz4_poke(&hz4_runs_hints.most, used);
+	return hz4_max(most, used) - used;
 }
 
 uintptr_t

@@ -111,7 +111,7 @@ HZ4_SLOW void hz4_pageheap_fork_child(void);
  */
 struct hz4_runs_hints {
 	_Atomic size_t dirty;	 /* pages [lock] writes; relaxed hint */
-	_Atomic size_t least;	 /* of these, see below; relaxed hint */
+	_Atomic size_t most;	 /* used, bytes, see below; relaxed hint */
 	_Atomic uint64_t oldest; /* stamp [lock] writes; relaxed hint */
 	_Atomic size_t mapped;	 /* bytes [lock] writes; relaxed hint */
 	_Atomic size_t free;	 /* pages [lock] writes; relaxed hint */
@@ -138,12 +138,6 @@ hz4_pageheap_moved(void)
 	return hz4_peek(&hz4_runs_hints.moved);
 }
 
-/*
- * The fewest dirty bytes that there were after pages were taken, since this
- * was asked for: what nobody had use for.
- */
-size_t hz4_pageheap_least(void);
-
 /* Bytes of all regions. */
 static inline size_t
 hz4_pageheap_mapped(void)
@@ -160,6 +154,12 @@ hz4_pageheap_used(void)
 
 	return mapped - hz4_min(unused, mapped);
 }
+
+/*
+ * How many bytes more than now were in no free run at some time since this was
+ * asked for.
+ */
+size_t hz4_pageheap_burst(void);
 
 /* Dirty bytes in free runs. */
 static inline size_t

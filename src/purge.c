@@ -20,11 +20,12 @@ static _Atomic uint64_t watched_until, decay_at;
 static _Atomic uint64_t next_round;
 
 /*
- * When somebody last saw pages pending, and when that was after a sleep, ms;
- * bytes that the purge after it leaves.  [atomic] relaxed: hints
+ * When somebody last saw pages pending, and when that was after a sleep, or the
+ * purge was that came after it, ms; bytes that it leaves, and those of the last
+ * burst of use.  [atomic] relaxed: hints
  */
 static _Atomic uint64_t seen, woke;
-static _Atomic size_t reserve;
+static _Atomic size_t reserve, last_burst;
 
 /* The last purge has not come to its end.  [atomic] relaxed: a hint */
 static _Atomic bool goes_on;
@@ -105,26 +106,29 @@ hz4_purge_due(uint64_t now)
 	       now >= hz4_peek(&next_round);
 }
 
-bool
+void
 hz4_purge_wake(uint64_t now)
 {
 	uint64_t before = hz4_peek(&seen);
-	bool slept;
-	size_t unused;
+	size_t burst, again;
+	bool too_much;
 
 	if (now <= before || delay() == 0 || !hz4_purge_pending())
-		return false;
-	slept = now - before > delay() / 2;
-	/* First, so that nobody else sees what is old before that. */
-	if (slept)
+		return;
+	/* First, so that nobody else sees what is old meanwhile. */
+	if (now - before > delay() / 2)
 		hz4_poke(&woke, now);
-	if (!atomic_compare_exchange_strong(&seen, &before, now) || !slept)
-		return false;
-	unused = hz4_pageheap_least();
-	if (unused <= allowance())
-		return false;
-	hz4_poke(&reserve, hz4_pageheap_dirty() + idle() - unused);
-	return true;
+	if (!atomic_compare_exchange_strong(&seen, &before, now) ||
+	    now - before <= delay() / 2)
+		return;
+	burst = hz4_pageheap_burst();
+	again = hz4_min(burst, hz4_peek(&last_burst));
+	hz4_poke(&last_burst, burst);
+	again = again > allowance() ? again + idle() : 0;
+	too_much = hz4_pageheap_dirty() + idle() > again + allowance();
+	hz4_poke(&reserve, too_much ? again : 0);
+	if (too_much)
+		hz4_poke(&woke, 0);
 }
 
 /* True for one caller when `at` has come, which is `next` from now on. */
@@ -189,9 +193,11 @@ hz4_purge_run(uint64_t now)
 	if (!hz4_purge_goes_on())
 		trim_spans();
 	done = hz4_pageheap_purge(now, delay(), keep, HZ4_PURGE_MOST);
-	ended = done < HZ4_PURGE_MOST || hz4_pageheap_dirty() <= keep ||
-		hz4_peek(&reserve) != 0;
-	hz4_poke(&reserve, 0);
+	ended = done < HZ4_PURGE_MOST || hz4_pageheap_dirty() <= keep;
+	if (ended && hz4_peek(&reserve) != 0) {
+		hz4_poke(&reserve, 0);
+		hz4_poke(&woke, now);
+	}
 	hz4_poke(&goes_on, !ended);
 	hz4_poke(&next_round, ended && delay() > 0 ? now + HZ4_PURGE_ROUNDS :
 						     0);

@@ -24,11 +24,12 @@ bool hz4_purge_due(uint64_t now);
 
 /*
  * For whoever sees pages pending, before it asks whether they are due.  When
- * nobody did for most of the delay the threads have slept: they go on with
- * what they have left, whose age starts again now.  True: a part of it has
- * found no use since the last such sleep either; the next purge takes that.
+ * nobody did for most of the delay the threads have slept, and may go on with
+ * what they have left: with as much as was in use after the last sleep and
+ * after the one before.  The next purge leaves that, and if it is all its age
+ * starts again now.
  */
-bool hz4_purge_wake(uint64_t now);
+void hz4_purge_wake(uint64_t now);
 
 /*
  * For a caller who sees pages pending: true for the one that has to watch for

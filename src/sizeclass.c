@@ -45,15 +45,13 @@ size_of_class(unsigned cls)
  * of the span unused; failing that, those that leave the least.
  *
  * Big objects have spans of few objects: such a span is soon empty, and its
- * pages then serve every class.  What it leaves unused is whole OS pages,
- * which nobody touches.
+ * pages then serve every class.  What it leaves unused is resident where they
+ * did that before.
  */
 static uint32_t
 pages_for(uint32_t size)
 {
-	bool big = size > HZ4_MID_MAX / 2;
-	uint32_t least = big ? 1 : HZ4_SPAN_MIN_SLOTS;
-	uint32_t part = big ? HZ4_SPAN_UNUSED_BIG : HZ4_SPAN_UNUSED;
+	uint32_t least = size > HZ4_MID_MAX / 2 ? 1 : HZ4_SPAN_MIN_SLOTS;
 	uint32_t best = HZ4_SPAN_MAX_PAGES, best_rest = UINT32_MAX;
 	uint32_t pages, bytes, rest;
 
@@ -62,7 +60,7 @@ pages_for(uint32_t size)
 		rest = bytes % size;
 		if (bytes / size < least)
 			continue;
-		if (rest <= bytes / part)
+		if (rest <= bytes / HZ4_SPAN_UNUSED)
 			return pages;
 		if (rest * (best * 1.0) < best_rest * (pages * 1.0)) {
 			best = pages;

@@ -47,13 +47,11 @@ enum {
 
 	/*
 	 * A span has at least so many objects, so that one lock path serves
-	 * a run of them; those above 32 KiB may have a span each.  Parts of
-	 * a span that may be left unused: 1/32, and 1/8 above 32 KiB.
-	 * Pages a span may have at most.
+	 * a run of them; those above 32 KiB may have a span each.  The part
+	 * of a span that may be left unused; pages it may have at most.
 	 */
 	HZ4_SPAN_MIN_SLOTS = 8,
 	HZ4_SPAN_UNUSED = 32,
-	HZ4_SPAN_UNUSED_BIG = 8,
 	HZ4_SPAN_MAX_PAGES = 16,
 
 	/*

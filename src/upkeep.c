@@ -78,7 +78,8 @@ hz4_upkeep(struct hz4_cache *c, unsigned every)
 		c->returned = 0;
 	}
 	now = hz4_os_now();
-	if (hz4_purge_wake(now) || hz4_purge_due(now))
+	hz4_purge_wake(now);
+	if (hz4_purge_due(now))
 		purge(c, now);
 	decay(c, now);
 	if (!c->watching && wait_soon(now) && hz4_purge_watch(now))
@@ -108,7 +109,8 @@ hz4_upkeep_look(struct hz4_cache *c)
 	uint64_t now = hz4_os_now();
 
 	hz4_live_tick();
-	if (hz4_purge_wake(now) || hz4_purge_due(now))
+	hz4_purge_wake(now);
+	if (hz4_purge_due(now))
 		purge(c, now);
 	decay(c, now);
 	if (wait_soon(now)) {
