@@ -135,8 +135,13 @@ hz4_pagemap_class(const void *p)
 HZ4_FAST struct hz4_leaf *
 hz4_pagemap_leaf(uintptr_t address)
 {
+	uintptr_t distance = hz4_peek(
+		&hz4_pagemap.root[hz4_pagemap_root_index(address)]);
+
+	/* Of what is absent there are entries alone. */
+	HZ4_ASSERT(distance != 0);
 	return (struct hz4_leaf *)(void *)((uintptr_t)hz4_pagemap.zeros +
-		hz4_peek(&hz4_pagemap.root[hz4_pagemap_root_index(address)]));
+					   distance);
 }
 
 /* Owner and flags of the page at a registered address. */

@@ -33,15 +33,25 @@ is_resident(uintptr_t address)
 	return true;
 }
 
-/* Pages that hz4_fresh_populate is asked for; they are not the heap's. */
+/* A page that is not the heap's, but known to the page map. */
+static unsigned char *
+map_page(void)
+{
+	unsigned char *p = hz4_os_map(HZ4_PAGE, HZ4_PAGE);
+
+	unit_need(p != NULL && hz4_pagemap_reserve((uintptr_t)p, HZ4_PAGE),
+		  "no memory");
+	return p;
+}
+
+/* Pages that hz4_fresh_populate is asked for. */
 static struct hz4_fresh
 ask_for(size_t pages)
 {
 	struct hz4_fresh f;
 	void *object;
 
-	f.from = (uintptr_t)hz4_os_map(HZ4_PAGE, HZ4_PAGE);
-	unit_need(f.from != 0, "no memory");
+	f.from = (uintptr_t)map_page();
 	f.to = f.from + pages * hz4_os_page;
 	object = (void *)f.from;
 	hz4_fresh_populate(&hz4_classes[1], &object, 1, &f);
@@ -151,8 +161,7 @@ START_TEST(looks_write_to_their_own)
 
 	unit_os_init();
 	hz4_sizeclass_init();
-	p = hz4_os_map(HZ4_PAGE, HZ4_PAGE);
-	unit_need(p != NULL, "no memory");
+	p = map_page();
 	memset(p, 0x5a, HZ4_PAGE);
 	f.from = (uintptr_t)p + HZ4_PAGE / 2;
 	f.to = (uintptr_t)p + HZ4_PAGE - hz4_os_page;
