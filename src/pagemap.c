@@ -9,8 +9,8 @@ struct hz4_pagemap hz4_pagemap;
 
 /*
  * The first leaf, part of the library's own image: most programs need no
- * other.  Given out once. [lock: pages]  Not beside it in memory, for want of
- * a page more: what is true lies elsewhere.
+ * other.  Given out once. [lock: pages]  What tells so is true at first, and
+ * lies in .data by that: beside the leaf it would cost a page of its own.
  */
 static struct hz4_leaf first_leaf;
 static bool first_left = true;

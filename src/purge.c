@@ -20,9 +20,9 @@ static _Atomic uint64_t watched_until, decay_at;
 static _Atomic uint64_t next_round;
 
 /*
- * When somebody last saw pages pending, and when that was after a sleep, or the
- * purge was that came after it, ms; bytes that it leaves, and those of the last
- * burst of use.  [atomic] relaxed: hints
+ * See hz4_purge_wake.  When somebody last saw pages pending; since when what
+ * was left over a sleep ages, ms.  Bytes that the next purge leaves, and those
+ * taken and freed after the last sleep but one.  [atomic] relaxed: hints
  */
 static _Atomic uint64_t seen, woke;
 static _Atomic size_t reserve, last_burst;

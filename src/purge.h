@@ -24,10 +24,10 @@ bool hz4_purge_due(uint64_t now);
 
 /*
  * For whoever sees pages pending, before it asks whether they are due.  When
- * nobody did for most of the delay the threads have slept, and may go on with
- * what they have left: with as much as was in use after the last sleep and
- * after the one before.  The next purge leaves that, and if it is all its age
- * starts again now.
+ * nobody did for most of the delay the threads have slept, and may use what
+ * they have left: as much as they took and freed after the last sleep, and
+ * after the one before, too.  The next purge leaves that; if there is no more,
+ * its age starts again now.
  */
 void hz4_purge_wake(uint64_t now);
 

@@ -119,16 +119,25 @@ burst(size_t pages)
 	hz4_pageheap_free(a, pages, hz4_os_now());
 }
 
+/* So many dirty pages, seen for the first time; the time then. */
+static uint64_t
+wake_with(size_t pages)
+{
+	uint64_t t;
+
+	start("purge_delay=500");
+	leave_dirty(pages);
+	t = hz4_os_now();
+	hz4_purge_wake(t);
+	return t;
+}
+
 /* What bursts have used twice stays, however long all sleep in between. */
 START_TEST(bursts_find_their_pages)
 {
-	uint64_t t;
+	uint64_t t = wake_with(4 * ALLOWANCE);
 	unsigned i;
 
-	start("purge_delay=500");
-	leave_dirty(4 * ALLOWANCE);
-	t = hz4_os_now();
-	hz4_purge_wake(t);
 	ck_assert(hz4_purge_due(t + 500));
 	for (i = 0; i < 4; i++) {
 		burst(4 * ALLOWANCE);
@@ -147,12 +156,8 @@ END_TEST
 /* More than that goes at once: what is freed once, what was used once. */
 START_TEST(what_bursts_do_not_use_goes)
 {
-	uint64_t t;
+	uint64_t t = wake_with(4 * ALLOWANCE);
 
-	start("purge_delay=500");
-	leave_dirty(4 * ALLOWANCE);
-	t = hz4_os_now();
-	hz4_purge_wake(t);
 	hz4_purge_wake(t + 1000);
 	ck_assert(hz4_purge_due(t + 1000));
 	burst(4 * ALLOWANCE);
@@ -182,12 +187,8 @@ END_TEST
 /* One purge leaves what is used, the next one does not. */
 START_TEST(what_stays_for_a_burst_is_for_one_purge)
 {
-	uint64_t t;
+	uint64_t t = wake_with(5 * ALLOWANCE);
 
-	start("purge_delay=500");
-	leave_dirty(5 * ALLOWANCE);
-	t = hz4_os_now();
-	hz4_purge_wake(t);
 	burst(2 * ALLOWANCE);
 	hz4_purge_wake(t + 1000);
 	burst(2 * ALLOWANCE);
